@@ -1,0 +1,280 @@
+"""Every setting of an experiment: frozen, validated, documented.
+
+`Experiment` is the top of one tree. A dotted path such as `optimizer.unet_lr` names a field in
+YAML files, in `--set` and in search spaces alike. Reading files is `config_files.py`'s work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+SIZE_STEP_PX = 64
+"""Widths and heights are multiples of this, as in kohya's buckets and the guide's sizes."""
+
+
+def _read_size(value: Any) -> Any:
+    """Accept 512, "512", "512x768" and [512, 768]."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.lower().split("x")]
+    if isinstance(value, int):
+        value = [value]
+    if isinstance(value, (list, tuple)) and len(value) == 1:
+        value = [value[0], value[0]]
+    return value
+
+
+def _check_side(side: int) -> int:
+    if side % SIZE_STEP_PX:
+        nearest = max(SIZE_STEP_PX, round(side / SIZE_STEP_PX) * SIZE_STEP_PX)
+        raise ValueError(f"must be a multiple of {SIZE_STEP_PX}; the nearest is {nearest}")
+    return side
+
+
+def _check_sides(size: tuple[int, int]) -> tuple[int, int]:
+    return _check_side(size[0]), _check_side(size[1])
+
+
+class Section(BaseModel):
+    """A part of the configuration: it can't be changed, and it knows all of its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DatasetConfig(Section):
+    path: str | None = Field(None, description="Folder of captioned images; `demo` is the bundled one.")
+    resolution: Annotated[tuple[int, int], BeforeValidator(_read_size)] = Field(
+        (512, 512),
+        description="Width and height in px, multiples of 64. Guide: 512x512, 512x768, 768x512; SDXL 1024x1024.",
+    )
+    trigger: str | None = Field(
+        None, description="Word put first in every caption that lacks it; serves alone where a caption is missing."
+    )
+    shuffle_caption: bool = Field(
+        False, description="Shuffle the comma-separated tags at every use. Guide: on, since earlier tags weigh more."
+    )
+    keep_tokens: int = Field(1, ge=0, description="How many leading tags keep their place when tags are shuffled.")
+    holdout_fraction: float = Field(
+        0.25, gt=0, le=0.5, description="Share of each folder held out to judge trials, at least 4 images."
+    )
+    skip_bad_images: bool = Field(False, description="Go on without images that can't be read.")
+
+    @model_validator(mode="after")
+    def _sides(self) -> DatasetConfig:
+        _check_sides(self.resolution)
+        return self
+
+
+class ModelConfig(Section):
+    base_model: str | None = Field(
+        None, description="Hub id, diffusers folder or .safetensors file of the base model; `demo` is the bundled one."
+    )
+    family: Literal["sd15", "sdxl"] = Field("sd15", description="Which architecture the base model has.")
+    train_text_encoder: bool = Field(
+        True, description="Train a LoRA on the text encoder too. Guide: yes for SD1.5, no for SDXL."
+    )
+
+
+LoraTarget = Literal["attention", "feed_forward", "projections"]
+
+
+class LoraConfig(Section):
+    rank: int = Field(
+        16, ge=1, le=1024, description="Rank of the update. Guide: realistic 64/128, anime 8/16/32, SDXL character 8."
+    )
+    alpha: float = Field(8.0, gt=0, description="Scale is alpha / rank. Guide: half of rank, never above it.")
+    targets: tuple[LoraTarget, ...] = Field(
+        ("attention", "feed_forward", "projections"),
+        min_length=1,
+        description="Which layers of the U-Net's transformer blocks get a LoRA; all three is kohya's default.",
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of the LoRA's inputs dropped while training.")
+
+
+class OptimizerConfig(Section):
+    name: Literal["adamw", "adamw8bit", "lion", "prodigy"] = Field(
+        "adamw", description="Guide: AdamW8bit; AdamW for SDXL; Lion at a tenth of AdamW's rate; Prodigy at rate 1."
+    )
+    learning_rate: float = Field(1e-4, gt=0, description="For every part without a rate of its own. Guide: from 1e-4.")
+    unet_lr: float | None = Field(None, gt=0, description="The U-Net's rate. Guide: 1e-4; SDXL character 2e-4.")
+    text_encoder_lr: float | None = Field(
+        None, gt=0, description="The text encoder's rate. Guide: a half to a tenth of the U-Net's."
+    )
+    weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+
+    @property
+    def unet_rate(self) -> float:
+        return self.learning_rate if self.unet_lr is None else self.unet_lr
+
+    @property
+    def text_encoder_rate(self) -> float:
+        return self.learning_rate if self.text_encoder_lr is None else self.text_encoder_lr
+
+
+class LrSchedulerConfig(Section):
+    name: Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"] = Field(
+        "cosine", description="How the rate falls over the run. Guide: cosine; with 3-5 restarts; constant for SDXL."
+    )
+    num_restarts: int = Field(3, ge=1, description="Cycles of cosine_with_restarts. Guide: 3-5. Others don't use it.")
+    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="Share of the steps over which the rate rises from 0.")
+
+
+class TrainingConfig(Section):
+    repeats: int | None = Field(
+        None,
+        ge=1,
+        description="Times an image is seen per epoch. Unset: from the folder's name (10_name), else 1. "
+        "Guide: anime 8, realistic 15, SDXL 10.",
+    )
+    epochs: int = Field(10, ge=1, description="Guide: anime 20, realistic 10, SDXL 10.")
+    max_images: int | None = Field(
+        None, ge=1, description="Cap on images x repeats x epochs; the LR schedule ends there too."
+    )
+    batch_size: int = Field(1, ge=1, description="Images a step, over all workers of a trial together.")
+    gradient_accumulation: int = Field(1, ge=1, description="Batches gathered into one optimizer step.")
+    mixed_precision: Literal["no", "fp16", "bf16"] = Field(
+        "no", description="Number format of the base model; the LoRA stays float32. Guide: fp16."
+    )
+    save_precision: Literal["fp16", "bf16", "fp32"] = Field("fp16", description="Number format of LoRA files.")
+
+
+class SamplingConfig(Section):
+    prompts: tuple[str, ...] = Field((), description="Prompts to look at; `{trigger}` stands for the trigger word.")
+    negative_prompt: str = Field("", description="What samples should not show.")
+    seeds: tuple[int, ...] = Field((0, 1), min_length=1, description="One image per prompt and seed.")
+    steps: int = Field(25, ge=1, description="Denoising steps of a sample.")
+    guidance_scale: float = Field(7.0, ge=0, description="Classifier-free guidance of samples.")
+
+
+class ScoreConfig(Section):
+    """score = w_loss (1 - holdout_loss_ratio)/(1 - ratio_ref) + w_sim similarity_gain - w_copy max(0, copying)."""
+
+    w_loss: float = Field(1.0, ge=0, description="Weight of the held-out loss.")
+    w_sim: float = Field(0.5, ge=0, description="Weight of the similarity gain.")
+    w_copy: float = Field(0.5, ge=0, description="Weight against copying the training images.")
+    ratio_ref: float = Field(
+        0.97, gt=0, lt=1, description="The held-out loss ratio of a good LoRA: 0.97 for real models, 0.45 in the demo."
+    )
+
+
+class EvaluationConfig(Section):
+    encoder: str = Field(
+        "openai/clip-vit-large-patch14", description="Image encoder: hub id or folder (CLIP or DINOv2), or `demo`."
+    )
+    timesteps: tuple[Annotated[int, Field(ge=0, lt=1000)], ...] = Field(
+        (100, 300, 500, 700, 900), min_length=1, description="Timesteps of the frozen grid."
+    )
+    noises: int = Field(1, ge=1, description="Noise draws per image and timestep of the frozen grid.")
+    max_images: int = Field(16, ge=1, description="Most held-out (and training) images that a measure looks at.")
+    batch_size: int = Field(8, ge=1, description="Images at once while measuring; changes speed only.")
+    score: ScoreConfig = Field(ScoreConfig(), description="How the measures become one score.")
+
+
+class SearchConfig(Section):
+    trials: int = Field(20, ge=1, description="Trials in all, the guide's own configuration among them.")
+    trial_scheduler: Literal["asha", "median", "none"] = Field("asha", description="What stops weak trials early.")
+    grace_period: int = Field(200, ge=1, description="First rung, in images seen: no trial is stopped before it.")
+    reduction_factor: float = Field(2.0, gt=1, description="Each rung is this many times the one before.")
+    overfit_patience: int = Field(
+        2, ge=1, description="Evaluations in a row with rising held-out loss and no rising similarity that end a trial."
+    )
+    optuna_sampler: Literal["tpe", "random"] = Field("tpe", description="How new trials are proposed.")
+    startup_trials: int = Field(5, ge=0, description="Random trials, after the first points, before TPE learns.")
+    gpus_per_trial: float = Field(
+        1.0, gt=0, description="Share of a GPU, or number of GPUs, of a trial; without a GPU, number of CPU workers."
+    )
+    max_concurrent: int | None = Field(None, ge=1, description="Most trials at once; unset: as many as fit.")
+
+
+class TrackingConfig(Section):
+    uri: str | None = Field(None, description="MLflow tracking URI; unset: a sqlite file in the output folder.")
+    experiment: str = Field("raylora", min_length=1, description="MLflow experiment.")
+    register_name: str | None = Field(None, description="Name of the winner in MLflow's model registry.")
+
+
+class Experiment(Section):
+    """The whole job. `with_params` gives the configuration of a trial."""
+
+    seed: int = Field(0, ge=0, description="Seeds the search and every trial.")
+    dataset: DatasetConfig = DatasetConfig()
+    model: ModelConfig = ModelConfig()
+    lora: LoraConfig = LoraConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    lr_scheduler: LrSchedulerConfig = LrSchedulerConfig()
+    training: TrainingConfig = TrainingConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    search: SearchConfig = SearchConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _rates(self) -> Experiment:
+        # prodigyopt raises when parameter groups have different rates.
+        rates = self.optimizer
+        if rates.name == "prodigy" and self.model.train_text_encoder and rates.unet_rate != rates.text_encoder_rate:
+            raise ValueError(
+                f"optimizer: Prodigy needs one rate for all parts, but unet_lr is {rates.unet_rate:g} and "
+                f"text_encoder_lr is {rates.text_encoder_rate:g}; set both to 1"
+            )
+        return self
+
+    def with_params(self, params: Mapping[str, Any]) -> Experiment:
+        """This experiment with dotted paths set to new values, validated anew.
+
+        Raises:
+            pydantic.ValidationError: a path or value is wrong; `config_files.explain` turns it into words.
+        """
+        tree = self.model_dump()
+        for path, value in params.items():
+            set_path(tree, path, value)
+        return Experiment.model_validate(tree)
+
+    def warnings(self) -> list[str]:
+        """What is allowed but goes against the guide or against the optimizer's own rules."""
+        found = []
+        if self.lora.alpha > self.lora.rank:
+            found.append(
+                f"lora.alpha {self.lora.alpha:g} is above lora.rank {self.lora.rank}: "
+                "the guide advises half of rank and never above it"
+            )
+        if self.optimizer.name == "prodigy" and not math.isclose(self.optimizer.unet_rate, 1.0):
+            found.append(f"optimizer: Prodigy expects every rate at 1, not {self.optimizer.unet_rate:g}")
+        return found
+
+
+def set_path(tree: dict[str, Any], path: str, value: Any) -> None:
+    """Set `tree["a"]["b"]` for the path "a.b", making the levels between."""
+    *sections, field = path.split(".")
+    for section in sections:
+        below = tree.setdefault(section, {})
+        if not isinstance(below, dict):
+            below = tree[section] = {}
+        tree = below
+    tree[field] = value
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted paths: the inverse of `set_path`."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def field_paths(section: type[BaseModel] = Experiment, prefix: str = "") -> list[str]:
+    """Every dotted path that the configuration has."""
+    paths: list[str] = []
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            paths += field_paths(kind, f"{prefix}{name}.")
+        else:
+            paths.append(prefix + name)
+    return paths

@@ -1,0 +1,121 @@
+"""Experiment files and `--set`: read in layers, checked once, every error told with its source."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from raylora.config import Experiment, field_paths, flatten, set_path
+from raylora.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Settings of one source (a file, a search space, the command line), nested as in YAML."""
+
+    source: str
+    settings: Mapping[str, Any]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file whose top is a mapping.
+
+    Raises:
+        ConfigError: no such file, no YAML, or no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(f"{path}: expected `section:` with settings below, found {type(content).__name__}")
+    return content
+
+
+def parse_assignments(assignments: Sequence[str]) -> Layer:
+    """`section.field=value` strings of `--set`, values read as YAML."""
+    settings: dict[str, Any] = {}
+    for text in assignments:
+        path, equals, value = text.partition("=")
+        if not equals or not path.strip():
+            raise ConfigError(f"--set {text}: expected section.field=value, such as --set lora.rank=8")
+        try:
+            set_path(settings, path.strip(), yaml.safe_load(value))
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {text}: the value is not valid YAML") from None
+    return Layer("--set", settings)
+
+
+def build_experiment(layers: Iterable[Layer]) -> Experiment:
+    """One experiment from layers; later layers win.
+
+    Raises:
+        ConfigError: naming source, field, value and mend of everything that is wrong, at once.
+    """
+    merged: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for layer in layers:
+        for path, value in flatten(layer.settings).items():
+            set_path(merged, path, value)
+            sources[path] = layer.source
+    try:
+        return Experiment.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(explain(error, sources)) from None
+
+
+def explain(error: ValidationError, sources: Mapping[str, str]) -> str:
+    """pydantic's errors as one line each: source, field, what is wrong, how to mend it."""
+    return "\n".join(_explain_one(dict(problem), sources) for problem in error.errors())
+
+
+def _explain_one(problem: dict[str, Any], sources: Mapping[str, str]) -> str:
+    location = [str(part) for part in problem["loc"]]
+    path = ".".join(part for part in location if not part.isdigit())
+    source = _source_of(path, sources)
+    if problem["type"] == "extra_forbidden":
+        return f"{source}: {path}: there is no such setting{nearest(path, field_paths())}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if not path:
+        return f"{source}: {message}"
+    return f"{source}: {path}: {message} (found {problem['input']!r})"
+
+
+def _source_of(path: str, sources: Mapping[str, str]) -> str:
+    for known, source in sources.items():
+        if known == path or known.startswith(path + ".") or path.startswith(known + "."):
+            return source
+    return "settings"
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """`; did you mean X?` or nothing. Paths are compared whole, then by their last part."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if not close:
+        last = word.rpartition(".")[2]
+        tails = {path.rpartition(".")[2]: path for path in reversed(known)}
+        close = [tails[tail] for tail in difflib.get_close_matches(last, list(tails), n=1, cutoff=0.6)]
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def write_experiment(experiment: Experiment, path: Path) -> None:
+    """The settings as YAML that `build_experiment` reads again."""
+    settings = experiment.model_dump(mode="json", exclude_none=True)
+    path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+
+
+def read_experiment(path: Path) -> Experiment:
+    """What `write_experiment` wrote, or any experiment file."""
+    return build_experiment([Layer(str(path), read_yaml(path))])

@@ -1,0 +1,1 @@
+"""Folders of captioned pictures: reading, splitting, and the order in which they are learned."""

@@ -1,0 +1,30 @@
+"""From a picture file to pixels of a wanted size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+Pixels = NDArray[np.uint8]
+
+
+def open_rgb(path: Path) -> Image.Image:
+    """A picture upright (EXIF), in RGB, transparent parts on white."""
+    with Image.open(path) as file:
+        image = ImageOps.exif_transpose(file)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(ground, image)
+    return image.convert("RGB")
+
+
+def load_pixels(path: Path, size: tuple[int, int]) -> Pixels:
+    """A picture scaled to cover `size` = (width, height) px and cut at its centre: (height, width, 3)."""
+    image = open_rgb(path)
+    if image.size != size:
+        image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+    return np.asarray(image, dtype=np.uint8)

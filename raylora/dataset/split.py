@@ -1,0 +1,113 @@
+"""Which pictures are held out to judge trials, the same for every trial and every machine."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raylora.dataset.folder import Picture
+from raylora.dataset.pixels import load_pixels
+from raylora.errors import DatasetError
+
+FEWEST_HELD_OUT = 4
+THUMBNAIL_PX = 16
+NEAR_DUPLICATE_MEAN_DIFFERENCE = 3.0
+"""Two pictures whose 16x16 thumbnails differ by less, in mean of 0-255 levels, count as one picture."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A dataset in two parts: what trials learn and what judges them."""
+
+    train: tuple[Picture, ...]
+    holdout: tuple[Picture, ...]
+
+
+def split_pictures(pictures: list[Picture], fraction: float) -> Split:
+    """Per folder, hold out the images with the lowest content hashes, near-duplicates on one side.
+
+    At least 4 images are held out of a folder, but never more than half of it.
+    """
+    groups = _near_duplicate_groups(pictures)
+    held: set[str] = set()
+    for members in _by_folder(pictures).values():
+        wanted = min(max(FEWEST_HELD_OUT, round(len(members) * fraction)), len(members) // 2)
+        held |= _choose(members, groups, wanted)
+    return _part(pictures, held)
+
+
+def _by_folder(pictures: list[Picture]) -> dict[str, list[Picture]]:
+    folders: dict[str, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        folders[picture.folder].append(picture)
+    return folders
+
+
+def _choose(members: list[Picture], groups: dict[str, frozenset[str]], wanted: int) -> set[str]:
+    """Whole groups in the order of the lowest hash in them, as long as they fit."""
+    inside = {picture.digest for picture in members}
+    held: set[str] = set()
+    for digest in sorted(inside):
+        group = groups[digest]
+        if digest not in held and group <= inside and len(held) + len(group) <= wanted:
+            held |= group
+    return held
+
+
+def _near_duplicate_groups(pictures: list[Picture]) -> dict[str, frozenset[str]]:
+    """For each digest, the digests of its group (itself at least), by single linkage."""
+    digests = [picture.digest for picture in pictures]
+    thumbnails = np.stack([_thumbnail(picture) for picture in pictures])
+    parent = list(range(len(digests)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            index = parent[index]
+        return index
+
+    for index in range(1, len(digests)):
+        difference = np.abs(thumbnails[:index] - thumbnails[index]).mean(axis=1)
+        for other in np.flatnonzero(difference < NEAR_DUPLICATE_MEAN_DIFFERENCE):
+            parent[root(index)] = root(int(other))
+    members: dict[int, set[str]] = defaultdict(set)
+    for index, digest in enumerate(digests):
+        members[root(index)].add(digest)
+    return {digest: frozenset(members[root(index)]) for index, digest in enumerate(digests)}
+
+
+def _thumbnail(picture: Picture) -> NDArray[np.float32]:
+    return load_pixels(picture.path, (THUMBNAIL_PX, THUMBNAIL_PX)).astype(np.float32).reshape(-1)
+
+
+def _part(pictures: list[Picture], held: set[str]) -> Split:
+    return Split(
+        train=tuple(picture for picture in pictures if picture.digest not in held),
+        holdout=tuple(picture for picture in pictures if picture.digest in held),
+    )
+
+
+def write_split(split: Split, path: Path) -> None:
+    """`split.json`: the held-out images by name and digest."""
+    rows = [{"file": picture.path.name, "digest": picture.digest} for picture in split.holdout]
+    path.write_text(json.dumps({"holdout": rows, "train_images": len(split.train)}, indent=2), encoding="utf-8")
+
+
+def read_split(path: Path, pictures: list[Picture]) -> Split:
+    """The same split of the same pictures.
+
+    Raises:
+        DatasetError: no split file, or one of other pictures.
+    """
+    try:
+        held = {str(row["digest"]) for row in json.loads(path.read_text(encoding="utf-8"))["holdout"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DatasetError(f"{path}: is not a split file; give the split.json of an output folder") from None
+    missing = held - {picture.digest for picture in pictures}
+    if missing:
+        raise DatasetError(f"{path}: holds out {len(missing)} images that the dataset lacks; the images have changed")
+    return _part(pictures, held)

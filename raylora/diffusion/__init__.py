@@ -1,0 +1,1 @@
+"""Stable Diffusion: base models, LoRA adapters, the training objective, generation, LoRA files."""

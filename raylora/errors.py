@@ -1,0 +1,49 @@
+"""Everything raylora raises on purpose.
+
+    RayloraError                 the work failed                              exit status 1
+    ├── TrainingDiverged         a loss or a weight is no longer a number
+    └── UserError                what was given is wrong: what, where, mend   exit status 2
+        ├── ConfigError          settings, search spaces, command line
+        ├── DatasetError         folders, pictures, captions
+        ├── ModelError           base models and LoRA files
+        ├── OutputError          the output folder and its disk
+        └── TrackingError        the MLflow server
+"""
+
+from __future__ import annotations
+
+
+class RayloraError(Exception):
+    """The work failed though the input was right."""
+
+    exit_status = 1
+
+
+class TrainingDiverged(RayloraError):
+    """The training loss or a measure stopped being a finite number."""
+
+
+class UserError(RayloraError):
+    """The input is wrong. The message says what, where, and how to mend it."""
+
+    exit_status = 2
+
+
+class ConfigError(UserError):
+    """A setting, a search space or an option is wrong."""
+
+
+class DatasetError(UserError):
+    """A dataset folder, one of its pictures or one of its captions is wrong."""
+
+
+class ModelError(UserError):
+    """A base model or a LoRA file can't be used."""
+
+
+class OutputError(UserError):
+    """The output folder can't be used."""
+
+
+class TrackingError(UserError):
+    """The MLflow server can't be used."""

@@ -1,0 +1,1 @@
+"""What a LoRA is worth: measures, one score of them, and a verdict."""

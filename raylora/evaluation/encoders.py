@@ -1,0 +1,99 @@
+"""Image encoders: pictures (and prompts, where the encoder knows text) as unit vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel, Dinov2Model
+
+from raylora.bundled import DEMO_ENCODER, DEMO_NAME
+from raylora.dataset.pixels import Pixels
+from raylora.errors import ModelError
+
+
+class ImageEncoder(Protocol):
+    """Maps pictures to unit vectors whose cosine says how alike they are."""
+
+    def images(self, pixels: Pixels) -> Tensor:
+        """(batch, height, width, 3) to (batch, width), each of length 1, on the CPU."""
+
+    def texts(self, prompts: Sequence[str]) -> Tensor | None:
+        """The same for prompts, or None if the encoder knows no text."""
+
+
+class ClipEncoder:
+    """CLIP's projected embeddings (Radford et al. 2021, https://arxiv.org/abs/2103.00020)."""
+
+    def __init__(self, reference: str):
+        self._model = CLIPModel.from_pretrained(reference, dtype=torch.float32, use_safetensors=True).eval()
+        self._processor = AutoImageProcessor.from_pretrained(reference)
+        self._tokenizer = AutoTokenizer.from_pretrained(reference)
+
+    @torch.no_grad()
+    def images(self, pixels: Pixels) -> Tensor:
+        features = self._model.get_image_features(pixel_values=_preprocess(self._processor, pixels))
+        return normalize(_pooled(features), dim=-1)
+
+    @torch.no_grad()
+    def texts(self, prompts: Sequence[str]) -> Tensor:
+        length = self._model.config.text_config.max_position_embeddings
+        tokens = self._tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        )
+        return normalize(_pooled(self._model.get_text_features(**tokens)), dim=-1)
+
+
+class Dinov2Encoder:
+    """DINOv2's class token (Oquab et al. 2023, https://arxiv.org/abs/2304.07193)."""
+
+    def __init__(self, reference: str):
+        self._model = Dinov2Model.from_pretrained(reference, dtype=torch.float32, use_safetensors=True).eval()
+        self._processor = AutoImageProcessor.from_pretrained(reference)
+
+    @torch.no_grad()
+    def images(self, pixels: Pixels) -> Tensor:
+        output = self._model(pixel_values=_preprocess(self._processor, pixels))
+        return normalize(output.pooler_output, dim=-1)
+
+    def texts(self, prompts: Sequence[str]) -> None:
+        return None
+
+
+IMAGE_ENCODERS: dict[str, Callable[[str], ImageEncoder]] = {"clip": ClipEncoder, "dinov2": Dinov2Encoder}
+"""By the `model_type` of the encoder's config.json."""
+
+
+def load_encoder(reference: str) -> ImageEncoder:
+    """An encoder from the hub or a folder; `demo` is the bundled one.
+
+    Raises:
+        ModelError: nothing to load, or of a kind that isn't in `IMAGE_ENCODERS`.
+    """
+    source = str(DEMO_ENCODER) if reference == DEMO_NAME else reference
+    try:
+        kind = AutoConfig.from_pretrained(source).model_type
+        builder = IMAGE_ENCODERS.get(kind)
+        encoder = builder(source) if builder else None
+    except Exception as error:  # transformers and huggingface_hub raise many kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"evaluation.encoder {reference}: can't be loaded: {reason}") from error
+    if encoder is None:
+        known = ", ".join(IMAGE_ENCODERS)
+        raise ModelError(f"evaluation.encoder {reference}: is a {kind} model; known kinds are {known}")
+    return encoder
+
+
+def _preprocess(processor: Any, pixels: Pixels) -> Tensor:
+    batch: Tensor = processor([Image.fromarray(picture) for picture in pixels], return_tensors="pt")["pixel_values"]
+    return batch
+
+
+def _pooled(features: Any) -> Tensor:
+    """transformers 5 wraps projected features in an output object; 4 gives the tensor."""
+    pooled: Tensor = getattr(features, "pooler_output", features)
+    return pooled

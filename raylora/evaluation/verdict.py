@@ -1,0 +1,42 @@
+"""What a trial's curves say about it, with the numbers that say so (guide J2, J3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+COLLAPSED_RATIO = 1.0
+"""A held-out loss above the base model's own: the LoRA does harm."""
+RISE = 0.01
+"""The held-out loss moves by under 1% between seeds, so a larger rise above its lowest is real."""
+STILL_FALLING = 0.02
+"""A fall of the held-out loss between the last two evaluations that says the end came too soon."""
+
+Curve = Sequence[Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """underfit, good, overfit, collapsed, diverged or unknown, and why."""
+
+    label: str
+    evidence: str
+
+
+def judge(curve: Curve) -> Verdict:
+    """Judge a trial by its evaluations in order, each with `holdout_loss` and `holdout_loss_ratio`."""
+    if not curve:
+        return Verdict("unknown", "no evaluation was reached")
+    losses = [point["holdout_loss"] for point in curve]
+    ratio = curve[-1]["holdout_loss_ratio"]
+    if not all(math.isfinite(loss) for loss in losses):
+        return Verdict("diverged", "the held-out loss is no number")
+    if ratio > COLLAPSED_RATIO:
+        return Verdict("collapsed", f"the held-out loss is {ratio:.2f} times the base model's")
+    rise = losses[-1] / min(losses) - 1
+    if rise > RISE:
+        return Verdict("overfit", f"the held-out loss ended {rise:.1%} above its lowest")
+    if len(losses) > 1 and (fall := 1 - losses[-1] / losses[-2]) > STILL_FALLING:
+        return Verdict("underfit", f"the held-out loss was still falling by {fall:.1%} at the end")
+    return Verdict("good", f"the held-out loss settled at {ratio:.2f} times the base model's")

@@ -1,0 +1,132 @@
+"""`raylora train`: one configuration, no search, no Ray. It shares the trials' loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from raylora.config import Experiment
+from raylora.config_files import write_experiment
+from raylora.dataset.batches import Schedule, make_schedule, own_repeats
+from raylora.dataset.split import write_split
+from raylora.diffusion.families import BaseModel
+from raylora.diffusion.generate import generate, requests_of
+from raylora.evaluation.scorecard import Evaluator
+from raylora.execution.node_cache import image_set, make_shared
+from raylora.execution.outputs import OutFolder, write_json, write_trials_csv
+from raylora.execution.prepare import Job, absolute, check_trainable
+from raylora.execution.trial import base_of, pick_device, shared_encoder
+from raylora.execution.winner import adapter_of, first_seed, lora_paths, write_lora, write_samples
+from raylora.tracking.recorder import TrialRecord, measures
+from raylora.training.checkpoint import write_weights
+from raylora.training.fit import BEST_NAME, Fit, Report, evaluation_points
+from raylora.training.trainer import Trainer, TrainingSet
+
+Say = Callable[[str], None]
+MOST_SAMPLES = 8
+
+
+def train_job(job: Job, out: OutFolder, holdout: bool, say: Say) -> dict[str, Any]:
+    """Train on all images, or with `holdout` on the split's training part, measured at the rungs.
+
+    Returns the summary that is also written to `summary.json`.
+    """
+    check_trainable(job.experiment)
+    out.claim(job.plan.disk_bytes)
+    began = time.monotonic()
+    experiment = absolute(job.experiment)
+    write_experiment(experiment, out.experiment)
+    out.write_state("running")
+    record = TrialRecord("train", 0, {}, is_baseline=True, folder=str(out.trials / "train"))
+    try:
+        run = _train_measured if holdout else _train_on_all
+        run(job, experiment, out, record, say)
+    except BaseException as error:
+        out.write_state("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        raise
+    record.status = "finished"
+    write_trials_csv(out.root / "trials.csv", [record])
+    summary = _summary(record, out, round(time.monotonic() - began, 1))
+    write_json(out.summary, summary)
+    out.write_state("finished")
+    return summary
+
+
+def _train_measured(job: Job, experiment: Experiment, out: OutFolder, record: TrialRecord, say: Say) -> None:
+    """The trials' own way: measures at the rungs, the best checkpoint counts."""
+    write_split(job.split, out.split)
+    base, encoder = base_of(experiment, pick_device()), shared_encoder(experiment.evaluation.encoder)
+    say("Encoding images and measuring the base model …")
+    shared = make_shared(base, encoder, job.split, experiment)
+    schedule = make_schedule(shared.folder_repeats, experiment.training)
+    trainer = Trainer(base, shared.training_set(experiment), experiment, schedule)
+    evaluator = shared.evaluator(encoder, experiment)
+    fit = Fit(trainer, evaluator, shared.reference, Path(record.folder))
+    search = experiment.search
+
+    def report(latest: Report) -> bool:
+        record.history.append(latest)
+        say(f"{latest['images_seen']} images: score {latest['score']:.3f}, held-out loss {latest['holdout_loss']:.4f}")
+        return True
+
+    fit.run(evaluation_points(schedule.images_total, search.grace_period, search.reduction_factor), report)
+    trainer.close()
+    _write_measured(experiment, out, base, evaluator, record, shared.train.captions)
+
+
+def _write_measured(
+    experiment: Experiment, out: OutFolder, base: BaseModel, evaluator: Evaluator, record: TrialRecord, captions: Any
+) -> None:
+    rows = [evaluator.holdout.pixels, first_seed(evaluator, base)]
+    with adapter_of(base, experiment, Path(record.folder)) as adapter:
+        rows.append(first_seed(evaluator, base))
+        write_lora(adapter, experiment, captions, out.best, title=out.root.name)
+    write_samples(out.best / "samples", rows)
+
+
+def _train_on_all(job: Job, experiment: Experiment, out: OutFolder, record: TrialRecord, say: Say) -> None:
+    """Every image is learned, so nothing is left to measure by: the last weights count."""
+    base, encoder = base_of(experiment, pick_device()), shared_encoder(experiment.evaluation.encoder)
+    images = image_set(base, encoder, job.pictures, experiment.dataset.resolution)
+    repeats = [picture.repeats for picture in job.pictures]
+    schedule = make_schedule(repeats, experiment.training)
+    data = TrainingSet(images.latents, images.captions, own_repeats(repeats, experiment.training))
+    trainer = Trainer(base, data, experiment, schedule)
+    _advance_by_epochs(trainer, schedule, say)
+    write_weights(Path(record.folder) / BEST_NAME, trainer.weights())
+    prompts = list(experiment.sampling.prompts) or list(images.captions[:MOST_SAMPLES])
+    requests = requests_of(prompts, experiment.sampling.seeds[:1])
+    samples = generate(base, requests, experiment.sampling, experiment.dataset.resolution)
+    write_lora(trainer.adapter, experiment, images.captions, out.best, title=out.root.name)
+    write_samples(out.best / "samples", [images.pixels[:MOST_SAMPLES], samples])
+    record.params = {"train_loss": trainer.train_loss, "images_seen": trainer.images_seen}
+    trainer.close()
+
+
+def _advance_by_epochs(trainer: Trainer, schedule: Schedule, say: Say) -> None:
+    while not trainer.is_done:
+        trainer.advance(trainer.images_seen + schedule.images_per_epoch)
+        say(f"{trainer.images_seen} of {schedule.images_total} images: training loss {trainer.train_loss:.4f}")
+
+
+def _summary(record: TrialRecord, out: OutFolder, wall_s: float) -> dict[str, Any]:
+    images = record.images_seen or record.params.get("images_seen", 0)
+    best = {
+        "trial_id": record.trial_id,
+        "score": record.score if record.history else None,
+        "params": {},
+        "metrics": measures(record.best) if record.best else {"train_loss": record.params["train_loss"]},
+        **lora_paths(out),
+    }
+    return {
+        "best": best,
+        "baseline": None,
+        "trials": {"finished": 1, "stopped_early": 0, "failed": 0, "total": 1},
+        "images_seen": images,
+        "wall_s": wall_s,
+        "registered": None,
+        "tracking_uri": None,
+        "parent_run_id": None,
+    }

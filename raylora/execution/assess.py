@@ -1,0 +1,63 @@
+"""`raylora evaluate`: every measure of any LoRA file on any captioned folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from raylora.config import Experiment
+from raylora.dataset.folder import Picture, ReadOptions, read_folder, resolve_dataset
+from raylora.diffusion.families import resolve_base
+from raylora.diffusion.lora_file import check_lora_file, load_lora, lora_file_in
+from raylora.errors import ConfigError
+from raylora.evaluation.scorecard import Evaluator, Metrics
+from raylora.execution.node_cache import image_set
+from raylora.execution.trial import pick_device
+from raylora.evaluation.encoders import load_encoder
+from raylora.diffusion.families import load_base
+
+Warn = Callable[[str], None]
+
+
+def evaluate_lora(lora: Path, dataset: str, train_dataset: str | None, experiment: Experiment, warn: Warn) -> Metrics:
+    """Measure a LoRA on all images of `dataset`; none of them may have been trained on for the numbers to mean much.
+
+    Args:
+        train_dataset: the images that the LoRA learned; `train_probe_loss` and `copying` need them.
+        experiment: gives base model, resolution, encoder, sampling and the score's weights.
+
+    Raises:
+        UserError: a file, folder or model can't be used.
+    """
+    check_lora_file(lora_file_in(lora))
+    if experiment.model.base_model is None:
+        raise ConfigError("no base model: give --base-model, or evaluate a LoRA that lies beside its experiment.yaml")
+    resolve_base(experiment.model.base_model)
+    held_out = _read(dataset, experiment, warn)
+    learned = _without(_read(train_dataset, experiment, warn), held_out) if train_dataset else []
+    base = load_base(experiment.model.base_model, experiment.training.mixed_precision, pick_device())
+    encoder = load_encoder(experiment.evaluation.encoder)
+    size = experiment.dataset.resolution
+    evaluator = Evaluator(
+        encoder,
+        holdout=image_set(base, encoder, held_out, size),
+        train=image_set(base, encoder, learned, size) if learned else None,
+        evaluation=experiment.evaluation.model_copy(update={"max_images": len(held_out)}),
+        sampling=experiment.sampling,
+    )
+    reference = evaluator.reference(base)
+    load_lora(base, lora)
+    return evaluator.measure(base, reference).metrics
+
+
+def _read(dataset: str, experiment: Experiment, warn: Warn) -> list[Picture]:
+    options = ReadOptions(
+        trigger=experiment.dataset.trigger, skip_bad_images=experiment.dataset.skip_bad_images, fewest=2
+    )
+    return read_folder(resolve_dataset(dataset), options, warn)
+
+
+def _without(pictures: list[Picture], others: list[Picture]) -> list[Picture]:
+    """Pictures that aren't among the others, so that a folder which holds both parts of a split serves too."""
+    known = {picture.digest for picture in others}
+    return [picture for picture in pictures if picture.digest not in known]

@@ -1,0 +1,73 @@
+"""Ray Tune's callbacks as calls to a listener, and the records that come of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback
+
+from raylora.execution.schedulers import is_baseline
+from raylora.execution.trial import ERROR_NAME, STOP_REASON, TrialJob, trial_id
+from raylora.tracking.recorder import Listener, TrialRecord
+
+REPORT_KEYS = (
+    "score", "best_score", "holdout_loss", "holdout_loss_ratio", "train_probe_loss", "sample_similarity",
+    "similarity_gain", "prompt_alignment", "diversity", "copying", "train_loss", "images_seen", "is_finished",
+    "train_losses",
+)  # fmt: skip
+
+
+class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
+    """Keeps the record of every trial and tells a listener of each change.
+
+    Args:
+        known: records of an earlier part of the same search, by number.
+    """
+
+    def __init__(self, job: TrialJob, listener: Listener, known: dict[int, TrialRecord]):
+        self._job, self._listener = job, listener
+        self.records = known
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        number = trial.config["number"]
+        record = self.records.get(number)
+        if record is None:
+            record = TrialRecord(
+                trial_id=trial_id(number),
+                number=number,
+                params=trial.config["params"],
+                is_baseline=is_baseline(trial.config),
+                folder=str(self._job.folder(number)),
+            )
+            self.records[number] = record
+        record.status, record.stop_reason = "running", None
+        self._listener.trial_started(record)
+        record.write()
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        record = self.records[trial.config["number"]]
+        if result["images_seen"] > record.images_seen:  # a resumed trial may say its last word again
+            record.history.append({key: result[key] for key in REPORT_KEYS if key in result})
+            record.stop_reason = result.get(STOP_REASON)
+            self._listener.trial_reported(record)
+            record.write()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        record = self.records[trial.config["number"]]
+        finished = bool(record.last and record.last["is_finished"])
+        record.status = "finished" if finished else "stopped_early"
+        if not finished and record.stop_reason is None:
+            record.stop_reason = f"{self._job.experiment.search.trial_scheduler} at {record.images_seen} images"
+        self._end(record)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        record = self.records[trial.config["number"]]
+        record.status = "failed"
+        error_file = Path(record.folder) / ERROR_NAME
+        record.stop_reason = error_file.read_text(encoding="utf-8") if error_file.is_file() else "the worker died"
+        self._end(record)
+
+    def _end(self, record: TrialRecord) -> None:
+        record.write()
+        self._listener.trial_ended(record)

@@ -1,0 +1,141 @@
+"""The output folder: what lies where, and in which state the work is."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from raylora.errors import OutputError
+from raylora.evaluation.verdict import judge
+from raylora.tracking.recorder import TrialRecord, measures
+
+State = Literal["running", "interrupted", "failed", "finished"]
+
+
+@dataclass(frozen=True)
+class OutFolder:
+    """Paths inside an output folder; `root` is absolute, since Ray's workers run elsewhere."""
+
+    root: Path
+
+    @property
+    def experiment(self) -> Path:
+        return self.root / "experiment.yaml"
+
+    @property
+    def space(self) -> Path:
+        return self.root / "space.yaml"
+
+    @property
+    def split(self) -> Path:
+        return self.root / "split.json"
+
+    @property
+    def study(self) -> Path:
+        return self.root / "study.journal"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def trials(self) -> Path:
+        return self.root / "trials"
+
+    @property
+    def best(self) -> Path:
+        return self.root / "best"
+
+    @property
+    def ray(self) -> Path:
+        return self.root / "ray"
+
+    @property
+    def state_file(self) -> Path:
+        return self.root / "state.json"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    def claim(self, bytes_needed: int) -> None:
+        """Make the folder for new work.
+
+        Raises:
+            OutputError: it holds something, can't be written, or its disk is too full.
+        """
+        if self.root.is_dir() and any(self.root.iterdir()):
+            raise OutputError(
+                f"{self.root}: is not empty; go on with the search in it by `raylora resume {self.root}`, "
+                "or give another folder with --out"
+            )
+        self.check_room(bytes_needed)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.root}: can't be made ({error.strerror}); give another folder with --out") from None
+
+    def check_room(self, bytes_needed: int) -> None:
+        """Whether the disk has room for what the plan will write."""
+        there = next(path for path in (self.root, *self.root.parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise OutputError(f"{self.root}: can't be written; give another folder with --out")
+        free = shutil.disk_usage(there).free
+        if free < bytes_needed:
+            raise OutputError(
+                f"{self.root}: the plan needs about {bytes_needed / 2**30:.1f} GiB, the disk has {free / 2**30:.1f} GiB; "
+                "free some, give another folder with --out, or plan fewer trials"
+            )
+
+    def read_state(self) -> dict[str, Any]:
+        """`state`, and the tracking URI and run to go on with."""
+        try:
+            state: dict[str, Any] = json.loads(self.state_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise OutputError(f"{self.root}: holds no search; give the --out folder of an earlier one") from None
+        return state
+
+    def write_state(self, state: State, **details: Any) -> None:
+        """Remember how the work stands; what was said before stays unless said anew."""
+        before = json.loads(self.state_file.read_text(encoding="utf-8")) if self.state_file.is_file() else {}
+        write_json(self.state_file, {**before, **details, "state": state})
+
+
+def write_json(path: Path, content: Any) -> None:
+    """JSON, written whole or not at all."""
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    beside.replace(path)
+
+
+def write_trials_csv(path: Path, trials: Sequence[TrialRecord]) -> None:
+    """A row per trial: settings, last and best measures, how it ended and what its curves say."""
+    rows = [_row(trial) for trial in trials]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _row(trial: TrialRecord) -> dict[str, Any]:
+    verdict = judge(trial.history)
+    row: dict[str, Any] = {
+        "trial_id": trial.trial_id,
+        "is_baseline": trial.is_baseline,
+        "status": trial.status,
+        "stop_reason": trial.stop_reason or "",
+        "verdict": verdict.label,
+        "evidence": verdict.evidence,
+        "images_seen": trial.images_seen,
+        "score": trial.score if trial.history else "",
+        **trial.params,
+    }
+    row |= {f"last.{key}": value for key, value in measures(trial.last or {}).items()}
+    return row | {f"best.{key}": value for key, value in measures(trial.best or {}).items()}

@@ -1,0 +1,59 @@
+"""Optuna plugged into Ray Tune.
+
+Ray's own `OptunaSearch` tells trials that were stopped early as complete, leaves those that failed running
+for ever, and queues the first points again on resume; `search/study.py` does these three rightly.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from raylora.search.study import Outcome, SearchStudy
+
+METRIC, MODE, TIME_ATTR = "best_score", "max", "images_seen"
+
+
+class StudySearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
+    """Hands out `trials` trials in all, those that an earlier search left running first."""
+
+    def __init__(self, study: SearchStudy, trials: int):
+        super().__init__(metric=METRIC, mode=MODE)
+        self._study = study
+        self._waiting = study.orphans()
+        self._left = trials - study.asked
+        self._numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._waiting:
+            number, params = self._waiting.pop(0)
+        elif self._left > 0:
+            self._left -= 1
+            number, params = self._study.ask()
+        else:
+            return str(Searcher.FINISHED)
+        self._numbers[trial_id] = number
+        return {"number": number, "params": params}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._study.report(self._numbers[trial_id], result[TIME_ATTR], result[METRIC])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        number = self._numbers.pop(trial_id, None)
+        if number is not None:
+            best_score = (result or {}).get(METRIC)
+            self._study.tell(number, _outcome(result, error), best_score)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to do: the study's journal is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to do: the study's journal is the state."""
+
+
+def _outcome(result: dict[str, Any] | None, error: bool) -> Outcome:
+    if error or not result or not math.isfinite(result.get(METRIC, math.nan)):
+        return Outcome.FAILED
+    return Outcome.FINISHED if result.get("is_finished") else Outcome.STOPPED_EARLY

@@ -1,0 +1,125 @@
+"""One trial: settings in, reports out. The same on one device and on several workers; knows Tune only by `report`."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raylora.config import Experiment
+from raylora.dataset.batches import make_schedule
+from raylora.diffusion.families import BaseModel, load_base
+from raylora.errors import RayloraError
+from raylora.evaluation.encoders import ImageEncoder, load_encoder
+from raylora.execution.node_cache import SharedData, read_shared
+from raylora.execution.outputs import OutFolder
+from raylora.search.stopping import is_overfitting
+from raylora.training.fit import Fit, Report, evaluation_points
+from raylora.training.trainer import Trainer
+from raylora.training.world import World
+
+STOP_REASON = "stop_reason"
+ERROR_NAME = "error.txt"
+"""Beside a failed trial's files: one line on why."""
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """What every trial of a search needs to know; small, since it travels to each."""
+
+    out: Path
+    experiment: Experiment
+    threads: int
+
+    def folder(self, number: int) -> Path:
+        return OutFolder(self.out).trials / trial_id(number)
+
+
+def trial_id(number: int) -> str:
+    """The name of a trial in folders, tables and MLflow."""
+    return f"t{number:03d}"
+
+
+@functools.lru_cache(maxsize=1)
+def shared_base(reference: str, dtype: str, device: str) -> BaseModel:
+    """The base model of this process: trials that run here one after another share it."""
+    return load_base(reference, dtype, device)
+
+
+@functools.lru_cache(maxsize=1)
+def shared_encoder(reference: str) -> ImageEncoder:
+    """The image encoder of this process."""
+    return load_encoder(reference)
+
+
+def pick_device() -> str:
+    """The GPU that was given to this process, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def base_of(experiment: Experiment, device: str) -> BaseModel:
+    assert experiment.model.base_model is not None
+    return shared_base(experiment.model.base_model, experiment.training.mixed_precision, device)
+
+
+def run_trial(config: dict[str, Any], job: TrialJob, report: Callable[[Report], None], world: World = World()) -> None:
+    """Train one configuration to its end, to an overfit stop, or until `report` doesn't return.
+
+    Args:
+        config: `number` and `params` (dotted paths) as the searcher gave them.
+        report: hands a report to whoever runs the trial; ending the trial from there is allowed.
+
+    Raises:
+        RayloraError: the trial failed; the reason is also in `error.txt` in its folder.
+    """
+    folder = job.folder(config["number"])
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(job.threads)
+    try:
+        _run(config, job, folder, report, world)
+    except Exception as error:
+        (folder / ERROR_NAME).write_text(_reason(error), encoding="utf-8")
+        raise
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RayloraError):
+        return str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return "out of GPU memory; lower training.batch_size or raise training.gradient_accumulation"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{os.strerror(error.errno)}: {error.filename}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _run(
+    config: dict[str, Any], job: TrialJob, folder: Path, report: Callable[[Report], None], world: World
+) -> None:
+    experiment = job.experiment.with_params(config["params"])
+    shared = read_shared(OutFolder(job.out).cache)
+    base = base_of(experiment, pick_device())
+    schedule = make_schedule(shared.folder_repeats, experiment.training)
+    trainer = Trainer(base, shared.training_set(experiment), experiment, schedule, world)
+    try:
+        evaluator = shared.evaluator(shared_encoder(experiment.evaluation.encoder), experiment)
+        fit = Fit(trainer, evaluator, shared.reference, folder, world)
+        search = experiment.search
+        points = evaluation_points(schedule.images_total, search.grace_period, search.reduction_factor)
+        spared = config["number"] == 0
+
+        def report_and_judge(latest: Report) -> bool:
+            overfits = not spared and is_overfitting(fit.history, search.overfit_patience)
+            stops = overfits and not latest["is_finished"]
+            report({**latest, STOP_REASON: "overfit" if stops else None})
+            return not stops
+
+        if fit.history and fit.trainer.images_seen >= points[-1]:
+            report({**fit.history[-1], STOP_REASON: None})  # a resume after the last report got lost
+        fit.run(points, report_and_judge)
+    finally:
+        trainer.close()

@@ -1,0 +1,249 @@
+"""The search, from its first trial to the winner's files."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+from ray import tune
+
+from raylora.config import Experiment
+from raylora.config_files import read_experiment, write_experiment
+from raylora.dataset.folder import dataset_digest
+from raylora.dataset.split import write_split
+from raylora.errors import RayloraError
+from raylora.execution.cluster import Share, connected, share_out
+from raylora.execution.listening import RayListener
+from raylora.execution.node_cache import SharedData, is_shared, make_shared, read_shared, write_shared
+from raylora.execution.outputs import OutFolder, write_json, write_trials_csv
+from raylora.execution.prepare import Job, absolute, check_tracking, check_trainable, prepare
+from raylora.execution.schedulers import TRIAL_SCHEDULERS
+from raylora.execution.searcher import METRIC, MODE, StudySearcher
+from raylora.execution.trial import TrialJob, base_of, pick_device, run_trial, shared_encoder
+from raylora.execution.winner import GRID_NAME, lora_paths, write_best
+from raylora.execution.workers import Workers, distributed_trainable
+from raylora.search.space import SearchSpace, load_space
+from raylora.search.study import SearchStudy
+from raylora.tracking.mlflow_runs import DEFAULT_ARTIFACTS, MlflowTracker
+from raylora.tracking.recorder import Listener, Listeners, TrialRecord, measures, read_records
+from raylora.tracking.registry import Registered, log_lora, register
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search under way: the job, where it writes, and who hears of it."""
+
+    job: Job
+    out: OutFolder
+    tracker: MlflowTracker
+    listener: Listener
+    say: Say
+    address: str | None
+
+
+def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: str | None = None) -> dict[str, Any]:
+    """Run a new search to its end; returns the summary that is also written to `summary.json`.
+
+    Raises:
+        UserError: the output folder or the tracking server can't be used; nothing was started.
+        RayloraError: no trial came to a result.
+    """
+    check_trainable(job.experiment)
+    uri = check_tracking(job.experiment, out.root)
+    out.claim(job.plan.disk_bytes)
+    experiment = absolute(job.experiment)
+    write_experiment(experiment, out.experiment)
+    assert job.space is not None
+    out.space.write_text(yaml.safe_dump(job.space.model_dump(mode="json", exclude_defaults=True), sort_keys=False))
+    write_split(job.split, out.split)
+    tracker = _tracker(uri, experiment, out)
+    tags = {"dataset.digest": dataset_digest(job.pictures), "dataset.images": str(len(job.pictures))}
+    tracker.start(out.root.name, _parent_params(experiment, job.space), tags)
+    out.write_state("running", tracking_uri=uri, parent_run_id=tracker.parent_run_id, wall_s=0.0)
+    return _run(Search(Job(experiment, job.space, job.pictures, job.split, job.plan), out, tracker, listener, say, address))
+
+
+def resume_job(root: Path, listener: Listener, say: Say, address: str | None = None) -> dict[str, Any]:
+    """Go on with a search that was interrupted: finished trials stay, running ones go on from their last rung."""
+    out = OutFolder(root.resolve())
+    state = out.read_state()
+    if state["state"] == "finished":
+        raise RayloraError(f"{root}: this search is finished; its answer is in {out.summary}")
+    experiment = read_experiment(out.experiment)
+    job = prepare(experiment, load_space(str(out.space)), out.split, say)
+    tracker = _tracker(state["tracking_uri"], experiment, out)
+    tracker.start(out.root.name, {}, {}, run_id=state["parent_run_id"])
+    out.write_state("running")
+    return _run(Search(job, out, tracker, listener, say, address))
+
+
+def _tracker(uri: str, experiment: Experiment, out: OutFolder) -> MlflowTracker:
+    own_store = experiment.tracking.uri is None
+    return MlflowTracker(uri, experiment.tracking.experiment, out.root / DEFAULT_ARTIFACTS if own_store else None)
+
+
+def _parent_params(experiment: Experiment, space: SearchSpace) -> dict[str, Any]:
+    return {
+        "dataset": experiment.dataset.path,
+        "base_model": experiment.model.base_model,
+        "space": space.name,
+        "seed": experiment.seed,
+        **{f"search.{key}": value for key, value in experiment.search.model_dump().items()},
+    }
+
+
+def _run(search: Search) -> dict[str, Any]:
+    """The search, with its state kept true whatever ends it."""
+    began, before = time.monotonic(), search.out.read_state().get("wall_s", 0.0)
+
+    def wall_s() -> float:
+        return round(before + time.monotonic() - began, 1)
+
+    try:
+        with connected(search.address):
+            trials = _search(search)
+        return _conclude(search, trials, wall_s)
+    except KeyboardInterrupt:
+        search.out.write_state("interrupted", wall_s=wall_s())
+        search.tracker.finish({}, None, status="KILLED")
+        raise
+    except Exception:
+        search.out.write_state("failed", wall_s=wall_s())
+        search.tracker.finish({}, None, status="FAILED")
+        raise
+
+
+def _search(search: Search) -> list[TrialRecord]:
+    """All trials, on Ray."""
+    experiment, out = search.job.experiment, search.out
+    share = share_out(experiment.search, ray.cluster_resources())
+    trial_job = TrialJob(out=out.root, experiment=experiment, threads=share.cpus)
+    if not is_shared(out.cache):
+        search.say("Encoding images and measuring the base model …")
+        _make_cache(search.job, out, share)
+    assert search.job.space is not None
+    known = {record.number: record for record in read_records(out.trials)}
+    listener = RayListener(trial_job, Listeners([search.tracker, search.listener]), known)
+    tuner = tune.Tuner(
+        _trainable(trial_job, share),
+        tune_config=tune.TuneConfig(
+            metric=METRIC,
+            mode=MODE,
+            search_alg=StudySearcher(SearchStudy(out.study, search.job.space, experiment), experiment.search.trials),
+            scheduler=TRIAL_SCHEDULERS[experiment.search.trial_scheduler](experiment.search),
+            num_samples=experiment.search.trials,
+            max_concurrent_trials=share.concurrent,
+            reuse_actors=share.workers == 1,
+        ),
+        run_config=tune.RunConfig(name="tune", storage_path=str(out.ray), callbacks=[listener], verbose=0),
+    )
+    tuner.fit()
+    return sorted(listener.records.values(), key=lambda record: record.number)
+
+
+def _make_cache(job: Job, out: OutFolder, share: Share) -> None:
+    """Encode in a Ray task, where the GPU is, and not in the driver."""
+
+    def make() -> None:
+        base = base_of(job.experiment, pick_device())
+        encoder = shared_encoder(job.experiment.evaluation.encoder)
+        write_shared(out.cache, make_shared(base, encoder, job.split, job.experiment))
+
+    options = {"num_cpus": share.cpus * share.workers, "num_gpus": min(1.0, share.gpus), "max_retries": 0}
+    try:
+        ray.get(ray.remote(**options)(make).remote())
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, RayloraError) else RayloraError(str(error.cause)) from None
+
+
+def _trainable(job: TrialJob, share: Share) -> Any:
+    """One loop, two ways to run it: in the Tune trial itself, or on workers that the trial starts."""
+    if share.workers > 1:
+        workers = Workers(share.workers, use_gpu=share.gpus > 0, cpus_each=share.cpus)
+        return tune.with_resources(distributed_trainable(job, workers), {"cpu": 0.01})
+
+    def trainable(config: dict[str, Any]) -> None:
+        run_trial(config, job, tune.report)
+
+    return tune.with_resources(trainable, {"cpu": share.cpus, "gpu": share.gpus})
+
+
+def _conclude(search: Search, trials: Sequence[TrialRecord], wall_s: Callable[[], float]) -> dict[str, Any]:
+    """Pick the winner and write everything that users get."""
+    out, experiment = search.out, search.job.experiment
+    write_trials_csv(out.root / "trials.csv", trials)
+    winner = max(trials, key=lambda trial: trial.score, default=None)
+    if winner is None or not math.isfinite(winner.score):
+        reasons = sorted({trial.stop_reason or "no report" for trial in trials})
+        raise RayloraError(f"no trial came to a result; all {len(trials)} failed: {'; '.join(reasons)}")
+    search.say("Writing the winner …")
+    baseline = next((trial for trial in trials if trial.is_baseline and trial.history), None)
+    _write_winner(search, read_shared(out.cache), [trial for trial in (baseline, winner) if trial])
+    registered = _register(search)
+    best = measures(winner.best or {})
+    search.tracker.finish({f"best.{key}": value for key, value in best.items()}, out.best)
+    summary = {
+        "best": {**_entry(winner), **lora_paths(out)},
+        "baseline": _entry(baseline) if baseline else None,
+        "trials": _counts(trials),
+        "images_seen": sum(trial.images_seen for trial in trials),
+        "wall_s": wall_s(),
+        "registered": registered,
+        "tracking_uri": search.tracker.uri,
+        "parent_run_id": search.tracker.parent_run_id,
+    }
+    write_json(out.summary, summary)
+    out.write_state("finished", wall_s=wall_s())
+    return summary
+
+
+def _write_winner(search: Search, shared: SharedData, trials: list[TrialRecord]) -> None:
+    """Ray is gone by now, so the driver uses the device itself."""
+    experiment = search.job.experiment
+    base = base_of(experiment, pick_device())
+    evaluator = shared.evaluator(shared_encoder(experiment.evaluation.encoder), experiment)
+    write_best(search.out, base, evaluator, experiment, trials, shared.train.captions)
+
+
+def _register(search: Search) -> Registered | None:
+    """Log the winner to the parent run, and register it where a name was given."""
+    experiment, tracker = search.job.experiment, search.tracker
+    model_uri = log_lora(
+        tracker.uri,
+        tracker.parent_run_id,
+        lora=Path(lora_paths(search.out)["lora_diffusers"]),
+        base_model=base_of(experiment, pick_device()).reference,
+        size=experiment.dataset.resolution,
+        steps=experiment.sampling.steps,
+        guidance_scale=experiment.sampling.guidance_scale,
+    )
+    name = experiment.tracking.register_name
+    return register(tracker.uri, model_uri, name) if name else None
+
+
+def _entry(trial: TrialRecord) -> dict[str, Any]:
+    return {
+        "trial_id": trial.trial_id,
+        "score": trial.score,
+        "params": trial.params,
+        "metrics": measures(trial.best or {}),
+        "images_seen": (trial.best or {}).get("images_seen"),
+    }
+
+
+def _counts(trials: Sequence[TrialRecord]) -> dict[str, int]:
+    counts = {status: sum(trial.status == status for trial in trials) for status in ("finished", "stopped_early", "failed")}
+    return {**counts, "total": len(trials)}
+
+
+def grid_path(out: OutFolder) -> Path:
+    """The winner's samples beside the real pictures."""
+    return out.best / "samples" / GRID_NAME

@@ -1,0 +1,98 @@
+"""From a trial's best weights to `best/`: LoRA files, settings that run again, samples beside the real pictures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from raylora.config import Experiment
+from raylora.config_files import write_experiment
+from raylora.dataset.pixels import Pixels
+from raylora.diffusion.adapters import Adapter
+from raylora.diffusion.families import BaseModel
+from raylora.diffusion.lora_file import DIFFUSERS_NAME, KOHYA_NAME, LoraCard, write_diffusers, write_kohya
+from raylora.evaluation.scorecard import Evaluator, sample_grid
+from raylora.execution.outputs import OutFolder
+from raylora.tracking.recorder import TrialRecord
+from raylora.training.checkpoint import read_weights
+from raylora.training.fit import BEST_NAME
+
+EXPERIMENT_NAME = "experiment.yaml"
+GRID_NAME = "grid.png"
+
+
+@contextmanager
+def adapter_of(base: BaseModel, experiment: Experiment, folder: Path) -> Iterator[Adapter]:
+    """The best adapter of a trial's folder, on the base model while the block lasts."""
+    adapter = Adapter(base, experiment.lora, "winner", experiment.model.train_text_encoder, experiment.seed)
+    try:
+        adapter.load_state_dict(read_weights(folder / BEST_NAME))
+        adapter.activate()
+        yield adapter
+    finally:
+        adapter.close()
+
+
+def write_lora(adapter: Adapter, experiment: Experiment, captions: Sequence[str], folder: Path, title: str) -> None:
+    """`lora.safetensors` (kohya), `pytorch_lora_weights.safetensors` (diffusers) and the settings."""
+    card = LoraCard(
+        title=title,
+        resolution=experiment.dataset.resolution,
+        train_images=len(captions),
+        save_precision=experiment.training.save_precision,
+        trigger=experiment.dataset.trigger,
+        tag_frequency={title: tag_frequency(captions)},
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_kohya(adapter, folder / KOHYA_NAME, card)
+    write_diffusers(adapter, folder, experiment.training.save_precision)
+    write_experiment(experiment, folder / EXPERIMENT_NAME)
+
+
+def tag_frequency(captions: Sequence[str]) -> dict[str, int]:
+    """How often each comma-separated tag stands in the captions."""
+    return dict(Counter(tag.strip() for caption in captions for tag in caption.split(",") if tag.strip()))
+
+
+def write_samples(folder: Path, rows: Sequence[Pixels]) -> Path:
+    """A grid of rows (real pictures first) and each picture of the last row by itself."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, picture in enumerate(rows[-1]):
+        Image.fromarray(picture).save(folder / f"sample_{number:02d}.png")
+    grid = folder / GRID_NAME
+    Image.fromarray(sample_grid(rows)).save(grid)
+    return grid
+
+
+def first_seed(evaluator: Evaluator, base: BaseModel) -> Pixels:
+    """One sample of each held-out caption with the active adapter."""
+    seeds = len(evaluator.requests) // len(evaluator.holdout.captions)
+    return evaluator.sample(base, evaluator.requests[::seeds])
+
+
+def write_best(
+    out: OutFolder, base: BaseModel, evaluator: Evaluator, experiment: Experiment, trials: Sequence[TrialRecord],
+    train_captions: Sequence[str],
+) -> Path:  # fmt: skip
+    """`best/` of a search. The grid's rows: real, base model, the guide's settings, the winner.
+
+    Args:
+        trials: the winner last; before it, if there is one, the baseline.
+    """
+    rows = [evaluator.holdout.pixels, first_seed(evaluator, base)]
+    for trial in trials:
+        config = experiment.with_params(trial.params)
+        with adapter_of(base, config, Path(trial.folder)) as adapter:
+            rows.append(first_seed(evaluator, base))
+            if trial is trials[-1]:
+                write_lora(adapter, config, train_captions, out.best, title=out.root.name)
+    return write_samples(out.best / "samples", rows)
+
+
+def lora_paths(out: OutFolder) -> dict[str, str]:
+    """Where the two LoRA files of `best/` lie."""
+    return {"lora_kohya": str(out.best / KOHYA_NAME), "lora_diffusers": str(out.best / DIFFUSERS_NAME)}

@@ -1,0 +1,102 @@
+"""A search as it runs: a live table on a terminal, plain lines elsewhere. All of it on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from raylora.tracking.recorder import Listener, TrialRecord
+
+MOST_ROWS = 20
+
+
+class PlainView:
+    """A line for every report and every end."""
+
+    def __init__(self, console: Console, trials: int):
+        self._console, self._trials, self._ended, self._best = console, trials, 0, float("-inf")
+        self._began = time.monotonic()
+
+    def trial_started(self, trial: TrialRecord) -> None:
+        self._say(f"{trial.trial_id} started: {describe(trial.params)}" + (" (the guide's own)" if trial.is_baseline else ""))
+
+    def trial_reported(self, trial: TrialRecord) -> None:
+        report = trial.last or {}
+        self._best = max(self._best, trial.score)
+        self._say(
+            f"{trial.trial_id} at {trial.images_seen} images: score {report['score']:.3f}, "
+            f"held-out loss {report['holdout_loss']:.4f}, similarity {report['sample_similarity']:.3f}"
+        )
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        self._ended += 1
+        reason = f" ({trial.stop_reason})" if trial.stop_reason else ""
+        self._say(f"{trial.trial_id} {trial.status.replace('_', ' ')}{reason}; {self._ended} of {self._trials}, "
+                  f"best score so far {self._best:.3f}")  # fmt: skip
+
+    def _say(self, text: str) -> None:
+        self._console.print(f"[{time.monotonic() - self._began:5.0f} s] {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+class TableView:
+    """One table, drawn anew at every change."""
+
+    def __init__(self, live: Live, trials: int):
+        self._live, self._trials = live, trials
+        self._records: dict[int, TrialRecord] = {}
+
+    def trial_started(self, trial: TrialRecord) -> None:
+        self._draw(trial)
+
+    def trial_reported(self, trial: TrialRecord) -> None:
+        self._draw(trial)
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        self._draw(trial)
+
+    def _draw(self, trial: TrialRecord) -> None:
+        self._records[trial.number] = trial
+        self._live.update(trials_table(list(self._records.values()), self._trials))
+
+
+def trials_table(records: list[TrialRecord], trials: int) -> Table:
+    """The trials so far, the best marked; the oldest losers make room when there are many."""
+    best = max(records, key=lambda record: record.score)
+    ended = sum(record.status != "running" for record in records)
+    table = Table(title=f"{ended} of {trials} trials ended, best score {best.score:.3f} ({best.trial_id})")
+    for column in ("trial", "status", "images", "score", "held-out loss", "similarity", "settings"):
+        table.add_column(column, justify="right" if column in ("images", "score", "held-out loss", "similarity") else "left")
+    kept = sorted(records, key=lambda record: (record.status != "running", -record.score))[:MOST_ROWS]
+    for record in sorted(kept, key=lambda record: record.number):
+        table.add_row(*_cells(record), style="bold green" if record is best else None)
+    return table
+
+
+def _cells(record: TrialRecord) -> list[str]:
+    report = record.best
+    numbers = [f"{report[key]:.{digits}f}" for key, digits in (("score", 3), ("holdout_loss", 4), ("sample_similarity", 3))] \
+        if report else ["", "", ""]  # fmt: skip
+    status = record.stop_reason or record.status.replace("_", " ")
+    name = f"{record.trial_id} guide" if record.is_baseline else record.trial_id
+    return [name, status, str(record.images_seen), *numbers, describe(record.params)]
+
+
+def describe(params: dict[str, object]) -> str:
+    """Settings in one line, by their short names."""
+    short = {key.rpartition(".")[2] if not key.endswith(".name") else key.split(".")[0]: value for key, value in params.items()}
+    return ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in short.items())
+
+
+@contextmanager
+def view(console: Console, trials: int) -> Iterator[Listener]:
+    """The right view for where the output goes, while the block lasts."""
+    if not console.is_terminal:
+        yield PlainView(console, trials)
+        return
+    with Live(console=console, refresh_per_second=4, transient=False) as live:
+        yield TableView(live, trials)

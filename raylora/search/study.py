@@ -1,0 +1,101 @@
+"""The Optuna study: what to try next, and what came of what was tried. Knows nothing of Ray."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from raylora.config import Experiment, SearchConfig
+from raylora.search.space import Params, SearchSpace
+
+STUDY_NAME = "raylora"
+PARAMS_KEY = "params"
+"""User attribute of a trial that holds the settings it gave, in the settings' own values."""
+
+
+class Outcome(Enum):
+    """How a trial ended, and what Optuna is told of it."""
+
+    FINISHED = TrialState.COMPLETE
+    STOPPED_EARLY = TrialState.PRUNED
+    """Its value belongs to fewer images: TPE ranks pruned trials by how far they came, then by value."""
+    FAILED = TrialState.FAIL
+
+
+def _tpe(config: SearchConfig, seed: int) -> BaseSampler:
+    """TPE (Bergstra et al. 2011; multivariate: Falkner et al. 2018). The constant liar keeps parallel trials apart."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return TPESampler(
+            seed=seed, n_startup_trials=config.startup_trials, multivariate=True, group=True, constant_liar=True
+        )
+
+
+def _random(config: SearchConfig, seed: int) -> BaseSampler:
+    return RandomSampler(seed=seed)
+
+
+OPTUNA_SAMPLERS: dict[str, Callable[[SearchConfig, int], BaseSampler]] = {"tpe": _tpe, "random": _random}
+
+
+class SearchStudy:
+    """Ask for the next trial, tell what came of it; everything is kept in a journal file.
+
+    Opening a journal that exists goes on with it: first points aren't queued twice, and trials that were
+    running when the search died are found by `orphans`.
+    """
+
+    def __init__(self, journal: Path, space: SearchSpace, experiment: Experiment):
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._space, self._experiment = space, experiment
+        sampler = OPTUNA_SAMPLERS[experiment.search.optuna_sampler](experiment.search, experiment.seed)
+        self._study = optuna.create_study(
+            study_name=STUDY_NAME,
+            storage=JournalStorage(JournalFileBackend(str(journal))),
+            sampler=sampler,
+            direction="maximize",
+            load_if_exists=True,
+        )
+        self._running: dict[int, optuna.Trial] = {}
+        if not self._study.get_trials(deepcopy=False):
+            for point in space.first_points:
+                self._study.enqueue_trial(space.to_optuna(point, experiment))
+
+    @property
+    def asked(self) -> int:
+        """Trials that were begun, whatever came of them."""
+        return sum(trial.state != TrialState.WAITING for trial in self._study.get_trials(deepcopy=False))
+
+    def ask(self) -> tuple[int, Params]:
+        """The next trial's number and settings."""
+        trial = self._study.ask()
+        params = self._space.suggest(trial, self._experiment)
+        trial.set_user_attr(PARAMS_KEY, params)
+        self._running[trial.number] = trial
+        return trial.number, params
+
+    def report(self, number: int, images_seen: int, best_score: float) -> None:
+        """An intermediate value, by images seen, so that trials compare at equal work."""
+        self._running[number].report(best_score, images_seen)
+
+    def tell(self, number: int, outcome: Outcome, best_score: float | None) -> None:
+        """The end of a trial."""
+        trial = self._running.pop(number)
+        value = best_score if outcome is Outcome.FINISHED else None
+        self._study.tell(trial, value, state=outcome.value)
+
+    def orphans(self) -> list[tuple[int, Params]]:
+        """Take over trials that an earlier search left running; they can be reported and told again."""
+        for frozen in self._study.get_trials(states=(TrialState.RUNNING,)):
+            if frozen.number not in self._running:
+                self._running[frozen.number] = optuna.Trial(self._study, frozen._trial_id)
+        return [(number, dict(trial.user_attrs[PARAMS_KEY])) for number, trial in sorted(self._running.items())
+                if PARAMS_KEY in trial.user_attrs]  # fmt: skip

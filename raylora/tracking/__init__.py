@@ -1,0 +1,1 @@
+"""What is remembered of a search: records of trials, MLflow runs, the model registry."""

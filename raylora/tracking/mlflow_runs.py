@@ -1,0 +1,191 @@
+"""MLflow: a parent run for the search, a child run for each trial."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from PIL import Image
+
+from raylora import __version__
+from raylora.errors import TrackingError
+from raylora.tracking.recorder import TrialRecord, measures
+
+DEFAULT_STORE = "mlflow.db"
+DEFAULT_ARTIFACTS = "mlartifacts"
+RECORDED_PACKAGES = ("bitsandbytes", "diffusers", "mlflow", "optuna", "peft", "ray", "torch", "transformers")
+LONGEST_PARAM = 500
+"""Characters; MLflow's own limit is 6,000, but nobody reads those."""
+MOST_METRICS_PER_CALL = 1000
+"""MLflow's limit of a `log_batch`."""
+REACH_S = 10
+STATUS = {"finished": "FINISHED", "stopped_early": "FINISHED", "failed": "FAILED", "running": "RUNNING"}
+
+
+def tracking_uri(configured: str | None, out: Path) -> str:
+    """An absolute tracking URI: the configured one, else a sqlite file in the output folder.
+
+    Raises:
+        TrackingError: a URI that MLflow 3 has no store for.
+    """
+    if configured is None:
+        return f"sqlite:///{(out / DEFAULT_STORE).resolve()}"
+    if configured.startswith("sqlite:///"):
+        return f"sqlite:///{Path(configured.removeprefix('sqlite:///')).expanduser().resolve()}"
+    if "://" not in configured:
+        raise TrackingError(
+            f"tracking URI {configured}: MLflow's file store is deprecated; "
+            f"use sqlite:///{configured}.db or the http(s):// address of a server"
+        )
+    return configured
+
+
+@contextmanager
+def _short_patience() -> Iterator[None]:
+    """MLflow asks an absent server for minutes; seconds are enough to tell."""
+    wanted = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(REACH_S), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def check_reachable(uri: str) -> None:
+    """Ask the server for its experiments, before any training starts.
+
+    Raises:
+        TrackingError: no answer.
+    """
+    _quieten()
+    try:
+        with _short_patience():
+            MlflowClient(uri).search_experiments(max_results=1)
+    except Exception as error:  # MLflow, requests and SQLAlchemy raise many kinds
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise TrackingError(
+            f"tracking URI {uri}: MLflow can't be reached ({reason}); start the server, mend the address, "
+            "or leave --tracking-uri out to use a file in the output folder"
+        ) from None
+
+
+def _quieten() -> None:
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class MlflowTracker:
+    """Listens to a search and writes it down. Only the driver writes, so one process owns the run map.
+
+    Args:
+        uri: absolute tracking URI.
+        experiment: name of the MLflow experiment, made if it doesn't exist.
+        artifacts: where a new experiment of a file store keeps its artifacts; None leaves it to the server.
+    """
+
+    def __init__(self, uri: str, experiment: str, artifacts: Path | None):
+        _quieten()
+        self.uri = uri
+        self._client = MlflowClient(uri)
+        self._experiment_id = self._get_or_create(experiment, artifacts)
+        self.parent_run_id = ""
+
+    def _get_or_create(self, name: str, artifacts: Path | None) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        try:
+            location = artifacts.resolve().as_uri() if artifacts else None
+            return str(self._client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            raise TrackingError(f"MLflow experiment {name}: can't be made ({error})") from None
+
+    def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str], run_id: str | None = None) -> None:
+        """Open the parent run, or go on with `run_id`."""
+        if run_id:
+            self.parent_run_id = run_id
+            self._client.update_run(run_id, status="RUNNING")
+            return
+        run = self._client.create_run(self._experiment_id, run_name=name, tags={**tags, **environment_tags()})
+        self.parent_run_id = run.info.run_id
+        self._log_params(self.parent_run_id, params)
+
+    def finish(self, metrics: Mapping[str, float], artifacts: Path | None, status: str = "FINISHED") -> None:
+        """Close the parent run with the winner's measures and the files of a folder."""
+        now = _now_ms()
+        self._client.log_batch(self.parent_run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()])
+        if artifacts:
+            self._client.log_artifacts(self.parent_run_id, str(artifacts), artifact_path="best")
+        self._client.set_terminated(self.parent_run_id, status=status)
+
+    def trial_started(self, trial: TrialRecord) -> None:
+        if trial.run_id is None:
+            tags = {
+                MLFLOW_PARENT_RUN_ID: self.parent_run_id,
+                MLFLOW_RUN_NAME: trial.trial_id,
+                "raylora.is_baseline": str(trial.is_baseline),
+            }
+            run = self._client.create_run(self._experiment_id, run_name=trial.trial_id, tags=tags)
+            trial.run_id = run.info.run_id
+            self._log_params(run.info.run_id, trial.params)
+
+    def trial_reported(self, trial: TrialRecord) -> None:
+        report = trial.last
+        assert report is not None and trial.run_id is not None
+        now, images = _now_ms(), report["images_seen"]
+        metrics = [Metric(key, value, now, images) for key, value in measures(report).items()]
+        metrics += [Metric("train_loss_step", loss, now, seen) for seen, loss in report["train_losses"]]
+        for first in range(0, len(metrics), MOST_METRICS_PER_CALL):
+            self._client.log_batch(trial.run_id, metrics=metrics[first : first + MOST_METRICS_PER_CALL])
+        picture = Path(trial.folder) / "samples" / f"images_{images:06d}.png"
+        if picture.is_file():
+            with Image.open(picture) as image:
+                self._client.log_image(trial.run_id, image, key="samples", step=images)
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        assert trial.run_id is not None
+        self._client.set_tag(trial.run_id, "raylora.status", trial.status)
+        if trial.stop_reason:
+            self._client.set_tag(trial.run_id, "raylora.stop_reason", trial.stop_reason[:LONGEST_PARAM])
+        self._client.set_terminated(trial.run_id, status=STATUS[trial.status])
+
+    def _log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        rows = [Param(key, str(value)[:LONGEST_PARAM]) for key, value in params.items()]
+        self._client.log_batch(run_id, params=rows)
+
+
+def environment_tags() -> dict[str, str]:
+    """What the search ran on: package versions, git commit if there is one."""
+    tags = {f"version.{name}": version(name) for name in RECORDED_PACKAGES}
+    tags |= {"version.raylora": __version__, "version.python": platform.python_version(), "machine": platform.machine()}
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5)
+        tags["git.commit"] = commit.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        pass  # no git, or not in a repository: nothing to record
+    return tags
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def set_current(uri: str) -> None:
+    """Point MLflow's own functions, which know only one store at a time, to this one."""
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)

@@ -1,0 +1,100 @@
+"""What a trial leaves behind, and what a listener to a search is. Nothing here knows Ray or MLflow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Status = Literal["running", "finished", "stopped_early", "failed"]
+RECORD_NAME = "trial.json"
+NOT_MEASURES = ("train_losses", "is_finished", "images_seen")
+"""Parts of a report that are no measures of their own."""
+
+
+@dataclass
+class TrialRecord:
+    """One trial as the search sees it."""
+
+    trial_id: str
+    number: int
+    params: dict[str, Any]
+    is_baseline: bool
+    folder: str
+    status: Status = "running"
+    stop_reason: str | None = None
+    run_id: str | None = None
+    """Its MLflow run."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """The reports so far, in order of images seen; see `training.fit.Report`."""
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The report with the highest score."""
+        return max(self.history, key=lambda report: report["score"], default=None)
+
+    @property
+    def last(self) -> dict[str, Any] | None:
+        return self.history[-1] if self.history else None
+
+    @property
+    def score(self) -> float:
+        """The best score; -inf before the first report."""
+        return self.best["score"] if self.best else float("-inf")
+
+    @property
+    def images_seen(self) -> int:
+        return self.last["images_seen"] if self.last else 0
+
+    def write(self) -> None:
+        """Keep the record beside the trial's other files."""
+        path = Path(self.folder) / RECORD_NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".part")
+        beside.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        beside.replace(path)
+
+
+def read_records(trials_folder: Path) -> list[TrialRecord]:
+    """All records below a folder, by number."""
+    files = trials_folder.glob(f"*/{RECORD_NAME}")
+    records = [TrialRecord(**json.loads(path.read_text(encoding="utf-8"))) for path in files]
+    return sorted(records, key=lambda record: record.number)
+
+
+def measures(report: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a report that are logged and tabled."""
+    return {key: float(value) for key, value in report.items() if key not in NOT_MEASURES}
+
+
+class Listener(Protocol):
+    """Hears what happens in a search. Calls come from one thread, in order."""
+
+    def trial_started(self, trial: TrialRecord) -> None: ...
+
+    def trial_reported(self, trial: TrialRecord) -> None:
+        """`trial.last` is new."""
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        """`trial.status` is no longer running."""
+
+
+class Listeners:
+    """Several listeners as one."""
+
+    def __init__(self, members: Sequence[Listener]):
+        self._members = list(members)
+
+    def trial_started(self, trial: TrialRecord) -> None:
+        for member in self._members:
+            member.trial_started(trial)
+
+    def trial_reported(self, trial: TrialRecord) -> None:
+        for member in self._members:
+            member.trial_reported(trial)
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        for member in self._members:
+            member.trial_ended(trial)

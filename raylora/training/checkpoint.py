@@ -1,0 +1,41 @@
+"""Trainer states and adapter weights on disk, written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+
+from raylora.diffusion.adapters import StateDict
+from raylora.diffusion.lora_file import write_atomically
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """A trainer's whole state, with whatever plain data its owner adds."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What `write_state` wrote. Only tensors and plain data are read (`weights_only`), never code."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def write_weights(path: Path, weights: dict[str, StateDict]) -> None:
+    """An adapter's weights in full precision, as `part.key`."""
+    flat = {f"{part}.{key}": value.cpu().contiguous() for part, tensors in weights.items() for key, value in tensors.items()}
+    write_atomically(path, save(flat))
+
+
+def read_weights(path: Path) -> dict[str, StateDict]:
+    """What `write_weights` wrote."""
+    weights: dict[str, StateDict] = {}
+    for name, value in load_file(path).items():
+        part, _, key = name.partition(".")
+        weights.setdefault(part, {})[key] = value
+    return weights

@@ -1,0 +1,120 @@
+"""A trainer with its judge: move to the next rung, measure, keep the best. `raylora train` and trials share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from raylora.dataset.pixels import Pixels
+from raylora.errors import TrainingDiverged
+from raylora.evaluation.scorecard import Evaluation, Evaluator, Metrics, Reference, is_finite, sample_grid
+from raylora.training.checkpoint import read_state, write_state, write_weights
+from raylora.training.trainer import Trainer
+from raylora.training.world import World
+
+STATE_NAME = "state.pt"
+BEST_NAME = "best.safetensors"
+SAMPLES_FOLDER = "samples"
+
+Report = dict[str, Any]
+"""All measures, `best_score`, `train_loss`, `images_seen`, `is_finished`, and `train_losses` since the last report."""
+
+
+def evaluation_points(images_total: int, grace_period: int, reduction_factor: float) -> list[int]:
+    """The rungs below the end, in images seen, and the end itself.
+
+    Rungs are grace_period x reduction_factor^k, as in successive halving
+    (Li et al. 2020, https://arxiv.org/abs/1810.05934), the same for every trial.
+    """
+    points, rung = [], float(grace_period)
+    while rung < images_total:
+        points.append(round(rung))
+        rung *= reduction_factor
+    return [*points, images_total]
+
+
+@dataclass
+class Fit:
+    """One LoRA's way from its first image to its last, with everything it leaves in `folder`.
+
+    The folder holds `state.pt` (to go on from), `best.safetensors` (the adapter at its best score, in full
+    precision) and `samples/`. A Fit made on a folder with a state goes on from there.
+    """
+
+    trainer: Trainer
+    evaluator: Evaluator
+    reference: Reference
+    folder: Path
+    world: World = World()
+
+    def __post_init__(self) -> None:
+        self.history: list[Report] = []
+        state_file = self.folder / STATE_NAME
+        if state_file.is_file():
+            state = read_state(state_file)
+            self.trainer.load_state_dict(state["trainer"])
+            self.history = state["history"]
+
+    @property
+    def best_score(self) -> float:
+        return max((report["score"] for report in self.history), default=float("-inf"))
+
+    def run(self, points: Sequence[int], report: Callable[[Report], bool]) -> None:
+        """Go through the evaluation points that are still ahead; `report` says whether to go on.
+
+        Raises:
+            TrainingDiverged: a loss or a measure is no longer a number.
+        """
+        for point in points:
+            if point > self.trainer.images_seen and not report(self.step(point)):
+                return
+
+    def step(self, images: int) -> Report:
+        """Train to `images` images seen, measure, and write down what came of it."""
+        since = self.trainer.images_seen
+        self.trainer.advance(images)
+        evaluation = self._measure()
+        metrics = self.world.from_first(evaluation.metrics if evaluation else {})
+        if not is_finite(metrics):
+            raise TrainingDiverged(f"a measure stopped being a number at {self.trainer.images_seen} images")
+        report = self._make_report(metrics, since)
+        is_best = metrics["score"] > self.best_score
+        self.history.append(report)
+        if self.world.is_first and evaluation:
+            self._keep(evaluation.samples, is_best)
+        return report
+
+    def _measure(self) -> Evaluation | None:
+        """The first worker measures; the others wait for its numbers."""
+        if not self.world.is_first:
+            return None
+        self.trainer.adapter.activate()
+        return self.evaluator.measure(self.trainer.base, self.reference)
+
+    def _make_report(self, metrics: Metrics, since: int) -> Report:
+        return {
+            **metrics,
+            "best_score": max(metrics["score"], self.best_score),
+            "train_loss": self.trainer.train_loss,
+            "images_seen": self.trainer.images_seen,
+            "is_finished": self.trainer.is_done,
+            "train_losses": [point for point in self.trainer.losses if point[0] > since],
+        }
+
+    def _keep(self, samples: Pixels, is_best: bool) -> None:
+        """Samples and best weights first, the state last: a state never speaks of files that aren't there."""
+        folder = self.folder / SAMPLES_FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(self.grid(samples)).save(folder / f"images_{self.trainer.images_seen:06d}.png")
+        if is_best:
+            write_weights(self.folder / BEST_NAME, self.trainer.weights())
+        write_state(self.folder / STATE_NAME, {"trainer": self.trainer.state_dict(), "history": self.history})
+
+    def grid(self, samples: Pixels) -> Pixels:
+        """The real held-out images above a row of samples for each seed."""
+        seeds = len(samples) // len(self.evaluator.holdout.captions)
+        return sample_grid([self.evaluator.holdout.pixels, *(samples[seed::seeds] for seed in range(seeds))])
