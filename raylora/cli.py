@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import sys
+import tempfile
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -349,4 +351,14 @@ def main() -> NoReturn:
         raise SystemExit(error.exit_status) from None
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
+        print(f"raylora: failed: {type(error).__name__}: {error}\n{_keep_traceback()}", file=sys.stderr)
+        raise SystemExit(1) from None
     raise SystemExit(0)
+
+
+def _keep_traceback() -> str:
+    """Put the traceback where a developer can have it, and say where."""
+    with tempfile.NamedTemporaryFile("w", prefix="raylora-", suffix=".log", delete=False, encoding="utf-8") as file:
+        traceback.print_exc(file=file)
+    return f"This is a bug in raylora; please report it with {file.name}"

@@ -29,6 +29,10 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
         self._job, self._listener = job, listener
         self.records = known
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its parts to restore them; this one's state is the records on disk."""
+        return {}
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number = trial.config["number"]
         record = self.records.get(number)

@@ -72,9 +72,9 @@ def write_shared(folder: Path, shared: SharedData) -> None:
     tensors: dict[str, Tensor] = {"holdout.pixels": torch.from_numpy(shared.holdout.pixels)}
     texts: dict[str, object] = {"repeats": list(shared.folder_repeats), "reference": shared.reference.as_dict()}
     for name, images in (("train", shared.train), ("holdout", shared.holdout)):
-        tensors |= {f"{name}.latents": images.latents, f"{name}.embeddings": images.embeddings.contiguous()}
+        tensors |= {f"{name}.latents": images.latents, f"{name}.embeddings": images.embeddings}
         texts[name] = list(images.captions)
-    write_atomically(folder / TENSORS_NAME, save(tensors))
+    write_atomically(folder / TENSORS_NAME, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
     write_atomically(folder / TEXTS_NAME, json.dumps(texts).encode())
 
 

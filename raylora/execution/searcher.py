@@ -46,6 +46,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
             best_score = (result or {}).get(METRIC)
             self._study.tell(number, _outcome(result, error), best_score)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its parts to restore them; this one's state is the study's journal."""
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing to do: the study's journal is the state."""
 

@@ -1,0 +1,5 @@
+"""`python -m raylora` is `raylora`."""
+
+from raylora.cli import main
+
+main()
