@@ -49,7 +49,9 @@ Settings = Annotated[
 ]
 Out = Annotated[Optional[Path], typer.Option("--out", help="Output folder; new or empty.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-SplitFile = Annotated[Optional[Path], typer.Option("--split", help="split.json of an earlier search: hold out the same.")]
+SplitFile = Annotated[
+    Optional[Path], typer.Option("--split", help="split.json of an earlier search: hold out the same.")
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad-images", help="Go on without images that can't be read.")]
 Address = Annotated[Optional[str], typer.Option("--address", help="Ray cluster: auto, HOST:PORT or ray://HOST:PORT.")]
 
@@ -281,7 +283,9 @@ def _stderr() -> Console:
 
 
 def _warn(console: Console) -> Callable[[str], None]:
-    return lambda message: console.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    return lambda message: console.print(
+        f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def _say(console: Console) -> Callable[[str], None]:

@@ -1,13 +1,13 @@
 """Everything raylora raises on purpose.
 
-    RayloraError                 the work failed                              exit status 1
-    ├── TrainingDiverged         a loss or a weight is no longer a number
-    └── UserError                what was given is wrong: what, where, mend   exit status 2
-        ├── ConfigError          settings, search spaces, command line
-        ├── DatasetError         folders, pictures, captions
-        ├── ModelError           base models and LoRA files
-        ├── OutputError          the output folder and its disk
-        └── TrackingError        the MLflow server
+RayloraError                 the work failed                              exit status 1
+├── TrainingDivergedError    a loss or a weight is no longer a number
+└── UserError                what was given is wrong: what, where, mend   exit status 2
+    ├── ConfigError          settings, search spaces, command line
+    ├── DatasetError         folders, pictures, captions
+    ├── ModelError           base models and LoRA files
+    ├── OutputError          the output folder and its disk
+    └── TrackingError        the MLflow server
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class RayloraError(Exception):
     exit_status = 1
 
 
-class TrainingDiverged(RayloraError):
+class TrainingDivergedError(RayloraError):
     """The training loss or a measure stopped being a finite number."""
 
 

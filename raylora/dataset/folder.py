@@ -56,7 +56,7 @@ def resolve_dataset(reference: str) -> Path:
     return DEMO_DATASET if reference == DEMO_NAME else Path(reference).expanduser().resolve()
 
 
-def read_folder(folder: Path, options: ReadOptions = ReadOptions(), warn: Warn = lambda message: None) -> list[Picture]:
+def read_folder(folder: Path, options: ReadOptions = ReadOptions(), warn: Warn = lambda _: None) -> list[Picture]:
     """All pictures of a folder, in the order of their paths.
 
     Raises:

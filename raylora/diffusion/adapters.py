@@ -60,7 +60,7 @@ class Adapter:
     def _inject(self, part: str, targets: list[str]) -> None:
         config = PeftLoraConfig(
             r=self.config.rank,
-            lora_alpha=self.config.alpha,  # type: ignore[arg-type]  # peft only divides by the rank
+            lora_alpha=self.config.alpha,
             lora_dropout=self.config.dropout,
             target_modules=targets,
         )

@@ -33,7 +33,7 @@ def encode_images(base: BaseModel, pixels: Pixels, batch_size: int = 8) -> Tenso
     that training loses nothing by it.
     """
     parts = []
-    for chunk in to_tensor(pixels).split(batch_size):
+    for chunk in torch.split(to_tensor(pixels), batch_size):
         posterior = base.vae.encode(chunk.to(base.device, base.vae.dtype)).latent_dist
         parts.append((posterior.mean * base.vae.config.scaling_factor).float().cpu())
     return torch.cat(parts)
@@ -43,7 +43,7 @@ def encode_images(base: BaseModel, pixels: Pixels, batch_size: int = 8) -> Tenso
 def decode_latents(base: BaseModel, latents: Tensor, batch_size: int = 8) -> Pixels:
     """Pictures of scaled latents: (batch, height, width, 3)."""
     parts = []
-    for chunk in latents.split(batch_size):
+    for chunk in torch.split(latents, batch_size):
         scaled = (chunk / base.vae.config.scaling_factor).to(base.device, base.vae.dtype)
         parts.append(to_pixels(base.vae.decode(scaled).sample))
     return np.concatenate(parts)

@@ -93,11 +93,12 @@ class BaseModel:
 
     @property
     def device(self) -> torch.device:
-        return self.unet.device
+        return torch.device(self.unet.device)
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.unet.dtype
+        dtype: torch.dtype = self.unet.dtype
+        return dtype
 
     def pipeline(self) -> StableDiffusionPipeline:
         """A diffusers pipeline around these very modules, adapters included."""
@@ -191,15 +192,20 @@ def load_base(reference: str, dtype: str = "no", device: str | torch.device = "c
         ModelError: nothing to load, or not SD1.5-shaped.
     """
     resolved = resolve_base(reference)
-    options: dict[str, Any] = {"torch_dtype": DTYPES[dtype], "safety_checker": None}
+    options: dict[str, Any] = {"dtype": DTYPES[dtype], "safety_checker": None}
     try:
         if resolved.endswith(".safetensors"):
             pipe = StableDiffusionPipeline.from_single_file(resolved, **options)
         else:
             pipe = StableDiffusionPipeline.from_pretrained(resolved, use_safetensors=True, **options)
     except Exception as error:  # diffusers, transformers and huggingface_hub raise many kinds
-        raise ModelError(f"{reference}: can't be loaded as a Stable Diffusion 1.5 model: {_first_line(error)}") from error
-    if pipe.unet.config.in_channels != 4 or pipe.unet.config.cross_attention_dim != pipe.text_encoder.config.hidden_size:
+        raise ModelError(
+            f"{reference}: can't be loaded as a Stable Diffusion 1.5 model: {_first_line(error)}"
+        ) from error
+    if (
+        pipe.unet.config.in_channels != 4
+        or pipe.unet.config.cross_attention_dim != pipe.text_encoder.config.hidden_size
+    ):
         raise ModelError(f"{reference}: its U-Net is not SD1.5-shaped (4 latent channels, one CLIP text encoder)")
     for module in (pipe.unet, pipe.text_encoder, pipe.vae):
         module.requires_grad_(False).eval().to(device)

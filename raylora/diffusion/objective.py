@@ -33,4 +33,5 @@ def denoising_losses(base: BaseModel, latents: Tensor, embeddings: Tensor, noise
     with torch.autocast(base.device.type, dtype=base.dtype, enabled=base.dtype != torch.float32):
         prediction = base.unet(noised.to(base.dtype), timesteps, embeddings.to(base.dtype)).sample
     error = prediction.float() - target_of(base, latents, noise, timesteps)
-    return error.pow(2).mean(dim=(1, 2, 3))
+    losses: Tensor = error.pow(2).mean(dim=(1, 2, 3))
+    return losses

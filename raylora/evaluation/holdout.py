@@ -45,7 +45,10 @@ def make_grid(latents: Tensor, captions: Sequence[str], timesteps: Sequence[int]
 def grid_losses(base: BaseModel, grid: FrozenGrid, batch_size: int) -> Tensor:
     """The loss of each cell with whatever adapter is active, (draws, images), float32 on the CPU."""
     embeddings = torch.cat(
-        [encode_prompts(base, list(grid.captions[i : i + batch_size])) for i in range(0, len(grid.captions), batch_size)]
+        [
+            encode_prompts(base, list(grid.captions[i : i + batch_size]))
+            for i in range(0, len(grid.captions), batch_size)
+        ]
     )
     draws, images = grid.noise.shape[:2]
     cells = [(draw, image) for draw in range(draws) for image in range(images)]

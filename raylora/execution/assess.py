@@ -7,14 +7,13 @@ from pathlib import Path
 
 from raylora.config import Experiment
 from raylora.dataset.folder import Picture, ReadOptions, read_folder, resolve_dataset
-from raylora.diffusion.families import resolve_base
+from raylora.diffusion.families import load_base, resolve_base
 from raylora.diffusion.lora_file import check_lora_file, load_lora, lora_file_in
 from raylora.errors import ConfigError
+from raylora.evaluation.encoders import load_encoder
 from raylora.evaluation.scorecard import Evaluator, Metrics
 from raylora.execution.node_cache import image_set
 from raylora.execution.trial import pick_device
-from raylora.evaluation.encoders import load_encoder
-from raylora.diffusion.families import load_base
 
 Warn = Callable[[str], None]
 

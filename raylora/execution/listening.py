@@ -49,7 +49,9 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
         self._listener.trial_started(record)
         record.write()
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         record = self.records[trial.config["number"]]
         if result["images_seen"] > record.images_seen:  # a resumed trial may say its last word again
             record.history.append({key: result[key] for key in REPORT_KEYS if key in result})

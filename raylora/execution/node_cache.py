@@ -92,5 +92,3 @@ def read_shared(folder: Path) -> SharedData:
 
 def is_shared(folder: Path) -> bool:
     return (folder / TEXTS_NAME).is_file()
-
-

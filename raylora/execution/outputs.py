@@ -79,7 +79,9 @@ class OutFolder:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"{self.root}: can't be made ({error.strerror}); give another folder with --out") from None
+            raise OutputError(
+                f"{self.root}: can't be made ({error.strerror}); give another folder with --out"
+            ) from None
 
     def check_room(self, bytes_needed: int) -> None:
         """Whether the disk has room for what the plan will write."""
@@ -89,8 +91,8 @@ class OutFolder:
         free = shutil.disk_usage(there).free
         if free < bytes_needed:
             raise OutputError(
-                f"{self.root}: the plan needs about {bytes_needed / 2**30:.1f} GiB, the disk has {free / 2**30:.1f} GiB; "
-                "free some, give another folder with --out, or plan fewer trials"
+                f"{self.root}: the plan needs about {bytes_needed / 2**30:.1f} GiB, "
+                f"the disk has {free / 2**30:.1f} GiB; free some, give another folder with --out, or plan fewer trials"
             )
 
     def read_state(self) -> dict[str, Any]:

@@ -62,7 +62,10 @@ class Plan:
         search = self.experiment.search
         searched = ", ".join(self.space.parameters) or str(self.space.function)
         return [
-            ("Search", f"{search.trials} trials of space {self.space.name}: {search.optuna_sampler} + {search.trial_scheduler}"),
+            (
+                "Search",
+                f"{search.trials} trials of {self.space.name}: {search.optuna_sampler} + {search.trial_scheduler}",
+            ),
             ("Searched", searched),
             ("First point", _first_point(self.space)),
             ("Rungs", f"{', '.join(f'{point:,}' for point in self.points)} images seen"),

@@ -43,7 +43,11 @@ def prepare(experiment: Experiment, space: SearchSpace | None, split_file: Path 
         raise ConfigError("no base model: give --base-model, a hub id, a diffusers folder or a .safetensors file")
     resolve_base(experiment.model.base_model)
     pictures = read_pictures(experiment, warn)
-    split = read_split(split_file, pictures) if split_file else split_pictures(pictures, experiment.dataset.holdout_fraction)
+    split = (
+        read_split(split_file, pictures)
+        if split_file
+        else split_pictures(pictures, experiment.dataset.holdout_fraction)
+    )
     return Job(experiment, space, pictures, split, make_plan(experiment, space, pictures, split))
 
 

@@ -58,4 +58,8 @@ def _none(config: SearchConfig) -> TrialScheduler:
     return FIFOScheduler()
 
 
-TRIAL_SCHEDULERS: dict[str, Callable[[SearchConfig], TrialScheduler]] = {"asha": _asha, "median": _median, "none": _none}
+TRIAL_SCHEDULERS: dict[str, Callable[[SearchConfig], TrialScheduler]] = {
+    "asha": _asha,
+    "median": _median,
+    "none": _none,
+}

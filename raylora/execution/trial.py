@@ -16,7 +16,7 @@ from raylora.dataset.batches import make_schedule
 from raylora.diffusion.families import BaseModel, load_base
 from raylora.errors import RayloraError
 from raylora.evaluation.encoders import ImageEncoder, load_encoder
-from raylora.execution.node_cache import SharedData, read_shared
+from raylora.execution.node_cache import read_shared
 from raylora.execution.outputs import OutFolder
 from raylora.search.stopping import is_overfitting
 from raylora.training.fit import Fit, Report, evaluation_points
@@ -97,9 +97,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _run(
-    config: dict[str, Any], job: TrialJob, folder: Path, report: Callable[[Report], None], world: World
-) -> None:
+def _run(config: dict[str, Any], job: TrialJob, folder: Path, report: Callable[[Report], None], world: World) -> None:
     experiment = job.experiment.with_params(config["params"])
     shared = read_shared(OutFolder(job.out).cache)
     base = base_of(experiment, pick_device())

@@ -68,7 +68,9 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
     tags = {"dataset.digest": dataset_digest(job.pictures), "dataset.images": str(len(job.pictures))}
     tracker.start(out.root.name, _parent_params(experiment, job.space), tags)
     out.write_state("running", tracking_uri=uri, parent_run_id=tracker.parent_run_id, wall_s=0.0)
-    return _run(Search(Job(experiment, job.space, job.pictures, job.split, job.plan), out, tracker, listener, say, address))
+    return _run(
+        Search(Job(experiment, job.space, job.pictures, job.split, job.plan), out, tracker, listener, say, address)
+    )
 
 
 def resume_job(root: Path, listener: Listener, say: Say, address: str | None = None) -> dict[str, Any]:
@@ -102,7 +104,7 @@ def _parent_params(experiment: Experiment, space: SearchSpace) -> dict[str, Any]
 
 def _run(search: Search) -> dict[str, Any]:
     """The search, with its state kept true whatever ends it."""
-    began, before = time.monotonic(), search.out.read_state().get("wall_s", 0.0)
+    began, before = time.monotonic(), float(search.out.read_state().get("wall_s", 0.0))
 
     def wall_s() -> float:
         return round(before + time.monotonic() - began, 1)
@@ -178,7 +180,7 @@ def _trainable(job: TrialJob, share: Share) -> Any:
 
 def _conclude(search: Search, trials: Sequence[TrialRecord], wall_s: Callable[[], float]) -> dict[str, Any]:
     """Pick the winner and write everything that users get."""
-    out, experiment = search.out, search.job.experiment
+    out, _experiment = search.out, search.job.experiment
     write_trials_csv(out.root / "trials.csv", trials)
     winner = max(trials, key=lambda trial: trial.score, default=None)
     if winner is None or not math.isfinite(winner.score):
@@ -240,7 +242,9 @@ def _entry(trial: TrialRecord) -> dict[str, Any]:
 
 
 def _counts(trials: Sequence[TrialRecord]) -> dict[str, int]:
-    counts = {status: sum(trial.status == status for trial in trials) for status in ("finished", "stopped_early", "failed")}
+    counts = {
+        status: sum(trial.status == status for trial in trials) for status in ("finished", "stopped_early", "failed")
+    }
     return {**counts, "total": len(trials)}
 
 

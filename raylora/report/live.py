@@ -23,7 +23,9 @@ class PlainView:
         self._began = time.monotonic()
 
     def trial_started(self, trial: TrialRecord) -> None:
-        self._say(f"{trial.trial_id} started: {describe(trial.params)}" + (" (the guide's own)" if trial.is_baseline else ""))
+        self._say(
+            f"{trial.trial_id} started: {describe(trial.params)}" + (" (the guide's own)" if trial.is_baseline else "")
+        )
 
     def trial_reported(self, trial: TrialRecord) -> None:
         report = trial.last or {}
@@ -40,7 +42,9 @@ class PlainView:
                   f"best score so far {self._best:.3f}")  # fmt: skip
 
     def _say(self, text: str) -> None:
-        self._console.print(f"[{time.monotonic() - self._began:5.0f} s] {text}", markup=False, highlight=False, soft_wrap=True)
+        self._console.print(
+            f"[{time.monotonic() - self._began:5.0f} s] {text}", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 class TableView:
@@ -70,7 +74,9 @@ def trials_table(records: list[TrialRecord], trials: int) -> Table:
     ended = sum(record.status != "running" for record in records)
     table = Table(title=f"{ended} of {trials} trials ended, best score {best.score:.3f} ({best.trial_id})")
     for column in ("trial", "status", "images", "score", "held-out loss", "similarity", "settings"):
-        table.add_column(column, justify="right" if column in ("images", "score", "held-out loss", "similarity") else "left")
+        table.add_column(
+            column, justify="right" if column in ("images", "score", "held-out loss", "similarity") else "left"
+        )
     kept = sorted(records, key=lambda record: (record.status != "running", -record.score))[:MOST_ROWS]
     for record in sorted(kept, key=lambda record: record.number):
         table.add_row(*_cells(record), style="bold green" if record is best else None)
@@ -79,8 +85,8 @@ def trials_table(records: list[TrialRecord], trials: int) -> Table:
 
 def _cells(record: TrialRecord) -> list[str]:
     report = record.best
-    numbers = [f"{report[key]:.{digits}f}" for key, digits in (("score", 3), ("holdout_loss", 4), ("sample_similarity", 3))] \
-        if report else ["", "", ""]  # fmt: skip
+    digits = {"score": 3, "holdout_loss": 4, "sample_similarity": 3}
+    numbers = [f"{report[key]:.{places}f}" if report else "" for key, places in digits.items()]
     status = record.stop_reason or record.status.replace("_", " ")
     name = f"{record.trial_id} guide" if record.is_baseline else record.trial_id
     return [name, status, str(record.images_seen), *numbers, describe(record.params)]
@@ -88,8 +94,13 @@ def _cells(record: TrialRecord) -> list[str]:
 
 def describe(params: dict[str, object]) -> str:
     """Settings in one line, by their short names."""
-    short = {key.rpartition(".")[2] if not key.endswith(".name") else key.split(".")[0]: value for key, value in params.items()}
-    return ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in short.items())
+    short = {
+        key.rpartition(".")[2] if not key.endswith(".name") else key.split(".")[0]: value
+        for key, value in params.items()
+    }
+    return ", ".join(
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in short.items()
+    )
 
 
 @contextmanager

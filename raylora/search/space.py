@@ -68,7 +68,9 @@ class Parameter(Section):
 
     def holds(self, params: Mapping[str, Any]) -> bool:
         """Whether it is searched, given the values so far."""
-        return all(params[path] in (value if isinstance(value, tuple) else (value,)) for path, value in self.when.items())
+        return all(
+            params[path] in (value if isinstance(value, tuple) else (value,)) for path, value in self.when.items()
+        )
 
     def factor(self, params: Mapping[str, Any]) -> float:
         """What Optuna's value is multiplied by to give the setting's."""
@@ -176,7 +178,9 @@ def _inside(value: Any, parameter: Parameter, where: str) -> Any:
     """The value as the parameter spells it, or an error."""
     if parameter.choices:
         for choice in parameter.choices:
-            if choice == value or (_is_number(choice) and _is_number(value) and math.isclose(choice, value)):
+            if choice == value or (
+                _is_number(choice) and _is_number(value) and math.isclose(float(choice), float(value))
+            ):
                 return choice
         raise ConfigError(f"{where}: a first point has {value!r}, which is not among {list(parameter.choices)}")
     assert parameter.low is not None and parameter.high is not None
@@ -195,7 +199,9 @@ def load_function(name: str) -> SpaceFunction:
     try:
         function: SpaceFunction = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"search space {name}: can't be imported ({error}); expected package.module:function") from None
+        raise ConfigError(
+            f"search space {name}: can't be imported ({error}); expected package.module:function"
+        ) from None
     if not colon or not callable(function):
         raise ConfigError(f"search space {name}: expected package.module:function")
     return function
@@ -250,7 +256,9 @@ def _check_paths(space: SearchSpace, source: str) -> None:
             problems.append(f"{source}: parameters: {path}: can't be searched; it would change what is measured")
         for mentioned in parameter.mentions:
             if mentioned not in known:
-                problems.append(f"{source}: {path}: mentions {mentioned}, which doesn't exist{nearest(mentioned, known)}")
+                problems.append(
+                    f"{source}: {path}: mentions {mentioned}, which doesn't exist{nearest(mentioned, known)}"
+                )
             elif mentioned in space.parameters and mentioned not in seen:
                 problems.append(f"{source}: {path}: mentions {mentioned}, which must stand above it")
         seen.add(path)
@@ -277,7 +285,7 @@ def _check_point(space: SearchSpace, point: Params, experiment: Experiment) -> N
     try:
         experiment.with_params(point)
     except ValidationError as error:
-        raise ConfigError(explain(error, {path: f"search space {space.name}" for path in point})) from None
+        raise ConfigError(explain(error, dict.fromkeys(point, f"search space {space.name}"))) from None
 
 
 def space_layer(space: SearchSpace) -> Layer:

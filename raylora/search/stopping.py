@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 
@@ -15,6 +16,6 @@ def is_overfitting(curve: Sequence[Mapping[str, float]], patience: int) -> bool:
         return False
     before, recent = curve[:-patience], curve[-patience:]
     losses = [point["holdout_loss"] for point in curve[-patience - 1 :]]
-    rising = all(later > earlier for earlier, later in zip(losses, losses[1:], strict=False))
+    rising = all(later > earlier for earlier, later in itertools.pairwise(losses))
     best_before = max(point["sample_similarity"] for point in before)
     return rising and max(point["sample_similarity"] for point in recent) <= best_before

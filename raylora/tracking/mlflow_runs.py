@@ -128,7 +128,9 @@ class MlflowTracker:
     def finish(self, metrics: Mapping[str, float], artifacts: Path | None, status: str = "FINISHED") -> None:
         """Close the parent run with the winner's measures and the files of a folder."""
         now = _now_ms()
-        self._client.log_batch(self.parent_run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()])
+        self._client.log_batch(
+            self.parent_run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()]
+        )
         if artifacts:
             self._client.log_artifacts(self.parent_run_id, str(artifacts), artifact_path="best")
         self._client.set_terminated(self.parent_run_id, status=status)

@@ -28,7 +28,9 @@ def read_state(path: Path) -> dict[str, Any]:
 
 def write_weights(path: Path, weights: dict[str, StateDict]) -> None:
     """An adapter's weights in full precision, as `part.key`."""
-    flat = {f"{part}.{key}": value.cpu().contiguous() for part, tensors in weights.items() for key, value in tensors.items()}
+    flat = {
+        f"{part}.{key}": value.cpu().contiguous() for part, tensors in weights.items() for key, value in tensors.items()
+    }
     write_atomically(path, save(flat))
 
 

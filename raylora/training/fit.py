@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from raylora.dataset.pixels import Pixels
-from raylora.errors import TrainingDiverged
+from raylora.errors import TrainingDivergedError
 from raylora.evaluation.scorecard import Evaluation, Evaluator, Metrics, Reference, is_finite, sample_grid
 from raylora.training.checkpoint import read_state, write_state, write_weights
 from raylora.training.trainer import Trainer
@@ -67,7 +67,7 @@ class Fit:
         """Go through the evaluation points that are still ahead; `report` says whether to go on.
 
         Raises:
-            TrainingDiverged: a loss or a measure is no longer a number.
+            TrainingDivergedError: a loss or a measure is no longer a number.
         """
         for point in points:
             if point > self.trainer.images_seen and not report(self.step(point)):
@@ -80,7 +80,7 @@ class Fit:
         evaluation = self._measure()
         metrics = self.world.from_first(evaluation.metrics if evaluation else {})
         if not is_finite(metrics):
-            raise TrainingDiverged(f"a measure stopped being a number at {self.trainer.images_seen} images")
+            raise TrainingDivergedError(f"a measure stopped being a number at {self.trainer.images_seen} images")
         report = self._make_report(metrics, since)
         is_best = metrics["score"] > self.best_score
         self.history.append(report)

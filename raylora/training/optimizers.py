@@ -34,14 +34,18 @@ def lion(groups: ParamGroups, config: OptimizerConfig) -> Optimizer:
     """Lion (Chen et al. 2023, https://arxiv.org/abs/2302.06675), meant for about a tenth of AdamW's rate."""
     from lion_pytorch import Lion
 
-    return Lion(groups, weight_decay=config.weight_decay)
+    optimizer: Optimizer = Lion(groups, weight_decay=config.weight_decay)
+    return optimizer
 
 
 def prodigy(groups: ParamGroups, config: OptimizerConfig) -> Optimizer:
     """Prodigy (Mishchenko & Defazio 2023, https://arxiv.org/abs/2306.06101), which finds its own rate from 1."""
     from prodigyopt import Prodigy
 
-    return Prodigy(groups, lr=1.0, weight_decay=config.weight_decay, safeguard_warmup=True, use_bias_correction=True)
+    optimizer: Optimizer = Prodigy(
+        groups, lr=1.0, weight_decay=config.weight_decay, safeguard_warmup=True, use_bias_correction=True
+    )
+    return optimizer
 
 
 OPTIMIZERS: dict[str, Builder] = {"adamw": adamw, "adamw8bit": adamw8bit, "lion": lion, "prodigy": prodigy}
@@ -54,10 +58,11 @@ def build_optimizer(groups: ParamGroups, config: OptimizerConfig) -> Optimizer:
 
 def build_lr_scheduler(optimizer: Optimizer, config: LrSchedulerConfig, optimizer_steps: int) -> LRScheduler:
     """diffusers' schedule of `config.name` over `optimizer_steps` steps."""
-    return get_scheduler(
+    scheduler: LRScheduler = get_scheduler(
         config.name,
         optimizer,
         num_warmup_steps=round(config.warmup_ratio * optimizer_steps),
         num_training_steps=optimizer_steps,
         num_cycles=config.num_restarts,
     )
+    return scheduler

@@ -22,7 +22,7 @@ from raylora.diffusion.adapters import PARTS, Adapter, StateDict
 from raylora.diffusion.encode import encode_prompts
 from raylora.diffusion.families import BaseModel
 from raylora.diffusion.objective import denoising_losses
-from raylora.errors import TrainingDiverged
+from raylora.errors import TrainingDivergedError
 from raylora.training.optimizers import build_lr_scheduler, build_optimizer
 from raylora.training.world import World
 
@@ -88,7 +88,7 @@ class Trainer:
         """Train until `images` were seen in all, or the run's end; always to a whole optimizer step.
 
         Raises:
-            TrainingDiverged: the loss is no longer a number.
+            TrainingDivergedError: the loss is no longer a number.
         """
         steps: list[tuple[int, Tensor]] = []
         self.adapter.activate()
@@ -157,7 +157,7 @@ class Trainer:
             noise=noise[share].to(self.base.device),
             timesteps=timesteps[share].to(self.base.device),
         )
-        self._scaler.scale(losses.sum() / images_in_step).backward()
+        self._scaler.scale(losses.sum() / images_in_step).backward()  # type: ignore[no-untyped-call]
         return losses.detach().sum()
 
     def _embed(self, pictures: Sequence[int], positions: Sequence[int]) -> Tensor:
@@ -180,7 +180,7 @@ class Trainer:
         losses = torch.stack([loss for _, loss in steps])
         self._world.sum([losses])
         if not bool(torch.isfinite(losses).all()):
-            raise TrainingDiverged(f"the training loss stopped being a number before {self.images_seen} images")
+            raise TrainingDivergedError(f"the training loss stopped being a number before {self.images_seen} images")
         self.losses += zip([images for images, _ in steps], losses.tolist(), strict=True)
 
     @property

@@ -74,16 +74,7 @@ FULL = Recipe(
     clip=Round(steps=900, batch=192, peak_rate=6e-4, warmup=200, betas=(0.9, 0.98), weight_decay=0.05),
     unet=(
         Round(steps=5700, batch=32, peak_rate=8e-4, warmup=200, weight_decay=0.01, ema=0.999),
-        Round(
-            steps=4400,
-            batch=32,
-            peak_rate=5e-4,
-            warmup=200,
-            floor=0.002,
-            weight_decay=0.01,
-            ema=0.999,
-            seed=2,
-        ),
+        Round(steps=1651, batch=32, peak_rate=5e-4, warmup=200, floor=0.002, weight_decay=0.01, ema=0.999, seed=2),
     ),
     save_every=200,
 )

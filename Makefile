@@ -1,0 +1,35 @@
+# raylora: `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO_OUT := out/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check bench
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+install: $(INSTALLED) ## make .venv and install raylora with everything it needs, at pinned versions
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install ## search on the bundled demo; the answer is in out/demo
+	@if [ -e $(DEMO_OUT) ]; then mv $(DEMO_OUT) $(DEMO_OUT)-$$(date +%Y%m%d-%H%M%S); fi
+	$(BIN)/raylora tune --demo --out $(DEMO_OUT)
+
+test: install ## run the tests
+	$(BIN)/python -m pytest
+
+check: install ## lint, types, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+bench: install ## run the quick benchmarks; results are printed as tables
+	$(BIN)/python -m benchmarks.demo --quick
