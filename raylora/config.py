@@ -157,7 +157,7 @@ class ScoreConfig(Section):
     w_sim: float = Field(0.5, ge=0, description="Weight of the similarity gain.")
     w_copy: float = Field(0.5, ge=0, description="Weight against copying the training images.")
     ratio_ref: float = Field(
-        0.97, gt=0, lt=1, description="The held-out loss ratio of a good LoRA: 0.97 for real models, 0.45 in the demo."
+        0.97, gt=0, lt=1, description="The held-out loss ratio of a good LoRA: 0.97 for real models, 0.37 in the demo."
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils.logging import disable_progress_bar
 from safetensors import SafetensorError, safe_open
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -192,6 +193,7 @@ def load_base(reference: str, dtype: str = "no", device: str | torch.device = "c
         ModelError: nothing to load, or not SD1.5-shaped.
     """
     resolved = resolve_base(reference)
+    disable_progress_bar()
     options: dict[str, Any] = {"dtype": DTYPES[dtype], "safety_checker": None}
     try:
         if resolved.endswith(".safetensors"):
