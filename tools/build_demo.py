@@ -7,6 +7,9 @@ stopped goes on from its last checkpoint. To redo a stage, delete its folder (an
 in the work folder. See raylora/demo/README.md.
 """
 
+# mypy: disable-error-code="no-untyped-call"
+# (transformers comes without some types.)
+
 from __future__ import annotations
 
 import argparse

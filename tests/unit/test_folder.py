@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from raylora.bundled import DEMO_DATASET
-from raylora.dataset.folder import Picture, ReadOptions, dataset_digest, read_folder, resolve_dataset
+from raylora.dataset.folder import ReadOptions, dataset_digest, read_folder, resolve_dataset
 from raylora.dataset.pixels import load_pixels
 from raylora.errors import DatasetError
 from tests.tiny import make_pictures
@@ -252,12 +252,6 @@ def test_the_digest_depends_on_everything_that_is_learned(tmp_path: Path, change
     else:
         (tmp_path / "1_sks" / "picture_00.png").unlink()
     assert dataset_digest(read_folder(tmp_path)) != before
-
-
-def test_pictures_are_frozen(tmp_path: Path) -> None:
-    picture = Picture(tmp_path, "x", 1, "", "")
-    with pytest.raises(AttributeError):
-        picture.caption = "y"  # type: ignore[misc]
 
 
 def test_pixels_are_turned_upright(tmp_path: Path) -> None:

@@ -1,0 +1,163 @@
+"""Which pictures are held out."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from raylora.bundled import DEMO_DATASET
+from raylora.dataset.folder import Picture, read_folder
+from raylora.dataset.split import Split, read_split, split_pictures, write_split
+from raylora.errors import DatasetError
+from tests.tiny import make_pictures
+
+QUARTER = 0.25
+
+
+def digests(pictures: tuple[Picture, ...] | list[Picture]) -> set[str]:
+    return {picture.digest for picture in pictures}
+
+
+def sides_of(split: Split, stem: str) -> set[str]:
+    """On which sides the pictures of this name lie."""
+    sides = {"train": split.train, "holdout": split.holdout}
+    return {side for side, pictures in sides.items() for picture in pictures if picture.path.stem == stem}
+
+
+def add_copies(folder: Path, suffix: str, **options: object) -> Path:
+    """Beside each PNG the same picture in other bytes, with the same caption."""
+    for path in sorted(folder.glob("*.png")):
+        Image.open(path).save(path.with_suffix(suffix), **options)
+    return folder
+
+
+@pytest.mark.parametrize(("images", "held_out"), [(8, 4), (10, 4), (16, 4), (20, 5), (28, 7), (40, 10)])
+def test_a_quarter_is_held_out_but_at_least_four(tmp_path: Path, images: int, held_out: int) -> None:
+    split = split_pictures(read_folder(make_pictures(tmp_path, images)), QUARTER)
+    assert (len(split.train), len(split.holdout)) == (images - held_out, held_out)
+
+
+def test_never_more_than_half_of_a_folder_is_held_out(tmp_path: Path) -> None:
+    make_pictures(tmp_path / "1_few", 5)
+    make_pictures(tmp_path / "1_one", 6, size=(128, 64))
+    split = split_pictures(read_folder(tmp_path), QUARTER)
+    held = [picture.folder for picture in split.holdout]
+    assert (held.count("1_few"), held.count("1_one")) == (2, 3)
+
+
+def test_those_with_the_lowest_hashes_are_held_out(tmp_path: Path) -> None:
+    pictures = read_folder(make_pictures(tmp_path, 20))
+    split = split_pictures(pictures, QUARTER)
+    assert digests(split.holdout) == set(sorted(digests(pictures))[:5])
+    assert digests(split.train) == set(sorted(digests(pictures))[5:])
+
+
+def test_it_depends_on_neither_order_nor_place(tmp_path: Path) -> None:
+    here = read_folder(make_pictures(tmp_path / "here", 12))
+    there = read_folder(make_pictures(tmp_path / "there", 12))
+    random.Random(0).shuffle(there)
+    assert digests(split_pictures(here, QUARTER).holdout) == digests(split_pictures(there, QUARTER).holdout)
+
+
+def test_the_parts_keep_the_order_of_the_pictures(tmp_path: Path) -> None:
+    split = split_pictures(read_folder(make_pictures(tmp_path, 12)), QUARTER)
+    for part in (split.train, split.holdout):
+        assert list(part) == sorted(part, key=lambda picture: picture.path)
+
+
+def test_each_folder_gives_its_share(tmp_path: Path) -> None:
+    make_pictures(tmp_path / "10_sks", 24)
+    make_pictures(tmp_path / "2_hat", 8, size=(128, 64))
+    split = split_pictures(read_folder(tmp_path), QUARTER)
+    held = [picture.folder for picture in split.holdout]
+    assert (held.count("10_sks"), held.count("2_hat")) == (6, 4)
+
+
+def test_a_larger_fraction_holds_out_more(tmp_path: Path) -> None:
+    assert len(split_pictures(read_folder(make_pictures(tmp_path, 20)), 0.5).holdout) == 10
+
+
+def test_near_duplicates_stay_on_one_side(tmp_path: Path) -> None:
+    folder = add_copies(make_pictures(tmp_path, 10), ".jpg", quality=90)
+    pictures = read_folder(folder)
+    split = split_pictures(pictures, QUARTER)
+    assert len(digests(pictures)) == 20
+    assert len(split.holdout) == 4
+    assert all(len(sides_of(split, f"picture_{number:02d}")) == 1 for number in range(10))
+
+
+def test_near_duplicates_in_two_folders_stay_on_one_side(tmp_path: Path) -> None:
+    make_pictures(tmp_path / "1_a", 20)
+    (tmp_path / "1_b").mkdir()
+    for number in range(12):
+        picture = Image.open(tmp_path / "1_a" / f"picture_{number:02d}.png")
+        picture.save(tmp_path / "1_b" / f"picture_{number:02d}.jpg", quality=90)
+    split = split_pictures(read_folder(tmp_path), QUARTER)
+    assert split.holdout
+    assert all(len(sides_of(split, f"picture_{number:02d}")) == 1 for number in range(12))
+
+
+def test_exact_copies_do_not_make_the_held_out_part_larger(tmp_path: Path) -> None:
+    make_pictures(tmp_path, 4)
+    for number in range(4):
+        for suffix in (".png", ".txt"):
+            shutil.copy(tmp_path / f"picture_{number:02d}{suffix}", tmp_path / f"picture_{number + 4:02d}{suffix}")
+    split = split_pictures(read_folder(tmp_path), QUARTER)
+    assert (len(split.train), len(split.holdout)) == (4, 4)
+    assert digests(split.train).isdisjoint(digests(split.holdout))
+
+
+@pytest.mark.parametrize("other_bytes", [False, True])
+def test_a_folder_of_one_picture_in_many_copies_cannot_be_split(tmp_path: Path, other_bytes: bool) -> None:
+    picture = Image.open(make_pictures(tmp_path / "one", 1) / "picture_00.png")
+    for number in range(8):
+        picture.save(tmp_path / f"copy_{number}.jpg", quality=80 + number * other_bytes)
+        (tmp_path / f"copy_{number}.txt").write_text("sks")
+    with pytest.raises(DatasetError):
+        split_pictures(read_folder(tmp_path), QUARTER)
+
+
+def test_written_and_read_again_it_is_the_same(tmp_path: Path) -> None:
+    pictures = read_folder(make_pictures(tmp_path, 12))
+    split = split_pictures(pictures, QUARTER)
+    write_split(split, tmp_path / "split.json")
+    assert read_split(tmp_path / "split.json", pictures) == split
+
+
+def test_a_split_serves_the_same_pictures_elsewhere(tmp_path: Path) -> None:
+    split = split_pictures(read_folder(make_pictures(tmp_path / "here", 12)), 0.5)
+    write_split(split, tmp_path / "split.json")
+    there = read_split(tmp_path / "split.json", read_folder(make_pictures(tmp_path / "there", 12)))
+    assert digests(there.holdout) == digests(split.holdout)
+    assert len(there.train) == 6
+
+
+def test_a_split_of_a_changed_dataset_is_refused(tmp_path: Path) -> None:
+    split = split_pictures(read_folder(make_pictures(tmp_path, 12)), QUARTER)
+    write_split(split, tmp_path / "split.json")
+    Image.new("RGB", (64, 64)).save(split.holdout[0].path)
+    split.holdout[1].path.unlink()
+    with pytest.raises(DatasetError, match="2 images that the dataset lacks"):
+        read_split(tmp_path / "split.json", read_folder(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"holdout": [1]}', '{"holdout": null}'])
+def test_other_files_are_no_splits(tmp_path: Path, content: str) -> None:
+    (tmp_path / "split.json").write_text(content)
+    with pytest.raises(DatasetError, match="is not a split file"):
+        read_split(tmp_path / "split.json", [])
+
+
+def test_a_split_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"split\.json"):
+        read_split(tmp_path / "split.json", [])
+
+
+def test_the_demo_learns_thirty_and_holds_out_ten() -> None:
+    split = split_pictures(read_folder(DEMO_DATASET), QUARTER)
+    assert (len(split.train), len(split.holdout)) == (30, 10)
+    assert digests(split.train).isdisjoint(digests(split.holdout))
