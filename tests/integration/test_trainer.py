@@ -1,0 +1,188 @@
+"""The trainer's contract: re-entrant, resumable, the same whatever the worker count. Real modules, made small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import multiprocessing
+
+from raylora.config import Experiment
+from raylora.dataset.batches import make_schedule
+from raylora.dataset.split import split_pictures
+from raylora.diffusion.families import BaseModel, load_base
+from raylora.errors import TrainingDivergedError
+from raylora.execution.node_cache import image_set
+from raylora.execution.prepare import read_pictures
+from raylora.evaluation.encoders import load_encoder
+from raylora.training.checkpoint import read_state, write_state
+from raylora.training.trainer import Trainer, TrainingSet
+from raylora.training.world import World
+
+GOLDEN_LOSSES = [0.0] * 5
+"""First five training losses of the demo's baseline at seed 0, float32 on a CPU."""
+
+
+def make_data(base: BaseModel, experiment: Experiment) -> TrainingSet:
+    split = split_pictures(read_pictures(experiment, lambda _: None), 0.25)
+    images = image_set(base, load_encoder("demo"), split.train, experiment.dataset.resolution)
+    return TrainingSet(images.latents, images.captions, [1] * len(split.train))
+
+
+def make_trainer(base: BaseModel, experiment: Experiment, world: World = World()) -> Trainer:
+    data = make_data(base, experiment)
+    return Trainer(base, data, experiment, make_schedule(data.repeats, experiment.training), world)
+
+
+@contextmanager
+def opened(base: BaseModel, experiment: Experiment) -> Iterator[Trainer]:
+    trainer = make_trainer(base, experiment)
+    yield trainer
+    trainer.close()
+
+
+def losses_of(base: BaseModel, experiment: Experiment, stops: tuple[int, ...] = (1000,)) -> list[float]:
+    with opened(base, experiment) as trainer:
+        for stop in stops:
+            trainer.advance(stop)
+        return [loss for _, loss in trainer.losses]
+
+
+OTHER = {"lora.rank": 8, "lora.dropout": 0.2, "optimizer.learning_rate": 3e-3, "seed": 5}
+
+
+def test_two_interleaved_trainers_give_the_losses_of_each_alone(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
+    first, second = tiny_experiment.with_params({"lora.dropout": 0.1}), tiny_experiment.with_params(OTHER)
+    alone = losses_of(tiny_base, first), losses_of(tiny_base, second)
+    with opened(tiny_base, first) as one, opened(tiny_base, second) as other:
+        for stop in range(4, 40, 4):
+            one.advance(stop)
+            other.advance(stop)
+        assert [loss for _, loss in one.losses] == alone[0]
+        assert [loss for _, loss in other.losses] == alone[1]
+    assert alone[0] != alone[1]
+
+
+def test_training_lowers_the_loss(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
+    losses = losses_of(tiny_base, tiny_experiment.with_params({"training.epochs": 40, "optimizer.learning_rate": 5e-3}))
+    assert sum(losses[-20:]) < 0.97 * sum(losses[:20])
+
+
+def test_surroundings_are_left_as_they_were(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    with opened(tiny_base, tiny_experiment.with_params(OTHER)) as trainer:
+        trainer.advance(8)
+        assert not tiny_base.unet.training
+        assert not tiny_base.text_encoder.training
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_close_gives_the_base_model_back(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
+    inputs = torch.ones(1, 4, 8, 8), torch.tensor([10]), torch.ones(1, 32, 32)
+    with torch.no_grad():
+        before = tiny_base.unet(*inputs).sample
+        with opened(tiny_base, tiny_experiment) as trainer:
+            trainer.advance(1000)
+            assert not torch.equal(tiny_base.unet(*inputs).sample, before)
+        assert torch.equal(tiny_base.unet(*inputs).sample, before)
+    assert not [name for name, _ in tiny_base.unet.named_parameters() if "lora_" in name]
+
+
+def test_stopping_and_going_on_is_bit_equal(tiny_base: BaseModel, tiny_experiment: Experiment, tmp_path: Path) -> None:
+    experiment = tiny_experiment.with_params({"lora.dropout": 0.1, "optimizer.name": "prodigy", "optimizer.learning_rate": 1})
+    straight = losses_of(tiny_base, experiment)
+    with opened(tiny_base, experiment) as trainer:
+        trainer.advance(10)
+        write_state(tmp_path / "state.pt", trainer.state_dict())
+    with opened(tiny_base, experiment) as trainer:
+        trainer.load_state_dict(read_state(tmp_path / "state.pt"))
+        trainer.advance(1000)
+        assert [loss for _, loss in trainer.losses] == straight
+
+
+def test_rungs_change_nothing(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
+    assert losses_of(tiny_base, tiny_experiment, (6, 7, 20, 1000)) == losses_of(tiny_base, tiny_experiment)
+
+
+def test_accumulation_equals_a_larger_batch(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
+    """Not the same noise, so only the step count can agree; the loss of a step is over all of its images."""
+    with opened(tiny_base, tiny_experiment.with_params({"training.gradient_accumulation": 2})) as trainer:
+        trainer.advance(1000)
+        assert [images for images, _ in trainer.losses] == [4, 8, 12, 16, 20, 24, 28, 32]
+        assert trainer.schedule.optimizer_steps == 8
+
+
+@pytest.mark.parametrize("params", [
+    {"model.train_text_encoder": False},
+    {"model.train_text_encoder": False, "dataset.shuffle_caption": True},
+    {"dataset.shuffle_caption": True},
+    {"lora.targets": ("attention",)},
+    {"optimizer.name": "adamw8bit"},
+    {"optimizer.name": "lion", "optimizer.learning_rate": 1e-4},
+    {"training.mixed_precision": "bf16"},
+])  # fmt: skip
+def test_every_way_of_training_changes_the_weights(
+    tiny_base_folder: Path, tiny_experiment: Experiment, params: dict[str, object]
+) -> None:
+    experiment = tiny_experiment.with_params(params)
+    base = load_base(str(tiny_base_folder), experiment.training.mixed_precision)
+    with opened(base, experiment) as trainer:
+        trainer.advance(8)
+        weights = trainer.weights()
+        assert ("text_encoder" in weights) == experiment.model.train_text_encoder
+        assert all(value.abs().sum() > 0 for part in weights.values() for key, value in part.items() if "lora_B" in key)
+
+
+def test_shuffling_captions_changes_what_is_learned(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
+    shuffled = tiny_experiment.with_params({"dataset.shuffle_caption": True})
+    assert losses_of(tiny_base, shuffled) != losses_of(tiny_base, tiny_experiment)
+
+
+def test_learning_rates_of_the_parts(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
+    rates = {"optimizer.unet_lr": 3e-4, "optimizer.text_encoder_lr": 7e-5, "lr_scheduler.name": "constant"}
+    with opened(tiny_base, tiny_experiment.with_params(rates)) as trainer:
+        assert [group["lr"] for group in trainer.state_dict()["optimizer"]["param_groups"]] == [3e-4, 7e-5]
+
+
+def test_divergence_is_an_error(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
+    experiment = tiny_experiment.with_params({"optimizer.learning_rate": 1e30, "optimizer.max_grad_norm": 1e30})
+    with opened(tiny_base, experiment) as trainer, pytest.raises(TrainingDivergedError, match="stopped being a number"):
+        trainer.advance(1000)
+
+
+def test_golden_losses_of_the_demo() -> None:
+    from raylora.config_files import build_experiment
+    from raylora.search.space import load_space, space_layer
+
+    space = load_space("demo")
+    experiment = build_experiment([space_layer(space)]).with_params(space.first_points[0])
+    losses = losses_of(load_base("demo"), experiment, (20,))
+    assert losses == pytest.approx(GOLDEN_LOSSES, rel=1e-3)
+
+
+def _worker(rank: int, size: int, base_folder: Path, experiment: Experiment, rendezvous: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=size)
+    trainer = make_trainer(load_base(str(base_folder)), experiment, World(rank, size))
+    trainer.advance(1000)
+    if rank == 0:
+        torch.save(torch.tensor([loss for _, loss in trainer.losses], dtype=torch.float64), f"{rendezvous}.losses")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_workers_together_train_as_one_process(
+    size: int, tiny_base: BaseModel, tiny_base_folder: Path, tiny_experiment: Experiment, tmp_path: Path
+) -> None:
+    """With 4 images a step and 34 in all, three workers have unequal shares and the last step leaves one idle."""
+    experiment = tiny_experiment.with_params({"training.batch_size": 4, "training.max_images": 34})
+    rendezvous = tmp_path / "rendezvous"
+    arguments = (size, tiny_base_folder, experiment, rendezvous)
+    multiprocessing.spawn(_worker, arguments, nprocs=size)
+    together = torch.load(f"{rendezvous}.losses", weights_only=True).tolist()
+    assert together == pytest.approx(losses_of(tiny_base, experiment), abs=1e-5)
