@@ -27,7 +27,7 @@ from raylora.execution.schedulers import TRIAL_SCHEDULERS
 from raylora.execution.searcher import METRIC, MODE, StudySearcher
 from raylora.execution.trial import TrialJob, base_of, pick_device, run_trial, shared_encoder
 from raylora.execution.winner import GRID_NAME, lora_paths, write_best
-from raylora.execution.workers import Workers, distributed_trainable
+from raylora.execution.workers import DRIVER_CPUS, Workers, distributed_trainable
 from raylora.search.space import SearchSpace, load_space
 from raylora.search.study import SearchStudy
 from raylora.tracking.mlflow_runs import DEFAULT_ARTIFACTS, MlflowTracker
@@ -170,7 +170,7 @@ def _trainable(job: TrialJob, share: Share) -> Any:
     """One loop, two ways to run it: in the Tune trial itself, or on workers that the trial starts."""
     if share.workers > 1:
         workers = Workers(share.workers, use_gpu=share.gpus > 0, cpus_each=share.cpus)
-        return tune.with_resources(distributed_trainable(job, workers), {"cpu": 0.01})
+        return tune.with_resources(distributed_trainable(job, workers), {"cpu": DRIVER_CPUS})
 
     def trainable(config: dict[str, Any]) -> None:
         run_trial(config, job, tune.report)

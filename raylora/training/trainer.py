@@ -104,7 +104,7 @@ class Trainer:
         modules = [self.base.unet] + ([self.base.text_encoder] if self._trains_text else [])
         modes = [module.training for module in modules]
         devices = [self.base.device.index or 0] if self.base.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=devices), torch.enable_grad():
             for module in modules:
                 module.train()
             try:

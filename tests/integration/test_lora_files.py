@@ -32,7 +32,12 @@ from raylora.errors import ModelError
 REQUESTS = [Request("sks portrait, red hair", 1), Request("sks", 2)]
 SAMPLING = SamplingConfig(steps=3, guidance_scale=2.0)
 CARD = LoraCard(
-    title="sks", resolution=(64, 64), train_images=9, save_precision="fp32", trigger="sks", tag_frequency={"sks": {"a": 1}}
+    title="sks",
+    resolution=(64, 64),
+    train_images=9,
+    save_precision="fp32",
+    trigger="sks",
+    tag_frequency={"sks": {"a": 1}},
 )
 
 
@@ -140,7 +145,11 @@ def test_full_size_sd15_has_kohyas_module_count() -> None:
 def test_refusals(tmp_path: Path, tiny_base: BaseModel) -> None:
     (tmp_path / "old.pt").write_bytes(b"pickle")
     (tmp_path / "broken.safetensors").write_bytes(b"not a header")
-    for name, reason in (("old.pt", "pickled"), ("broken.safetensors", "not a readable"), ("gone.safetensors", "no such")):
+    for name, reason in (
+        ("old.pt", "pickled"),
+        ("broken.safetensors", "not a readable"),
+        ("gone.safetensors", "no such"),
+    ):
         with pytest.raises(ModelError, match=reason):
             load_lora(tiny_base, tmp_path / name)
 

@@ -1,0 +1,240 @@
+"""A whole small search on real Ray, real Optuna and real MLflow, through the command line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import optuna
+import pytest
+import yaml
+from mlflow import MlflowClient
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.tiny import make_base, make_pictures
+
+TRIALS = 6
+SPACE = {
+    "first_points": [{"optimizer.unet_lr": rate, "lora.rank": 4, "lora.alpha": 2} for rate in (1e-3, 2e-3, 1e-6, 2e-6)],
+    "parameters": {
+        "optimizer.unet_lr": {"low": 1e-6, "high": 1e-2, "log": True},
+        "lora.rank": {"choices": [2, 4]},
+        "lora.alpha": {"ratio_of": "lora.rank", "choices": [0.5, 1.0]},
+    },
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """A folder with a tiny base model, pictures, an experiment file and a search space."""
+
+    folder: Path
+
+    def command(self, *arguments: object) -> list[str]:
+        return [sys.executable, "-m", "raylora", *map(str, arguments)]
+
+    def raylora(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments), cwd=self.folder, capture_output=True, text=True, timeout=400, check=False
+        )
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("search")
+    make_base(folder / "base")
+    make_pictures(folder / "pictures" / "3_sks portrait", 12)
+    (folder / "space.yaml").write_text(yaml.safe_dump(SPACE, sort_keys=False))
+    experiment: dict[str, Any] = {
+        "dataset": {"path": "pictures", "resolution": 64, "trigger": "sks"},
+        "model": {"base_model": "base"},
+        "training": {"epochs": 4, "batch_size": 2},
+        "evaluation": {"encoder": "demo", "timesteps": [200, 800], "score": {"w_sim": 0, "w_copy": 0}},
+        "sampling": {"seeds": [0], "steps": 2},
+        "search": {"trials": TRIALS, "grace_period": 16, "startup_trials": 2},
+    }
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(experiment, sort_keys=False))
+    return World(folder)
+
+
+@pytest.fixture(scope="module")
+def out(world: World) -> Path:
+    """The output of one finished search."""
+    done = world.raylora(
+        "tune", "experiment.yaml", "--space", "space.yaml", "--out", "out", "--register", "tiny-lora", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["trials"]["total"] == TRIALS
+    assert "Traceback" not in done.stderr
+    return world.folder / "out"
+
+
+@pytest.fixture(scope="module")
+def summary(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    return found
+
+
+def rows_of(out: Path) -> list[dict[str, str]]:
+    with (out / "trials.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_summary_names_the_best_trial(out: Path, summary: dict[str, Any]) -> None:
+    rows = rows_of(out)
+    best = max(rows, key=lambda row: float(row["score"] or "-inf"))
+    assert summary["best"]["trial_id"] == best["trial_id"]
+    assert summary["best"]["score"] == pytest.approx(float(best["score"]))
+    assert summary["best"]["params"]["lora.rank"] == int(best["lora.rank"])
+    assert summary["images_seen"] == sum(int(row["images_seen"]) for row in rows)
+    counts = summary["trials"]
+    assert counts["finished"] + counts["stopped_early"] + counts["failed"] == counts["total"] == len(rows) == TRIALS
+
+
+def test_baseline_is_the_first_point_and_ran_to_its_end(out: Path, summary: dict[str, Any]) -> None:
+    baseline = rows_of(out)[0]
+    assert (baseline["trial_id"], baseline["is_baseline"], baseline["status"]) == ("t000", "True", "finished")
+    assert summary["baseline"]["params"] == {"optimizer.unet_lr": 1e-3, "lora.rank": 4, "lora.alpha": 2}
+    assert int(baseline["images_seen"]) == 8 * 3 * 4
+
+
+def test_weak_trials_were_stopped_early(out: Path) -> None:
+    """Rates of 1e-6 and 2e-6 teach nothing within the budget; both come after better ones."""
+    assert [row["status"] for row in rows_of(out)[2:4]] == ["stopped_early", "stopped_early"]
+    stopped = [row for row in rows_of(out) if row["status"] == "stopped_early"]
+    assert stopped
+    assert all(row["stop_reason"] and int(row["images_seen"]) < 96 for row in stopped)
+
+
+def test_study_says_what_became_of_each_trial(out: Path) -> None:
+    storage = JournalStorage(JournalFileBackend(str(out / "study.journal")))
+    study = optuna.load_study(study_name="raylora", storage=storage)
+    expected = {"finished": TrialState.COMPLETE, "stopped_early": TrialState.PRUNED, "failed": TrialState.FAIL}
+    for row, trial in zip(rows_of(out), study.trials, strict=True):
+        assert trial.state == expected[row["status"]]
+        assert max(trial.intermediate_values) == int(row["images_seen"])
+
+
+def test_split_holds_out_a_third_of_twelve(out: Path) -> None:
+    split = json.loads((out / "split.json").read_text())
+    assert (len(split["holdout"]), split["train_images"]) == (4, 8)
+
+
+def test_mlflow_has_a_parent_and_a_child_for_each_trial(out: Path, summary: dict[str, Any]) -> None:
+    client = MlflowClient(summary["tracking_uri"])
+    parent = client.get_run(summary["parent_run_id"])
+    assert parent.info.status == "FINISHED"
+    assert {"dataset.digest", "version.ray", "version.raylora"} <= set(parent.data.tags)
+    assert parent.data.metrics["best.score"] == pytest.approx(summary["best"]["score"])
+    query = f"tags.`mlflow.parentRunId` = '{summary['parent_run_id']}'"
+    children = client.search_runs([parent.info.experiment_id], filter_string=query)
+    rows = {row["trial_id"]: row for row in rows_of(out)}
+    assert {run.info.run_name for run in children} == set(rows)
+    for run in children:
+        row = rows[run.info.run_name]
+        history = client.get_metric_history(run.info.run_id, "holdout_loss")
+        assert max(metric.step for metric in history) == int(row["images_seen"])
+        assert float(run.data.params["optimizer.unet_lr"]) == pytest.approx(float(row["optimizer.unet_lr"]))
+        assert run.data.tags["raylora.status"] == row["status"]
+        assert [file for file in client.list_artifacts(run.info.run_id, "images") if file.path.endswith(".png")]
+        assert len(client.get_metric_history(run.info.run_id, "train_loss_step")) == int(row["images_seen"]) // 2
+
+
+def test_best_files(out: Path, summary: dict[str, Any]) -> None:
+    tensors = load_file(summary["best"]["lora_kohya"])
+    alphas = {float(value) for key, value in tensors.items() if key.endswith(".alpha")}
+    assert alphas == {summary["best"]["params"]["lora.alpha"]}
+    assert Path(summary["best"]["lora_diffusers"]).is_file()
+    with Image.open(out / "best" / "samples" / "grid.png") as grid:
+        assert grid.size == (2 + 4 * 66, 2 + 4 * 66)
+    assert json.loads((out / "state.json").read_text())["state"] == "finished"
+
+
+def test_mlflow_alone_loads_the_champion_and_generates(summary: dict[str, Any]) -> None:
+    assert summary["registered"] == {"name": "tiny-lora", "version": "1", "alias": "champion"}
+    mlflow.set_tracking_uri(summary["tracking_uri"])
+    mlflow.set_registry_uri(summary["tracking_uri"])
+    model = mlflow.pyfunc.load_model("models:/tiny-lora@champion")
+    answer = model.predict({"prompt": ["sks portrait"]}, params={"num_inference_steps": 2})
+    with Image.open(io.BytesIO(answer["image"].iloc[0] if hasattr(answer, "iloc") else answer[0])) as picture:
+        assert picture.size == (64, 64)
+
+
+def test_evaluate_gives_the_winners_measures_again(world: World, out: Path, summary: dict[str, Any]) -> None:
+    held = {row["file"] for row in json.loads((out / "split.json").read_text())["holdout"]}
+    judge = world.folder / "judge"
+    judge.mkdir()
+    for file in (world.folder / "pictures" / "3_sks portrait").iterdir():
+        if file.with_suffix(".png").name in held:
+            (judge / file.name).write_bytes(file.read_bytes())
+    done = world.raylora("evaluate", out, "--dataset", judge, "--json", "--set", "dataset.trigger=sks")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads(done.stdout)["metrics"]
+    for name in ("holdout_loss", "holdout_loss_ratio", "train_probe_loss", "copying"):
+        assert metrics[name] == pytest.approx(summary["best"]["metrics"][name], rel=5e-3, abs=5e-3)
+
+
+def test_a_folder_with_a_search_is_refused_and_resume_is_named(world: World, out: Path) -> None:
+    done = world.raylora("tune", "experiment.yaml", "--space", "space.yaml", "--out", out)
+    assert done.returncode == 2
+    assert f"raylora resume {out}" in done.stderr
+    done = world.raylora("resume", out)
+    assert done.returncode == 2
+    assert "finished" in done.stderr
+
+
+def test_interrupted_search_goes_on_with_nothing_lost_or_doubled(world: World) -> None:
+    out = world.folder / "interrupted"
+    settings = ["--set", "training.epochs=16"]
+    command = world.command("tune", "experiment.yaml", "--space", "space.yaml", "--out", out, *settings)
+    process = subprocess.Popen(command, cwd=world.folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and len(list(out.glob("trials/*/state.pt"))) < 2:
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert f"raylora resume {out}" in stderr
+    assert json.loads((out / "state.json").read_text())["state"] == "interrupted"
+    assert not (out / "summary.json").exists()
+    before = {path.parent.name: json.loads(path.read_text())["history"] for path in out.glob("trials/*/trial.json")}
+
+    done = world.raylora("resume", out)
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(out)
+    assert len(rows) == TRIALS
+    assert rows[0]["status"] == "finished"
+    for trial_id, history in before.items():
+        after = json.loads((out / "trials" / trial_id / "trial.json").read_text())["history"]
+        assert after[: len(history)] == history
+    summary = json.loads((out / "summary.json").read_text())
+    runs = MlflowClient(summary["tracking_uri"]).search_runs(["1"])
+    assert len(runs) == TRIALS + 1
+
+
+def test_a_trial_on_two_workers_gives_the_losses_of_one(world: World) -> None:
+    """The same configuration through Ray Train's TorchTrainer with two gloo workers, and in the Tune trial."""
+    losses = {}
+    for workers in (1, 2):
+        out = world.folder / f"workers_{workers}"
+        done = world.raylora("tune", "experiment.yaml", "--space", "space.yaml", "--trials", 1, "--out", out,
+                             "--gpus-per-trial", workers)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        record = json.loads((out / "trials" / "t000" / "trial.json").read_text())
+        assert record["status"] == "finished"
+        losses[workers] = [loss for report in record["history"] for _, loss in report["train_losses"]]
+    assert losses[2] == pytest.approx(losses[1], abs=1e-5)
