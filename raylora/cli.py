@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 import typer
 
 from raylora import __version__
+from raylora.bundled import DEMO_NAME
 from raylora.errors import OutputError, RayloraError, UserError
 
 if TYPE_CHECKING:
@@ -100,16 +101,15 @@ def tune(
 
       raylora tune --dataset my_photos --base-model stable-diffusion-v1-5/stable-diffusion-v1-5 --space realistic
     """
-    given = {
-        "dataset.path": dataset,
-        "dataset.skip_bad_images": skip_bad_images or None,
-        "model.base_model": base_model,
+    given = _options(demo, dataset, base_model, skip_bad_images) | {
         "search.trials": trials,
         "search.gpus_per_trial": gpus_per_trial,
         "tracking.uri": tracking_uri,
         "tracking.register_name": register,
     }
-    experiment, chosen = _read(experiment_file, space, demo, given, settings)
+    chosen = _space(space, demo or base_model == DEMO_NAME, default="realistic")
+    assert chosen is not None
+    experiment = _read(experiment_file, chosen, given, settings)
     from raylora.execution.outputs import OutFolder
     from raylora.execution.prepare import prepare
 
@@ -175,12 +175,9 @@ def train(
 
       raylora train --dataset my_photos --base-model … --space anime --set lora.rank=8
     """
-    given = {
-        "dataset.path": dataset,
-        "dataset.skip_bad_images": skip_bad_images or None,
-        "model.base_model": base_model,
-    }
-    experiment, _ = _read(experiment_file, space, demo, given, settings, first_point=True)
+    given = _options(demo, dataset, base_model, skip_bad_images)
+    chosen = _space(space, demo or base_model == DEMO_NAME, default=None)
+    experiment = _read(experiment_file, chosen, given, settings, first_point=True)
     from raylora.execution.outputs import OutFolder
     from raylora.execution.prepare import prepare
 
@@ -220,12 +217,12 @@ def evaluate(
     from raylora.diffusion.lora_file import lora_file_in
 
     beside = lora_file_in(lora).parent / "experiment.yaml"
-    is_demo = base_model == "demo" and not beside.is_file()
-    given = {"model.base_model": base_model, "dataset.skip_bad_images": skip_bad_images or None}
-    experiment, _ = _read(beside if beside.is_file() else None, "demo" if is_demo else None, False, given, settings)
+    file = beside if beside.is_file() else None
+    space = _space(None, demo=base_model == DEMO_NAME and not file, default=None)
+    experiment = _read(file, space, _options(False, None, base_model, skip_bad_images), settings)
     from raylora.execution.assess import evaluate_lora
 
-    learned = train_dataset or (experiment.dataset.path if beside.is_file() else None)
+    learned = train_dataset or (experiment.dataset.path if file else None)
     metrics = evaluate_lora(lora, dataset, learned, experiment, _warn(_stderr()))
     names = ("score", "holdout_loss", "holdout_loss_ratio", "train_probe_loss", "sample_similarity", "similarity_gain",
              "prompt_alignment", "diversity", "copying")  # fmt: skip
@@ -239,36 +236,41 @@ def evaluate(
 
 def _read(
     file: Path | None,
-    space: str | None,
-    demo: bool,
+    space: SearchSpace | None,
     given: dict[str, Any],
     settings: list[str] | None,
     first_point: bool = False,
-) -> tuple[Experiment, SearchSpace]:
+) -> Experiment:
     """Settings in layers: the space's, the file's, the options', `--set`. Later ones win."""
-    from raylora.config import set_path
+    from raylora.config import nest
     from raylora.config_files import Layer, build_experiment, parse_assignments, read_yaml
-    from raylora.search.space import load_space, space_layer
+    from raylora.search.space import space_layer
 
-    if demo:
-        given = {**given, "dataset.path": given.get("dataset.path") or "demo",
-                 "model.base_model": given.get("model.base_model") or "demo"}  # fmt: skip
-    name = space or ("demo" if demo or given.get("model.base_model") == "demo" else None)
-    chosen = load_space(name or "realistic")
-    layers = [space_layer(chosen)] if name or not file else []
-    if first_point and name:
-        point: dict[str, Any] = {}
-        for path, value in next(iter(chosen.first_points), {}).items():
-            set_path(point, path, value)
-        layers.append(Layer(f"search space {chosen.name}, first point", point))
+    layers = [space_layer(space)] if space else []
+    if space and first_point and space.first_points:
+        layers.append(Layer(f"search space {space.name}, first point", nest(space.first_points[0])))
     if file:
         layers.append(Layer(str(file), read_yaml(file)))
-    options: dict[str, Any] = {}
-    for path, value in given.items():
-        if value is not None:
-            set_path(options, path, value)
-    experiment = build_experiment([*layers, Layer("command line", options), parse_assignments(settings or [])])
-    return experiment, chosen
+    options = nest({path: value for path, value in given.items() if value is not None})
+    return build_experiment([*layers, Layer("command line", options), parse_assignments(settings or [])])
+
+
+def _options(demo: bool, dataset: str | None, base_model: str | None, skip_bad_images: bool) -> dict[str, Any]:
+    """Options as settings by dotted path; None where nothing was said."""
+    bundled = DEMO_NAME if demo else None
+    return {
+        "dataset.path": dataset or bundled,
+        "dataset.skip_bad_images": skip_bad_images or None,
+        "model.base_model": base_model or bundled,
+    }
+
+
+def _space(name: str | None, demo: bool, default: str | None) -> SearchSpace | None:
+    """The named space; `--demo` is short for the bundled one."""
+    from raylora.search.space import load_space
+
+    chosen = name or (DEMO_NAME if demo else default)
+    return load_space(chosen) if chosen else None
 
 
 def _absolute(path: Path) -> Path:

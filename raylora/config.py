@@ -257,8 +257,16 @@ def set_path(tree: dict[str, Any], path: str, value: Any) -> None:
     tree[field] = value
 
 
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted paths as nested dictionaries: the inverse of `flatten`."""
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        set_path(tree, path, value)
+    return tree
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted paths: the inverse of `set_path`."""
+    """Nested mappings as dotted paths: the inverse of `nest`."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):

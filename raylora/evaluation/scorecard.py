@@ -80,6 +80,7 @@ class Evaluator:
         train: ImageSet | None,
         evaluation: EvaluationConfig,
         sampling: SamplingConfig,
+        prompts: Sequence[str] = (),
     ):
         self._encoder, self._config, self._sampling = encoder, evaluation, sampling
         self.holdout = holdout.first(evaluation.max_images)
@@ -89,6 +90,8 @@ class Evaluator:
         probe = train.first(len(self.holdout.captions)) if train else None
         self._train_grid = make_grid(probe.latents, probe.captions, *grid) if probe else None
         self.requests = requests_of(self.holdout.captions, sampling.seeds)
+        self.looks = requests_of(prompts, sampling.seeds)
+        """The user's own prompts: for looking at, never measured."""
 
     def sample(self, base: BaseModel, requests: Sequence[Request] | None = None) -> Pixels:
         """Pictures of the held-out captions (or of other requests) with the active adapter."""

@@ -14,7 +14,7 @@ from raylora.dataset.split import write_split
 from raylora.diffusion.families import BaseModel
 from raylora.diffusion.generate import generate, requests_of
 from raylora.evaluation.scorecard import Evaluator
-from raylora.execution.node_cache import image_set, make_shared
+from raylora.execution.node_cache import image_set, look_prompts, make_shared
 from raylora.execution.outputs import OutFolder, write_json, write_trials_csv
 from raylora.execution.prepare import Job, absolute, check_trainable
 from raylora.execution.trial import base_of, pick_device, shared_encoder
@@ -96,7 +96,7 @@ def _train_on_all(job: Job, experiment: Experiment, out: OutFolder, record: Tria
     trainer = Trainer(base, data, experiment, schedule)
     _advance_by_epochs(trainer, schedule, say)
     write_weights(Path(record.folder) / BEST_NAME, trainer.weights())
-    prompts = list(experiment.sampling.prompts) or list(images.captions[:MOST_SAMPLES])
+    prompts = look_prompts(experiment) or list(images.captions[:MOST_SAMPLES])
     requests = requests_of(prompts, experiment.sampling.seeds[:1])
     samples = generate(base, requests, experiment.sampling, experiment.dataset.resolution)
     write_lora(trainer.adapter, experiment, images.captions, out.best, title=out.root.name)

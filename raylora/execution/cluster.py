@@ -38,8 +38,12 @@ class Share:
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[None]:
+def connected(address: str | None, with_state_api: bool) -> Iterator[None]:
     """A Ray cluster: the one at `address`, else one of this machine that ends with the block.
+
+    Args:
+        with_state_api: start Ray's dashboard too, on loopback; a Train run inside a trial that is stopped early
+            needs it to give its workers back.
 
     Raises:
         ConfigError: nothing answers at the address.
@@ -48,11 +52,9 @@ def connected(address: str | None) -> Iterator[None]:
     try:
         ray.init(
             address=address,
-            include_dashboard=None if address else True,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": QUIET},
-            **({} if address else {"dashboard_host": "127.0.0.1"}),
+            **({} if address else {"include_dashboard": with_state_api, "dashboard_host": "127.0.0.1"}),
         )
     except (ConnectionError, ValueError) as error:
         raise ConfigError(f"--address {address}: no Ray cluster answers there ({error})") from None

@@ -43,7 +43,14 @@ class SharedData:
         return TrainingSet(self.train.latents, self.train.captions, repeats)
 
     def evaluator(self, encoder: ImageEncoder, experiment: Experiment) -> Evaluator:
-        return Evaluator(encoder, self.holdout, self.train, experiment.evaluation, experiment.sampling)
+        prompts = look_prompts(experiment)
+        return Evaluator(encoder, self.holdout, self.train, experiment.evaluation, experiment.sampling, prompts)
+
+
+def look_prompts(experiment: Experiment) -> list[str]:
+    """The user's sample prompts with the trigger word filled in."""
+    trigger = experiment.dataset.trigger or ""
+    return [prompt.replace("{trigger}", trigger) for prompt in experiment.sampling.prompts]
 
 
 def image_set(base: BaseModel, encoder: ImageEncoder, pictures: Sequence[Picture], size: tuple[int, int]) -> ImageSet:

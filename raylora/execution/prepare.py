@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from raylora.bundled import DEMO_NAME
 from raylora.config import Experiment
 from raylora.dataset.folder import Picture, ReadOptions, read_folder, resolve_dataset
 from raylora.dataset.split import Split, read_split, split_pictures
@@ -81,12 +82,12 @@ def check_tracking(experiment: Experiment, out: Path) -> str:
 def absolute(experiment: Experiment) -> Experiment:
     """The same experiment with paths that hold from any working directory, as kept in output folders."""
     assert experiment.dataset.path is not None and experiment.model.base_model is not None
-    base = experiment.model.base_model
-    return experiment.with_params(
-        {
-            "dataset.path": experiment.dataset.path
-            if experiment.dataset.path == "demo"
-            else str(resolve_dataset(experiment.dataset.path)),
-            "model.base_model": base if base == "demo" else resolve_base(base),
-        }
-    )
+    dataset, base, encoder = experiment.dataset.path, experiment.model.base_model, experiment.evaluation.encoder
+    params = {}
+    if dataset != DEMO_NAME:
+        params["dataset.path"] = str(resolve_dataset(dataset))
+    if base != DEMO_NAME:
+        params["model.base_model"] = resolve_base(base)
+    if encoder != DEMO_NAME and Path(encoder).expanduser().is_dir():
+        params["evaluation.encoder"] = str(Path(encoder).expanduser().resolve())
+    return experiment.with_params(params)

@@ -110,7 +110,7 @@ def _run(search: Search) -> dict[str, Any]:
         return round(before + time.monotonic() - began, 1)
 
     try:
-        with connected(search.address):
+        with connected(search.address, with_state_api=search.job.experiment.search.gpus_per_trial > 1):
             trials = _search(search)
         return _conclude(search, trials, wall_s)
     except KeyboardInterrupt:

@@ -16,7 +16,6 @@ from raylora.execution.trial import TrialJob, run_trial, trial_id
 from raylora.training.fit import Report
 from raylora.training.world import World
 
-
 DRIVER_CPUS = 0.01
 """The Tune trial that starts the workers must ask for something; they leave it this much of a core."""
 
@@ -44,7 +43,10 @@ def distributed_trainable(job: TrialJob, workers: Workers) -> Callable[[dict[str
             scaling_config=ScalingConfig(
                 num_workers=workers.count,
                 use_gpu=workers.use_gpu,
-                resources_per_worker={"CPU": workers.cpus_each - DRIVER_CPUS, **({"GPU": 1} if workers.use_gpu else {})},
+                resources_per_worker={
+                    "CPU": workers.cpus_each - DRIVER_CPUS,
+                    **({"GPU": 1} if workers.use_gpu else {}),
+                },
             ),
             run_config=RunConfig(
                 name=trial_id(config["number"]),

@@ -154,10 +154,11 @@ class MlflowTracker:
         metrics += [Metric("train_loss_step", loss, now, seen) for seen, loss in report["train_losses"]]
         for first in range(0, len(metrics), MOST_METRICS_PER_CALL):
             self._client.log_batch(trial.run_id, metrics=metrics[first : first + MOST_METRICS_PER_CALL])
-        picture = Path(trial.folder) / "samples" / f"images_{images:06d}.png"
-        if picture.is_file():
-            with Image.open(picture) as image:
-                self._client.log_image(trial.run_id, image, key="samples", step=images)
+        for kind, key in (("images", "samples"), ("prompts", "prompts")):
+            picture = Path(trial.folder) / "samples" / f"{kind}_{images:06d}.png"
+            if picture.is_file():
+                with Image.open(picture) as image:
+                    self._client.log_image(trial.run_id, image, key=key, step=images)
 
     def trial_ended(self, trial: TrialRecord) -> None:
         assert trial.run_id is not None

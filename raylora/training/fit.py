@@ -109,7 +109,11 @@ class Fit:
         """Samples and best weights first, the state last: a state never speaks of files that aren't there."""
         folder = self.folder / SAMPLES_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(self.grid(samples)).save(folder / f"images_{self.trainer.images_seen:06d}.png")
+        place = f"{self.trainer.images_seen:06d}.png"
+        Image.fromarray(self.grid(samples)).save(folder / f"images_{place}")
+        if self.evaluator.looks:
+            looks = self.evaluator.sample(self.trainer.base, self.evaluator.looks)
+            Image.fromarray(sample_grid([looks])).save(folder / f"prompts_{place}")
         if is_best:
             write_weights(self.folder / BEST_NAME, self.trainer.weights())
         write_state(self.folder / STATE_NAME, {"trainer": self.trainer.state_dict(), "history": self.history})

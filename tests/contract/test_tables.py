@@ -61,7 +61,7 @@ class Regression:
     def train(self, optimizer: Optimizer, steps: int) -> None:
         for _ in range(steps):
             optimizer.zero_grad()
-            self.loss().backward()
+            self.loss().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
 

@@ -70,7 +70,7 @@ def imports(path: Path) -> Iterator[str]:
 def rooms_used(path: Path) -> set[str]:
     """The rooms of raylora that a file imports from; what `raylora/__init__.py` defines counts as its own."""
     parts = [module.split(".") for module in imports(path) if module.split(".")[0] == "raylora"]
-    return {room if (room := part[1]) in HEIGHT else "__init__" for part in parts}
+    return {room if (room := [*part, "__init__"][1]) in HEIGHT else "__init__" for part in parts}
 
 
 def functions(path: Path) -> Iterator[Function]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -279,15 +280,16 @@ def test_palettes_become_colours(tmp_path: Path, transparent: bool) -> None:
     image = Image.new("P", (64, 64), 0)
     image.putpalette([10, 20, 30, 0, 255, 0])
     image.paste(1, (0, 0, 64, 32))
-    image.save(tmp_path / "palette.png", **({"transparency": 0} if transparent else {}))
+    options: dict[str, Any] = {"transparency": 0} if transparent else {}
+    image.save(tmp_path / "palette.png", **options)
     pixels = load_pixels(tmp_path / "palette.png", (64, 64))
     assert tuple(pixels[10, 10]) == (0, 255, 0)
     assert tuple(pixels[50, 10]) == ((255, 255, 255) if transparent else (10, 20, 30))
 
 
 @pytest.mark.parametrize(("mode", "value"), [("L", 128), ("LA", (128, 255)), ("1", 1), ("CMYK", (0, 0, 0, 127))])
-def test_grey_and_print_colours_become_rgb(tmp_path: Path, mode: str, value: object) -> None:
-    Image.new(mode, (64, 64), value).save(tmp_path / "picture.tiff")  # type: ignore[arg-type]
+def test_grey_and_print_colours_become_rgb(tmp_path: Path, mode: str, value: Any) -> None:
+    Image.new(mode, (64, 64), value).save(tmp_path / "picture.tiff")
     pixels = load_pixels(tmp_path / "picture.tiff", (64, 64))
     assert pixels.shape == (64, 64, 3)
     assert np.abs(pixels.astype(int) - (255 if mode == "1" else 128)).max() <= 1

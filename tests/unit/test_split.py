@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -28,7 +29,7 @@ def sides_of(split: Split, stem: str) -> set[str]:
     return {side for side, pictures in sides.items() for picture in pictures if picture.path.stem == stem}
 
 
-def add_copies(folder: Path, suffix: str, **options: object) -> Path:
+def add_copies(folder: Path, suffix: str, **options: Any) -> Path:
     """Beside each PNG the same picture in other bytes, with the same caption."""
     for path in sorted(folder.glob("*.png")):
         Image.open(path).save(path.with_suffix(suffix), **options)
