@@ -308,7 +308,7 @@ class _resumable:  # noqa: N801  # used as a function
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if kind is KeyboardInterrupt:
+        if kind is KeyboardInterrupt and (self._root / "state.json").is_file():
             print(f"interrupted; go on with: raylora resume {self._root}", file=sys.stderr)
             raise SystemExit(INTERRUPTED)
 

@@ -116,8 +116,8 @@ def _run(config: dict[str, Any], job: TrialJob, folder: Path, report: Callable[[
             report({**latest, STOP_REASON: "overfit" if stops else None})
             return not stops
 
-        if fit.history and fit.trainer.images_seen >= points[-1]:
-            report({**fit.history[-1], STOP_REASON: None})  # a resume after the last report got lost
+        for earlier in fit.history:  # of a resumed trial: reports may have got lost, and new rungs want them
+            report({**earlier, STOP_REASON: None})
         fit.run(points, report_and_judge)
     finally:
         trainer.close()

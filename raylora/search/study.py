@@ -95,7 +95,8 @@ class SearchStudy:
     def orphans(self) -> list[tuple[int, Params]]:
         """Take over trials that an earlier search left running; they can be reported and told again."""
         for frozen in self._study.get_trials(states=(TrialState.RUNNING,)):
-            if frozen.number not in self._running:
+            if frozen.number not in self._running and PARAMS_KEY in frozen.user_attrs:
                 self._running[frozen.number] = optuna.Trial(self._study, frozen._trial_id)
-        return [(number, dict(trial.user_attrs[PARAMS_KEY])) for number, trial in sorted(self._running.items())
-                if PARAMS_KEY in trial.user_attrs]  # fmt: skip
+            elif frozen.number not in self._running:  # killed before its settings were written down
+                self._study.tell(frozen.number, state=TrialState.FAIL)
+        return [(number, dict(trial.user_attrs[PARAMS_KEY])) for number, trial in sorted(self._running.items())]

@@ -26,7 +26,7 @@ SIDES = st.integers(1, 32).map(lambda steps: 64 * steps)
 SPECIAL = {"dataset.resolution": st.tuples(SIDES, SIDES)}
 """Settings whose rule is not in their type."""
 
-tried = settings(deadline=None, max_examples=100)
+tried = settings(deadline=None, max_examples=60)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
