@@ -80,7 +80,7 @@ def judge(folder: Path, params: dict[str, Any], seed: int) -> float:
         settings = [f"{key}={value}" for key, value in {**params, "seed": seed}.items()]
         raylora("train", "--demo", "--out", out, *(word for setting in settings for word in ("--set", setting)))
         lora = out / "best" / "lora.safetensors"
-        result.write_text(raylora("evaluate", lora, "--dataset", DEMO_JUDGE, "--json"))
+        result.write_text(raylora("evaluate", lora, "--dataset", DEMO_JUDGE, "--json", "--set", "sampling.seeds=[0]"))
     return float(json.loads(result.read_text())["metrics"]["score"])
 
 

@@ -42,9 +42,12 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         number = self._numbers.pop(trial_id, None)
-        if number is not None:
-            best_score = (result or {}).get(METRIC)
-            self._study.tell(number, _outcome(result, error), best_score)
+        if number is None:
+            return
+        outcome = _outcome(result, error)
+        if outcome is not Outcome.FAILED and result:  # Tune gives the report that ends a trial here alone
+            self._study.report(number, result[TIME_ATTR], result[METRIC])
+        self._study.tell(number, outcome, (result or {}).get(METRIC))
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its parts to restore them; this one's state is the study's journal."""

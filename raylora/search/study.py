@@ -83,8 +83,10 @@ class SearchStudy:
         return trial.number, params
 
     def report(self, number: int, images_seen: int, best_score: float) -> None:
-        """An intermediate value, by images seen, so that trials compare at equal work."""
-        self._running[number].report(best_score, images_seen)
+        """An intermediate value, by images seen, so that trials compare at equal work. Saying it twice is harmless."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The reported value is ignored")
+            self._running[number].report(best_score, images_seen)
 
     def tell(self, number: int, outcome: Outcome, best_score: float | None) -> None:
         """The end of a trial."""

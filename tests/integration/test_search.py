@@ -48,7 +48,7 @@ class World:
 
     def raylora(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*arguments), cwd=self.folder, capture_output=True, text=True, timeout=400, check=False
+            self.command(*arguments), cwd=self.folder, capture_output=True, text=True, timeout=1200, check=False
         )
 
 
