@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, BertConfig, CLIPConfig, CLIPModel, Dinov
 from raylora.bundled import DEMO_ENCODER
 from raylora.config import Experiment, LoraConfig, LrSchedulerConfig, OptimizerConfig, SearchConfig
 from raylora.dataset.pixels import Pixels
-from raylora.diffusion.adapters import PARTS, count_parameters
+from raylora.diffusion.adapters import PARTS, count_parameters, target_modules
 from raylora.diffusion.families import FAMILIES, skeleton
 from raylora.errors import ModelError
 from raylora.evaluation.encoders import IMAGE_ENCODERS, load_encoder
@@ -358,6 +358,14 @@ def test_every_family_has_a_skeleton_without_weights(name: str) -> None:
     assert {weight.device.type for module in (unet, text_encoder) for weight in module.parameters()} == {"meta"}
     assert sum(weight.numel() for weight in unet.parameters()) == {"sd15": 859_520_964, "sdxl": 2_567_463_684}[name]
     assert FAMILIES[name].name == name
+
+
+@pytest.mark.parametrize(("name", "layers"), [("sd15", (192, 72)), ("sdxl", (722, 72))])
+def test_the_default_targets_are_kohyas(name: str, layers: tuple[int, int]) -> None:
+    """sd-scripts counts them in its log: "create LoRA for U-Net: 192 modules"; SDXL's second encoder is left out."""
+    for part, module, count in zip(PARTS, skeleton(FAMILIES[name], None), layers, strict=True):
+        endings = tuple(f".{ending}" for ending in target_modules(part, LoraConfig()))
+        assert sum(path.endswith(endings) for path, _ in module.named_modules()) == count
 
 
 @pytest.mark.parametrize(("rank", "guides"), [(128, 140), (64, 70), (32, 40)])

@@ -1,0 +1,100 @@
+"""Every trial scheduler, fed with hand-written results as Tune feeds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+
+from raylora.config import SearchConfig
+from raylora.execution.schedulers import TRIAL_SCHEDULERS
+
+CONFIG = SearchConfig(grace_period=100, reduction_factor=2)
+
+
+@dataclass(eq=False)
+class Trial:
+    """What schedulers look at in a Tune trial."""
+
+    number: int
+    trial_id: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.trial_id, self.config = f"trial{self.number}", {"number": self.number}
+
+
+class Controller:
+    """Of Tune's controller, schedulers ask only which trials are waiting."""
+
+    def get_live_trials(self) -> list[Trial]:
+        return []
+
+
+def scheduler_of(name: str) -> TrialScheduler:
+    scheduler = TRIAL_SCHEDULERS[name](CONFIG)
+    scheduler.set_search_properties("best_score", "max")
+    return scheduler
+
+
+def feed(scheduler: TrialScheduler, trial: Trial, images: int, score: float) -> str:
+    result = {"images_seen": images, "best_score": score, "training_iteration": 1}
+    return str(scheduler.on_trial_result(Controller(), trial, result))
+
+
+def begin(scheduler: TrialScheduler, numbers: range) -> list[Trial]:
+    trials = [Trial(number) for number in numbers]
+    for trial in trials:
+        scheduler.on_trial_add(None, trial)
+    return trials
+
+
+@pytest.mark.parametrize("name", TRIAL_SCHEDULERS)
+def test_the_baseline_is_never_stopped(name: str) -> None:
+    scheduler = scheduler_of(name)
+    baseline, *others = begin(scheduler, range(6))
+    for images in (100, 200, 400, 800):
+        for trial in others:
+            feed(scheduler, trial, images, score=1.0 + trial.number)
+        assert feed(scheduler, baseline, images, score=-5.0) == TrialScheduler.CONTINUE
+
+
+@pytest.mark.parametrize("name", TRIAL_SCHEDULERS)
+def test_nothing_is_stopped_before_the_first_rung(name: str) -> None:
+    scheduler = scheduler_of(name)
+    for trial in begin(scheduler, range(1, 6)):
+        assert feed(scheduler, trial, 99, score=-float(trial.number)) == TrialScheduler.CONTINUE
+
+
+@pytest.mark.parametrize(("name", "expected"), [("asha", "STOP"), ("median", "STOP"), ("none", "CONTINUE")])
+def test_the_weakest_is_stopped(name: str, expected: str) -> None:
+    scheduler = scheduler_of(name)
+    *others, weakest = begin(scheduler, range(6))
+    for trial in others:
+        assert feed(scheduler, trial, 100, score=1.0 + trial.number) == TrialScheduler.CONTINUE
+    assert feed(scheduler, weakest, 100, score=0.0) == expected
+
+
+def test_asha_counts_the_baselines_scores() -> None:
+    scheduler = scheduler_of("asha")
+    baseline, weaker = begin(scheduler, range(2))
+    feed(scheduler, baseline, 100, score=1.0)
+    assert feed(scheduler, weaker, 100, score=0.9) == TrialScheduler.STOP
+
+
+def test_asha_enters_a_shorter_finished_trial_at_later_rungs() -> None:
+    """Trial 1 ends for good at 150 images; a longer one must beat it at 200."""
+    scheduler = scheduler_of("asha")
+    short, long = begin(scheduler, range(1, 3))
+    feed(scheduler, short, 100, score=0.5)
+    scheduler.on_trial_complete(None, short, {"images_seen": 150, "best_score": 2.0, "is_finished": True})
+    assert feed(scheduler, long, 100, score=0.6) == TrialScheduler.CONTINUE
+    assert feed(scheduler, long, 200, score=1.9) == TrialScheduler.STOP
+
+
+def test_no_number_of_images_ends_a_trial() -> None:
+    scheduler = scheduler_of("asha")
+    (trial,) = begin(scheduler, range(1, 2))
+    assert feed(scheduler, trial, 10_000_000, score=1.0) == TrialScheduler.CONTINUE

@@ -1,0 +1,77 @@
+"""Optuna plugged into Ray's interface, called as Tune calls it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from raylora.config import Experiment
+from raylora.execution.searcher import StudySearcher
+from raylora.search.space import Parameter, SearchSpace
+from raylora.search.study import STUDY_NAME, SearchStudy
+
+SPACE = SearchSpace(
+    name="small", parameters={"lora.rank": Parameter(choices=(2, 4, 8))}, first_points=({"lora.rank": 4},)
+)
+
+
+def open_study(folder: Path) -> SearchStudy:
+    return SearchStudy(folder / "study.journal", SPACE, Experiment())
+
+
+def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "study.journal")))
+    return optuna.load_study(study_name=STUDY_NAME, storage=storage).trials
+
+
+def result(images: int, score: float, is_finished: bool = False) -> dict[str, object]:
+    return {"images_seen": images, "best_score": score, "is_finished": is_finished}
+
+
+def test_hands_out_the_first_point_first_and_then_no_more_than_asked(tmp_path: Path) -> None:
+    searcher = StudySearcher(open_study(tmp_path), trials=2)
+    assert searcher.suggest("a") == {"number": 0, "params": {"lora.rank": 4}}
+    second = searcher.suggest("b")
+    assert isinstance(second, dict)
+    assert second["number"] == 1
+    assert searcher.suggest("c") == "FINISHED"
+
+
+def test_the_report_that_ends_a_trial_is_kept(tmp_path: Path) -> None:
+    """Tune calls on_trial_complete, and not on_trial_result, with the report at which a trial is stopped."""
+    searcher = StudySearcher(open_study(tmp_path), trials=3)
+    for name in "abc":
+        searcher.suggest(name)
+    searcher.on_trial_complete("a", result(150, 0.5))
+    searcher.on_trial_result("b", result(150, 0.6))
+    searcher.on_trial_complete("b", result(1200, 0.9, is_finished=True))
+    searcher.on_trial_complete("c", error=True)
+    stopped, finished, failed = trials_of(tmp_path)
+    assert (stopped.state, stopped.intermediate_values) == (TrialState.PRUNED, {150: 0.5})
+    assert (finished.state, finished.value) == (TrialState.COMPLETE, 0.9)
+    assert finished.intermediate_values == {150: 0.6, 1200: 0.9}
+    assert failed.state == TrialState.FAIL
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_a_score_that_is_no_number_fails_the_trial(score: float, tmp_path: Path) -> None:
+    searcher = StudySearcher(open_study(tmp_path), trials=1)
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", result(150, score, is_finished=True))
+    assert trials_of(tmp_path)[0].state == TrialState.FAIL
+
+
+def test_a_new_searcher_hands_out_what_an_earlier_one_left_running(tmp_path: Path) -> None:
+    first = StudySearcher(open_study(tmp_path), trials=4)
+    configs = [first.suggest(name) for name in "abc"]
+    first.on_trial_complete("a", result(1200, 0.9, is_finished=True))
+    later = StudySearcher(open_study(tmp_path), trials=4)
+    assert [later.suggest("d"), later.suggest("e")] == configs[1:]
+    last = later.suggest("f")
+    assert isinstance(last, dict)
+    assert last["number"] == 3
+    assert later.suggest("g") == "FINISHED"
