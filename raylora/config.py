@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 SIZE_STEP_PX = 64
 """Widths and heights are multiples of this, as in kohya's buckets and the guide's sizes."""
@@ -28,7 +28,7 @@ def _read_size(value: Any) -> Any:
 
 
 def _check_side(side: int) -> int:
-    if side % SIZE_STEP_PX:
+    if side <= 0 or side % SIZE_STEP_PX:
         nearest = max(SIZE_STEP_PX, round(side / SIZE_STEP_PX) * SIZE_STEP_PX)
         raise ValueError(f"must be a multiple of {SIZE_STEP_PX}; the nearest is {nearest}")
     return side
@@ -36,6 +36,14 @@ def _check_side(side: int) -> int:
 
 def _check_sides(size: tuple[int, int]) -> tuple[int, int]:
     return _check_side(size[0]), _check_side(size[1])
+
+
+Size = Annotated[tuple[int, int], BeforeValidator(_read_size), AfterValidator(_check_sides)]
+
+
+def _read_no(value: Any) -> Any:
+    """YAML reads an unquoted `no` as false."""
+    return "no" if value is False else value
 
 
 class Section(BaseModel):
@@ -46,7 +54,7 @@ class Section(BaseModel):
 
 class DatasetConfig(Section):
     path: str | None = Field(None, description="Folder of captioned images; `demo` is the bundled one.")
-    resolution: Annotated[tuple[int, int], BeforeValidator(_read_size)] = Field(
+    resolution: Size = Field(
         (512, 512),
         description="Width and height in px, multiples of 64. Guide: 512x512, 512x768, 768x512; SDXL 1024x1024.",
     )
@@ -61,11 +69,6 @@ class DatasetConfig(Section):
         0.25, gt=0, le=0.5, description="Share of each folder held out to judge trials, at least 4 images."
     )
     skip_bad_images: bool = Field(False, description="Go on without images that can't be read.")
-
-    @model_validator(mode="after")
-    def _sides(self) -> DatasetConfig:
-        _check_sides(self.resolution)
-        return self
 
 
 class ModelConfig(Section):
@@ -136,7 +139,7 @@ class TrainingConfig(Section):
     )
     batch_size: int = Field(1, ge=1, description="Images a step, over all workers of a trial together.")
     gradient_accumulation: int = Field(1, ge=1, description="Batches gathered into one optimizer step.")
-    mixed_precision: Literal["no", "fp16", "bf16"] = Field(
+    mixed_precision: Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(_read_no)] = Field(
         "no", description="Number format of the base model; the LoRA stays float32. Guide: fp16."
     )
     save_precision: Literal["fp16", "bf16", "fp32"] = Field("fp16", description="Number format of LoRA files.")

@@ -35,7 +35,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: can't be read ({error})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML lets the ValueError of an impossible date through
         raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     if content is None:
         return {}
@@ -53,7 +53,7 @@ def parse_assignments(assignments: Sequence[str]) -> Layer:
             raise ConfigError(f"--set {text}: expected section.field=value, such as --set lora.rank=8")
         try:
             set_path(settings, path.strip(), yaml.safe_load(value))
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             raise ConfigError(f"--set {text}: the value is not valid YAML") from None
     return Layer("--set", settings)
 
@@ -88,8 +88,8 @@ def _explain_one(problem: dict[str, Any], sources: Mapping[str, str]) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{source}: {path}: there is no such setting{nearest(path, field_paths())}"
     message = problem["msg"].removeprefix("Value error, ")
-    if not path:
-        return f"{source}: {message}"
+    if not path:  # a rule over several fields begins with the section that it is about
+        return f"{_source_of(message.partition(':')[0], sources)}: {message}"
     return f"{source}: {path}: {message} (found {problem['input']!r})"
 
 

@@ -93,16 +93,20 @@ def _caption_beside(path: Path) -> str:
     for suffix in CAPTION_SUFFIXES:
         file = path.with_suffix(suffix)
         if file.is_file():
-            try:
-                return " ".join(file.read_text(encoding="utf-8-sig").split())
-            except UnicodeDecodeError:
-                raise DatasetError(f"{file}: is not UTF-8 text; save it as UTF-8") from None
+            return " ".join(_read_text(file).split())
     return ""
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DatasetError(f"{file}: is not UTF-8 text; save it as UTF-8") from None
 
 
 def _scan_imagefolder(folder: Path) -> Iterator[Picture]:
     index = folder / "metadata.jsonl"
-    for number, line in enumerate(index.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(_read_text(index).split("\n"), 1):
         if line.strip():
             name, caption = _read_metadata_line(line, where=f"{index}, line {number}")
             path = (folder / name).resolve()
@@ -143,7 +147,7 @@ def _finish(picture: Picture, options: ReadOptions, warn: Warn) -> Picture:
     if not caption:
         caption = _fallback_caption(picture, options.trigger)
         warn(f"{picture.path}: has no caption; using {caption!r}")
-    if options.trigger and options.trigger not in re.split(r"[\s,]+", caption):
+    if options.trigger and not re.search(rf"(?<!\w){re.escape(options.trigger)}(?!\w)", caption):
         caption = f"{options.trigger}, {caption}"
     return replace(picture, caption=caption, digest=hashlib.sha256(picture.path.read_bytes()).hexdigest())
 

@@ -15,6 +15,8 @@ def open_rgb(path: Path) -> Image.Image:
     """A picture upright (EXIF), in RGB, transparent parts on white."""
     with Image.open(path) as file:
         image = ImageOps.exif_transpose(file)
+    if image.mode.startswith("I"):  # 16-bit greys; Pillow's own conversion cuts them at 255
+        image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, "white")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,13 +32,22 @@ def split_pictures(pictures: list[Picture], fraction: float) -> Split:
     """Per folder, hold out the images with the lowest content hashes, near-duplicates on one side.
 
     At least 4 images are held out of a folder, but never more than half of it.
+
+    Raises:
+        DatasetError: all images are copies of each other.
     """
     groups = _near_duplicate_groups(pictures)
     held: set[str] = set()
     for members in _by_folder(pictures).values():
         wanted = min(max(FEWEST_HELD_OUT, round(len(members) * fraction)), len(members) // 2)
         held |= _choose(members, groups, wanted)
-    return _part(pictures, held)
+    split = _part(pictures, held)
+    if not split.train or not split.holdout:
+        raise DatasetError(
+            f"{pictures[0].path.parent}: the images are so alike that none can be held out; "
+            "remove near-duplicates and add different ones"
+        )
+    return split
 
 
 def _by_folder(pictures: list[Picture]) -> dict[str, list[Picture]]:
@@ -50,11 +59,12 @@ def _by_folder(pictures: list[Picture]) -> dict[str, list[Picture]]:
 
 def _choose(members: list[Picture], groups: dict[str, frozenset[str]], wanted: int) -> set[str]:
     """Whole groups in the order of the lowest hash in them, as long as they fit."""
-    inside = {picture.digest for picture in members}
+    copies = Counter(picture.digest for picture in members)
     held: set[str] = set()
-    for digest in sorted(inside):
+    for digest in sorted(copies):
         group = groups[digest]
-        if digest not in held and group <= inside and len(held) + len(group) <= wanted:
+        size = sum(copies[member] for member in held | group)
+        if digest not in held and group <= set(copies) and size <= wanted:
             held |= group
     return held
 

@@ -143,7 +143,7 @@ def score(metrics: Mapping[str, float], weights: ScoreConfig) -> float:
     return (
         weights.w_loss * (1 - metrics["holdout_loss_ratio"]) / (1 - weights.ratio_ref)
         + weights.w_sim * metrics["similarity_gain"]
-        - weights.w_copy * max(0.0, metrics.get("copying", 0.0))
+        - weights.w_copy * float(np.maximum(0.0, metrics.get("copying", 0.0)))
     )
 
 

@@ -16,10 +16,10 @@ import importlib
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import optuna
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from raylora.bundled import search_spaces
 from raylora.config import Experiment, Section, field_paths
@@ -32,10 +32,22 @@ SpaceFunction = Callable[[optuna.Trial], Params]
 SEARCHABLE = ("lora.", "optimizer.", "lr_scheduler.", "training.", "dataset.shuffle_caption", "dataset.keep_tokens",
               "model.train_text_encoder")  # fmt: skip
 """Paths that a search may move. Others would change what is measured, and trials would not compare."""
+UNSEARCHABLE = "it would change what is measured"
 CHECKED_DRAWS = 32
 """Random points that are checked against the configuration before anything starts."""
 
-Scalar = bool | int | float | str
+
+def _read_number(value: Any) -> Any:
+    """YAML reads `1e-4`, without a point, as text."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Scalar = Annotated[bool | int | float | str, BeforeValidator(_read_number)]
 
 
 class Parameter(Section):
@@ -74,10 +86,17 @@ class Parameter(Section):
 
     def factor(self, params: Mapping[str, Any]) -> float:
         """What Optuna's value is multiplied by to give the setting's."""
-        product = 1.0 if self.ratio_of is None else float(params[self.ratio_of])
+        product = 1.0 if self.ratio_of is None else self._base(params)
         for path, factors in self.scale.items():
             product *= factors.get(str(params[path]), 1.0)
         return product
+
+    def _base(self, params: Mapping[str, Any]) -> float:
+        assert self.ratio_of is not None
+        base = params[self.ratio_of]
+        if not _is_number(base):
+            raise ConfigError(f"a ratio of {self.ratio_of} needs a number there, and it is {base!r}; set or search it")
+        return float(base)
 
     @property
     def is_scaled(self) -> bool:
@@ -110,7 +129,7 @@ class SearchSpace(Section):
     def suggest(self, trial: optuna.Trial, experiment: Experiment) -> Params:
         """One point: dotted paths and the values that a trial's configuration gets."""
         if self.function:
-            return load_function(self.function)(trial)
+            return self._from_function(trial)
         known, params = _Known(experiment), {}
         for path, parameter in self.parameters.items():
             if parameter.holds(known):
@@ -120,6 +139,14 @@ class SearchSpace(Section):
                 params[path] = parameter.otherwise
             if path in params:
                 known.params[path] = params[path]
+        return params
+
+    def _from_function(self, trial: optuna.Trial) -> Params:
+        assert self.function is not None
+        params = load_function(self.function)(trial)
+        for path in params:
+            if not path.startswith(SEARCHABLE):
+                raise ConfigError(f"search space {self.function}: {path} can't be searched; {UNSEARCHABLE}")
         return params
 
     def to_optuna(self, point: Params, experiment: Experiment) -> Params:
@@ -133,10 +160,12 @@ class SearchSpace(Section):
             if parameter.holds(known):
                 if path not in point:
                     raise ConfigError(f"search space {self.name}: a first point has no {path}")
-                value = point[path]
+                where, value = f"search space {self.name}: {path}", point[path]
                 if parameter.is_scaled:
-                    value = _rounded(float(value) / parameter.factor(known))
-                found[optuna_name(path, parameter)] = _inside(value, parameter, f"search space {self.name}: {path}")
+                    value = _rounded(_number(value, where) / parameter.factor(known))
+                found[optuna_name(path, parameter)] = _inside(value, parameter, where)
+            elif parameter.otherwise is not None:
+                known.params.setdefault(path, parameter.otherwise)
         if strange := set(point) - set(self.parameters):
             raise ConfigError(f"search space {self.name}: a first point sets {min(strange)}, which is not searched")
         return found
@@ -184,9 +213,17 @@ def _inside(value: Any, parameter: Parameter, where: str) -> Any:
                 return choice
         raise ConfigError(f"{where}: a first point has {value!r}, which is not among {list(parameter.choices)}")
     assert parameter.low is not None and parameter.high is not None
-    if not parameter.low <= float(value) <= parameter.high:
+    value = _number(value, where)
+    if not parameter.low <= value <= parameter.high:
         raise ConfigError(f"{where}: a first point has {value!r}, outside {parameter.low:g} to {parameter.high:g}")
     return type(parameter.low)(value) if isinstance(parameter.low, int) and not parameter.is_scaled else float(value)
+
+
+def _number(value: Any, where: str) -> float:
+    value = _read_number(value)
+    if not _is_number(value):
+        raise ConfigError(f"{where}: a first point has {value!r}, which is no number")
+    return float(value)
 
 
 def _is_number(value: Any) -> bool:
@@ -253,7 +290,7 @@ def _check_paths(space: SearchSpace, source: str) -> None:
         if path not in known:
             problems.append(f"{source}: parameters: {path}: there is no such setting{nearest(path, known)}")
         elif not path.startswith(SEARCHABLE):
-            problems.append(f"{source}: parameters: {path}: can't be searched; it would change what is measured")
+            problems.append(f"{source}: parameters: {path}: can't be searched; {UNSEARCHABLE}")
         for mentioned in parameter.mentions:
             if mentioned not in known:
                 problems.append(

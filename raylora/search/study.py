@@ -17,6 +17,7 @@ from raylora.config import Experiment, SearchConfig
 from raylora.search.space import Params, SearchSpace
 
 STUDY_NAME = "raylora"
+SEED_STRIDE = 1_000_003
 PARAMS_KEY = "params"
 """User attribute of a trial that holds the settings it gave, in the settings' own values."""
 
@@ -56,14 +57,14 @@ class SearchStudy:
     def __init__(self, journal: Path, space: SearchSpace, experiment: Experiment):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space, self._experiment = space, experiment
-        sampler = OPTUNA_SAMPLERS[experiment.search.optuna_sampler](experiment.search, experiment.seed)
         self._study = optuna.create_study(
             study_name=STUDY_NAME,
             storage=JournalStorage(JournalFileBackend(str(journal))),
-            sampler=sampler,
             direction="maximize",
             load_if_exists=True,
         )
+        seed = experiment.seed + SEED_STRIDE * self.asked  # a sampler that begins anew must not draw the same again
+        self._study.sampler = OPTUNA_SAMPLERS[experiment.search.optuna_sampler](experiment.search, seed % 2**32)
         self._running: dict[int, optuna.Trial] = {}
         if not self._study.get_trials(deepcopy=False):
             for point in space.first_points:

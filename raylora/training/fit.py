@@ -31,9 +31,9 @@ def evaluation_points(images_total: int, grace_period: int, reduction_factor: fl
     (Li et al. 2020, https://arxiv.org/abs/1810.05934), the same for every trial.
     """
     points, rung = [], float(grace_period)
-    while rung < images_total:
+    while round(rung) < images_total:
         points.append(round(rung))
-        rung *= reduction_factor
+        rung = max(rung * reduction_factor, points[-1] + 1.0)
     return [*points, images_total]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Any
 
 import torch
@@ -42,9 +44,10 @@ def prodigy(groups: ParamGroups, config: OptimizerConfig) -> Optimizer:
     """Prodigy (Mishchenko & Defazio 2023, https://arxiv.org/abs/2306.06101), which finds its own rate from 1."""
     from prodigyopt import Prodigy
 
-    optimizer: Optimizer = Prodigy(
-        groups, lr=1.0, weight_decay=config.weight_decay, safeguard_warmup=True, use_bias_correction=True
-    )
+    with redirect_stdout(io.StringIO()):  # prodigyopt prints when it is made; stdout is for results
+        optimizer: Optimizer = Prodigy(
+            groups, lr=1.0, weight_decay=config.weight_decay, safeguard_warmup=True, use_bias_correction=True
+        )
     return optimizer
 
 
