@@ -17,7 +17,7 @@ import typer
 
 from raylora import __version__
 from raylora.bundled import DEMO_NAME
-from raylora.errors import OutputError, RayloraError, UserError
+from raylora.errors import RayloraError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -110,6 +110,7 @@ def tune(
     chosen = _space(space, demo or base_model == DEMO_NAME, default="realistic")
     assert chosen is not None
     experiment = _read(experiment_file, chosen, given, settings)
+    chosen = chosen.without(_pinned(settings))
     from raylora.execution.outputs import OutFolder
     from raylora.execution.prepare import prepare
 
@@ -138,9 +139,7 @@ def resume(
     from raylora.execution.outputs import OutFolder
 
     folder = OutFolder(_absolute(out))
-    state = folder.read_state()
-    if state["state"] == "finished":
-        raise OutputError(f"{folder.root}: this search is finished; its answer is in {folder.summary}")
+    folder.read_state()
     from raylora.execution.tuner import resume_job
     from raylora.report.live import view
 
@@ -263,6 +262,14 @@ def _options(demo: bool, dataset: str | None, base_model: str | None, skip_bad_i
         "dataset.skip_bad_images": skip_bad_images or None,
         "model.base_model": base_model or bundled,
     }
+
+
+def _pinned(settings: list[str] | None) -> list[str]:
+    """Paths that `--set` names: what is set by hand is not searched."""
+    from raylora.config import flatten
+    from raylora.config_files import parse_assignments
+
+    return list(flatten(parse_assignments(settings or []).settings))
 
 
 def _space(name: str | None, demo: bool, default: str | None) -> SearchSpace | None:

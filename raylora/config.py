@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 SIZE_STEP_PX = 64
 """Widths and heights are multiples of this, as in kohya's buckets and the guide's sizes."""
@@ -192,6 +192,13 @@ class SearchConfig(Section):
     )
     max_concurrent: int | None = Field(None, ge=1, description="Most trials at once; unset: as many as fit.")
 
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _whole_above_one(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("must be below 1 or a whole number")
+        return value
+
 
 class TrackingConfig(Section):
     uri: str | None = Field(None, description="MLflow tracking URI; unset: a sqlite file in the output folder.")
@@ -202,7 +209,7 @@ class TrackingConfig(Section):
 class Experiment(Section):
     """The whole job. `with_params` gives the configuration of a trial."""
 
-    seed: int = Field(0, ge=0, description="Seeds the search and every trial.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seeds the search and every trial.")
     dataset: DatasetConfig = DatasetConfig()
     model: ModelConfig = ModelConfig()
     lora: LoraConfig = LoraConfig()

@@ -69,7 +69,8 @@ def build_experiment(layers: Iterable[Layer]) -> Experiment:
     for layer in layers:
         for path, value in flatten(layer.settings).items():
             set_path(merged, path, value)
-            sources[path] = layer.source
+            sources.pop(path, None)
+            sources[path] = layer.source  # the latest layer comes last
     try:
         return Experiment.model_validate(merged)
     except ValidationError as error:
@@ -94,10 +95,10 @@ def _explain_one(problem: dict[str, Any], sources: Mapping[str, str]) -> str:
 
 
 def _source_of(path: str, sources: Mapping[str, str]) -> str:
-    for known, source in sources.items():
-        if known == path or known.startswith(path + ".") or path.startswith(known + "."):
-            return source
-    return "settings"
+    if path in sources:
+        return sources[path]
+    near = [known for known in sources if known.startswith(path + ".") or path.startswith(known + ".")]
+    return sources[near[-1]] if near else "settings"
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -120,4 +120,7 @@ def read_split(path: Path, pictures: list[Picture]) -> Split:
     missing = held - {picture.digest for picture in pictures}
     if missing:
         raise DatasetError(f"{path}: holds out {len(missing)} images that the dataset lacks; the images have changed")
-    return _part(pictures, held)
+    split = _part(pictures, held)
+    if not split.train or not split.holdout:
+        raise DatasetError(f"{path}: leaves nothing to {'learn' if split.holdout else 'judge by'}; hold out a part")
+    return split

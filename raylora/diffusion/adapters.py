@@ -64,7 +64,9 @@ class Adapter:
             lora_dropout=self.config.dropout,
             target_modules=targets,
         )
-        inject_adapter_in_model(config, self.module(part), adapter_name=self.name)
+        module = self.module(part)
+        inject_adapter_in_model(config, module, adapter_name=self.name)
+        module.train(module.training)  # new layers begin in train mode, whatever the model's is
         self.peft_configs[part] = config
 
     def _to_training_format(self) -> None:

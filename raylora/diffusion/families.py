@@ -19,6 +19,8 @@ from raylora.bundled import DEMO_BASE, DEMO_NAME
 from raylora.errors import ModelError
 
 PICKLED_SUFFIXES = {".ckpt", ".pt", ".pth", ".bin"}
+UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
+LATENT_CHANNELS = 4
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 DTYPES = {"no": torch.float32, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -126,7 +128,7 @@ def resolve_base(reference: str) -> str:
     if reference == DEMO_NAME:
         return str(DEMO_BASE)
     path = Path(reference).expanduser()
-    if path.suffix in PICKLED_SUFFIXES:
+    if path.suffix.lower() in PICKLED_SUFFIXES:
         raise ModelError(
             f"{reference}: pickled checkpoints can run any code when they are read, so raylora doesn't read them; "
             "use the .safetensors file of the same model"
@@ -152,8 +154,12 @@ def _check_folder(folder: Path) -> None:
         raise ModelError(f"{folder}: holds a {pipeline_class}; this version trains SD1.5-shaped models only")
     unet = read_component_config(folder, "unet")
     text_encoder = read_component_config(folder, "text_encoder")
-    if unet.get("in_channels") != 4 or unet.get("cross_attention_dim") != text_encoder.get("hidden_size"):
+    shapes = unet.get("cross_attention_dim"), text_encoder.get("hidden_size")
+    if unet.get("in_channels") != LATENT_CHANNELS or shapes[0] != shapes[1]:
         raise ModelError(f"{folder}: its U-Net is not SD1.5-shaped (4 latent channels, one CLIP text encoder)")
+    for part in ("unet", "text_encoder", "vae"):
+        if not any((folder / part).glob("*.safetensors")):
+            raise ModelError(f"{folder / part}: holds no .safetensors weights; download the model again")
 
 
 def read_component_config(folder: Path, component: str) -> dict[str, Any]:
@@ -172,6 +178,7 @@ def _check_single_file(path: Path) -> None:
     try:
         with safe_open(str(path), framework="pt") as file:
             keys = set(file.keys())
+            channels = file.get_slice(UNET_INPUT).get_shape()[1] if UNET_INPUT in keys else 0
     except SafetensorError as error:
         raise ModelError(f"{path}: is not a readable .safetensors file ({error}); download it again") from None
     if any("lora" in key for key in keys):
@@ -180,6 +187,8 @@ def _check_single_file(path: Path) -> None:
         raise ModelError(f"{path}: is an SDXL model; this version trains SD1.5-shaped models only")
     if not any(key.startswith("model.diffusion_model.") for key in keys):
         raise ModelError(f"{path}: is not a Stable Diffusion checkpoint")
+    if channels != LATENT_CHANNELS:
+        raise ModelError(f"{path}: its U-Net takes {channels} channels, not {LATENT_CHANNELS}; is it for inpainting?")
 
 
 def load_base(reference: str, dtype: str = "no", device: str | torch.device = "cpu") -> BaseModel:

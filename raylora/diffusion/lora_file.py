@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from raylora import __version__
-from raylora.diffusion.adapters import Adapter, StateDict
+from raylora.diffusion.adapters import Adapter, StateDict, tuner_layers
 from raylora.diffusion.families import DTYPES, PICKLED_SUFFIXES, BaseModel
 from raylora.errors import ModelError
 
@@ -141,11 +142,16 @@ def load_lora(base: BaseModel, path: Path) -> None:
     """
     file = lora_file_in(path)
     check_lora_file(file)
+    mend = "it was trained for another architecture; give its own base model with --base-model"
+    logging.disable(logging.ERROR)  # diffusers lists every tensor that doesn't fit
     try:
         base.pipeline().load_lora_weights(str(file.parent), weight_name=file.name)
     except Exception as error:  # peft and diffusers raise many kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{file}: does not fit the base model {base.reference}: {reason}") from error
+        raise ModelError(f"{file}: does not fit the base model {base.reference}; {mend}") from error
+    finally:
+        logging.disable(logging.NOTSET)
+    if not tuner_layers(base.unet) and not tuner_layers(base.text_encoder):
+        raise ModelError(f"{file}: none of its weights belongs to the base model {base.reference}; {mend}")
 
 
 def lora_file_in(path: Path) -> Path:
@@ -156,7 +162,7 @@ def lora_file_in(path: Path) -> Path:
 
 def check_lora_file(file: Path) -> None:
     """Refuse what is no LoRA in safetensors, before any model is loaded."""
-    if file.suffix in PICKLED_SUFFIXES:
+    if file.suffix.lower() in PICKLED_SUFFIXES:
         raise ModelError(f"{file}: pickled files can run any code when they are read; use a .safetensors LoRA")
     if not file.is_file():
         raise ModelError(f"{file}: there is no such LoRA file")

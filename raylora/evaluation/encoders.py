@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -66,6 +67,18 @@ class Dinov2Encoder:
 
 IMAGE_ENCODERS: dict[str, Callable[[str], ImageEncoder]] = {"clip": ClipEncoder, "dinov2": Dinov2Encoder}
 """By the `model_type` of the encoder's config.json."""
+
+
+def check_encoder(reference: str) -> None:
+    """Whether a reference can name an encoder; reads no weights.
+
+    Raises:
+        ModelError: a folder that isn't there or holds no model.
+    """
+    folder = Path(reference).expanduser()
+    is_path = folder.is_dir() or reference.startswith((".", "/", "~"))
+    if is_path and not ((folder / "config.json").is_file() and any(folder.glob("*.safetensors"))):
+        raise ModelError(f"evaluation.encoder {reference}: holds no encoder (config.json and .safetensors weights)")
 
 
 def load_encoder(reference: str) -> ImageEncoder:

@@ -34,7 +34,10 @@ def train_job(job: Job, out: OutFolder, holdout: bool, say: Say) -> dict[str, An
     Returns the summary that is also written to `summary.json`.
     """
     check_trainable(job.experiment)
-    out.claim(job.plan.disk_bytes)
+    out.check_free(job.plan.disk_bytes)
+    base_of(job.experiment, pick_device())
+    shared_encoder(job.experiment.evaluation.encoder)
+    out.claim()
     began = time.monotonic()
     experiment = absolute(job.experiment)
     write_experiment(experiment, out.experiment)

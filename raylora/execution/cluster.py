@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,9 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
 """Ray's own output and loggers off: raylora has its own. Ctrl-C must reach raylora, not Tune."""
+
+
+KNOCK_S = 5
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ def connected(address: str | None, with_state_api: bool) -> Iterator[None]:
             logging_level=logging.ERROR,
             **({} if address else {"include_dashboard": with_state_api, "dashboard_host": "127.0.0.1"}),
         )
-    except (ConnectionError, ValueError) as error:
+    except (ConnectionError, ValueError, RuntimeError) as error:
         raise ConfigError(f"--address {address}: no Ray cluster answers there ({error})") from None
     try:
         yield
@@ -64,16 +69,32 @@ def connected(address: str | None, with_state_api: bool) -> Iterator[None]:
         ray.shutdown()
 
 
+def check_address(address: str | None) -> None:
+    """Knock at a Ray address, since Ray itself waits for minutes.
+
+    Raises:
+        ConfigError: nobody answers there.
+    """
+    match = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address or "")
+    if not match:
+        return
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"--address {address}: no Ray cluster answers there ({error}); start it, mend the address, "
+            "or leave --address out to use this machine"
+        ) from None
+
+
 def share_out(search: SearchConfig, resources: dict[str, float]) -> Share:
     """Divide a cluster's CPUs and GPUs. Without a GPU a trial's workers are CPU cores.
 
     Raises:
-        ConfigError: a trial wants more than there is, or part of several GPUs.
+        ConfigError: a trial wants more than there is.
     """
     gpus, cpus = resources.get("GPU", 0.0), max(1, int(resources.get("CPU", 1)))
     wanted = search.gpus_per_trial
-    if wanted > 1 and wanted != int(wanted):
-        raise ConfigError(f"search.gpus_per_trial {wanted:g}: must be below 1 or a whole number")
     workers = max(1, math.ceil(wanted))
     if gpus:
         if wanted > gpus:

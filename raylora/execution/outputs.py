@@ -64,18 +64,21 @@ class OutFolder:
     def summary(self) -> Path:
         return self.root / "summary.json"
 
-    def claim(self, bytes_needed: int) -> None:
-        """Make the folder for new work.
+    def check_free(self, bytes_needed: int) -> None:
+        """Whether new work can go here; nothing is made.
 
         Raises:
             OutputError: it holds something, can't be written, or its disk is too full.
         """
         if self.root.is_dir() and any(self.root.iterdir()):
-            raise OutputError(
-                f"{self.root}: is not empty; go on with the search in it by `raylora resume {self.root}`, "
-                "or give another folder with --out"
+            goes_on = (
+                f"go on with the search in it by `raylora resume {self.root}`, or " if self.space.is_file() else ""
             )
-        self.check_room(bytes_needed)
+            raise OutputError(f"{self.root}: is not empty; {goes_on}give another folder with --out")
+        self._check_room(bytes_needed)
+
+    def claim(self) -> None:
+        """Make the folder, once `check_free` has passed."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -83,7 +86,7 @@ class OutFolder:
                 f"{self.root}: can't be made ({error.strerror}); give another folder with --out"
             ) from None
 
-    def check_room(self, bytes_needed: int) -> None:
+    def _check_room(self, bytes_needed: int) -> None:
         """Whether the disk has room for what the plan will write."""
         there = next(path for path in (self.root, *self.root.parents) if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
@@ -99,9 +102,11 @@ class OutFolder:
         """`state`, and the tracking URI and run to go on with."""
         try:
             state: dict[str, Any] = json.loads(self.state_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise OutputError(f"{self.root}: holds no search; give the --out folder of an earlier one") from None
-        return state
+            if {"state", "tracking_uri", "parent_run_id"} <= set(state) and self.space.is_file():
+                return state
+        except (OSError, ValueError, TypeError):
+            pass
+        raise OutputError(f"{self.root}: holds no search; give the --out folder of an earlier one")
 
     def write_state(self, state: State, **details: Any) -> None:
         """Remember how the work stands; what was said before stays unless said anew."""

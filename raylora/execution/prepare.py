@@ -12,6 +12,7 @@ from raylora.dataset.folder import Picture, ReadOptions, read_folder, resolve_da
 from raylora.dataset.split import Split, read_split, split_pictures
 from raylora.diffusion.families import TRAINABLE_FAMILIES, resolve_base
 from raylora.errors import ConfigError, ModelError
+from raylora.evaluation.encoders import check_encoder
 from raylora.execution.plan import Plan, make_plan
 from raylora.search.space import SearchSpace, check_space
 from raylora.tracking.mlflow_runs import check_reachable, tracking_uri
@@ -43,6 +44,7 @@ def prepare(experiment: Experiment, space: SearchSpace | None, split_file: Path 
     if experiment.model.base_model is None:
         raise ConfigError("no base model: give --base-model, a hub id, a diffusers folder or a .safetensors file")
     resolve_base(experiment.model.base_model)
+    check_encoder(experiment.evaluation.encoder)
     pictures = read_pictures(experiment, warn)
     split = (
         read_split(split_file, pictures)

@@ -17,8 +17,8 @@ from raylora.config import Experiment
 from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import dataset_digest
 from raylora.dataset.split import write_split
-from raylora.errors import RayloraError
-from raylora.execution.cluster import Share, connected, share_out
+from raylora.errors import OutputError, RayloraError
+from raylora.execution.cluster import Share, check_address, connected, share_out
 from raylora.execution.listening import RayListener
 from raylora.execution.node_cache import SharedData, is_shared, make_shared, read_shared, write_shared
 from raylora.execution.outputs import OutFolder, write_json, write_trials_csv
@@ -30,7 +30,7 @@ from raylora.execution.winner import GRID_NAME, lora_paths, write_best
 from raylora.execution.workers import DRIVER_CPUS, Workers, distributed_trainable
 from raylora.search.space import SearchSpace, load_space
 from raylora.search.study import SearchStudy
-from raylora.tracking.mlflow_runs import DEFAULT_ARTIFACTS, MlflowTracker
+from raylora.tracking.mlflow_runs import DEFAULT_ARTIFACTS, MlflowTracker, check_reachable
 from raylora.tracking.recorder import Listener, Listeners, TrialRecord, measures, read_records
 from raylora.tracking.registry import Registered, log_lora, register
 
@@ -57,8 +57,10 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
         RayloraError: no trial came to a result.
     """
     check_trainable(job.experiment)
+    out.check_free(job.plan.disk_bytes)
+    check_address(address)
     uri = check_tracking(job.experiment, out.root)
-    out.claim(job.plan.disk_bytes)
+    out.claim()
     experiment = absolute(job.experiment)
     write_experiment(experiment, out.experiment)
     assert job.space is not None
@@ -78,7 +80,9 @@ def resume_job(root: Path, listener: Listener, say: Say, address: str | None = N
     out = OutFolder(root.resolve())
     state = out.read_state()
     if state["state"] == "finished":
-        raise RayloraError(f"{root}: this search is finished; its answer is in {out.summary}")
+        raise OutputError(f"{root}: this search is finished; its answer is in {out.summary}")
+    check_address(address)
+    check_reachable(state["tracking_uri"])
     experiment = read_experiment(out.experiment)
     job = prepare(experiment, load_space(str(out.space)), out.split, say)
     tracker = _tracker(state["tracking_uri"], experiment, out)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -140,6 +140,20 @@ class SearchSpace(Section):
             if path in params:
                 known.params[path] = params[path]
         return params
+
+    def without(self, paths: Sequence[str]) -> SearchSpace:
+        """The same space with these settings not searched.
+
+        Raises:
+            ConfigError: nothing is left to search.
+        """
+        if self.function or not set(paths) & set(self.parameters):
+            return self
+        parameters = {path: parameter for path, parameter in self.parameters.items() if path not in paths}
+        points = tuple({path: point[path] for path in point if path not in paths} for point in self.first_points)
+        if not parameters:
+            raise ConfigError(f"search space {self.name}: --set leaves nothing to search; use `raylora train`")
+        return self.model_copy(update={"parameters": parameters, "first_points": points})
 
     def _from_function(self, trial: optuna.Trial) -> Params:
         assert self.function is not None

@@ -73,6 +73,8 @@ def check_reachable(uri: str) -> None:
         TrackingError: no answer.
     """
     _quieten()
+    if uri.startswith("sqlite:///"):
+        _check_sqlite(Path(uri.removeprefix("sqlite:///")))
     try:
         with _short_patience():
             MlflowClient(uri).search_experiments(max_results=1)
@@ -82,6 +84,12 @@ def check_reachable(uri: str) -> None:
             f"tracking URI {uri}: MLflow can't be reached ({reason}); start the server, mend the address, "
             "or leave --tracking-uri out to use a file in the output folder"
         ) from None
+
+
+def _check_sqlite(file: Path) -> None:
+    """MLflow would try for minutes to open a file in a folder that isn't there."""
+    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
+        raise TrackingError(f"tracking URI sqlite:///{file}: {file.parent} can't be written; make it, or name another")
 
 
 def _quieten() -> None:

@@ -31,7 +31,6 @@ def test_limits() -> None:
 @pytest.mark.parametrize(
     ("gpus_per_trial", "resources", "reason"),
     [
-        (1.5, {"CPU": 4, "GPU": 4}, "whole number"),
         (3, {"CPU": 4, "GPU": 2}, "2 GPUs"),
         (3, {"CPU": 2}, "no GPU, and only 2 CPU cores"),
     ],
