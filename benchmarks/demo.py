@@ -148,12 +148,13 @@ def run_seed(folder: Path, seed: int, quick: bool) -> Row:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one search, two new seeds, no search without stopping")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEARCH_SEEDS, help="seeds of the search")
     parser.add_argument("--json", type=Path, help="write the result here")
     parser.add_argument("--work", type=Path, help="keep finished steps here and go on from them")
     options = parser.parse_args()
     work = (options.work or Path(tempfile.mkdtemp(prefix="raylora-demo-"))).resolve()
     rows = [
-        run_seed(work / f"seed_{seed}", seed, options.quick) for seed in SEARCH_SEEDS[: 1 if options.quick else None]
+        run_seed(work / f"seed_{seed}", seed, options.quick) for seed in options.seeds[: 1 if options.quick else None]
     ]
     worst_se, worst_share = min(row["difference_se"] for row in rows), max(row["images_share"] for row in rows)
     targets = {

@@ -139,7 +139,7 @@ def resume(
     from raylora.execution.outputs import OutFolder
 
     folder = OutFolder(_absolute(out))
-    folder.read_state()
+    folder.read_unfinished()
     from raylora.execution.tuner import resume_job
     from raylora.report.live import view
 

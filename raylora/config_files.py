@@ -95,9 +95,8 @@ def _explain_one(problem: dict[str, Any], sources: Mapping[str, str]) -> str:
 
 
 def _source_of(path: str, sources: Mapping[str, str]) -> str:
-    if path in sources:
-        return sources[path]
-    near = [known for known in sources if known.startswith(path + ".") or path.startswith(known + ".")]
+    """The latest layer that set the path, a part of it, or the section around it."""
+    near = [known for known in sources if f"{known}.".startswith(f"{path}.") or f"{path}.".startswith(f"{known}.")]
     return sources[near[-1]] if near else "settings"
 
 

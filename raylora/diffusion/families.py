@@ -188,7 +188,9 @@ def _check_single_file(path: Path) -> None:
     if not any(key.startswith("model.diffusion_model.") for key in keys):
         raise ModelError(f"{path}: is not a Stable Diffusion checkpoint")
     if channels != LATENT_CHANNELS:
-        raise ModelError(f"{path}: its U-Net takes {channels} channels, not {LATENT_CHANNELS}; is it for inpainting?")
+        raise ModelError(
+            f"{path}: its U-Net takes {channels} and not {LATENT_CHANNELS} latent channels; is it for inpainting?"
+        )
 
 
 def load_base(reference: str, dtype: str = "no", device: str | torch.device = "cpu") -> BaseModel:

@@ -151,7 +151,9 @@ def load_lora(base: BaseModel, path: Path) -> None:
     finally:
         logging.disable(logging.NOTSET)
     if not tuner_layers(base.unet) and not tuner_layers(base.text_encoder):
-        raise ModelError(f"{file}: none of its weights belongs to the base model {base.reference}; {mend}")
+        raise ModelError(
+            f"{file}: does not fit the base model {base.reference}, which none of its weights belongs to; {mend}"
+        )
 
 
 def lora_file_in(path: Path) -> Path:

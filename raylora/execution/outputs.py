@@ -102,11 +102,23 @@ class OutFolder:
         """`state`, and the tracking URI and run to go on with."""
         try:
             state: dict[str, Any] = json.loads(self.state_file.read_text(encoding="utf-8"))
-            if {"state", "tracking_uri", "parent_run_id"} <= set(state) and self.space.is_file():
+            is_search = {"tracking_uri", "parent_run_id"} <= set(state) and self.space.is_file()
+            if state["state"] == "finished" or is_search:
                 return state
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, KeyError):
             pass
         raise OutputError(f"{self.root}: holds no search; give the --out folder of an earlier one")
+
+    def read_unfinished(self) -> dict[str, Any]:
+        """The state of a search that can go on.
+
+        Raises:
+            OutputError: there is no search, or it is finished.
+        """
+        state = self.read_state()
+        if state["state"] == "finished":
+            raise OutputError(f"{self.root}: this work is finished; its answer is in {self.summary}")
+        return state
 
     def write_state(self, state: State, **details: Any) -> None:
         """Remember how the work stands; what was said before stays unless said anew."""

@@ -17,7 +17,7 @@ from raylora.config import Experiment
 from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import dataset_digest
 from raylora.dataset.split import write_split
-from raylora.errors import OutputError, RayloraError
+from raylora.errors import RayloraError
 from raylora.execution.cluster import Share, check_address, connected, share_out
 from raylora.execution.listening import RayListener
 from raylora.execution.node_cache import SharedData, is_shared, make_shared, read_shared, write_shared
@@ -78,9 +78,7 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
 def resume_job(root: Path, listener: Listener, say: Say, address: str | None = None) -> dict[str, Any]:
     """Go on with a search that was interrupted: finished trials stay, running ones go on from their last rung."""
     out = OutFolder(root.resolve())
-    state = out.read_state()
-    if state["state"] == "finished":
-        raise OutputError(f"{root}: this search is finished; its answer is in {out.summary}")
+    state = out.read_unfinished()
     check_address(address)
     check_reachable(state["tracking_uri"])
     experiment = read_experiment(out.experiment)
