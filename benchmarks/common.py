@@ -62,8 +62,10 @@ def report(name: str, rows: list[Row], targets: dict[str, Target], json_file: Pa
 
 
 def _table(rows: list[Row]) -> Table:
+    """Nested values are for the JSON alone."""
     table = Table()
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+    flat = [column for row in rows for column, value in row.items() if not isinstance(value, dict | list)]
+    columns = list(dict.fromkeys(flat))
     for column in columns:
         table.add_column(column)
     for row in rows:
