@@ -23,7 +23,10 @@ from raylora.training.world import World
 
 MOST = 10**6
 SIDES = st.integers(1, 32).map(lambda steps: 64 * steps)
-SPECIAL = {"dataset.resolution": st.tuples(SIDES, SIDES)}
+SPECIAL = {
+    "dataset.resolution": st.tuples(SIDES, SIDES),
+    "search.gpus_per_trial": st.floats(0.1, 1) | st.integers(1, 8).map(float),
+}
 """Settings whose rule is not in their type."""
 
 tried = settings(deadline=None, max_examples=60)
