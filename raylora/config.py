@@ -253,6 +253,8 @@ class Experiment(Section):
             )
         if self.optimizer.name == "prodigy" and not math.isclose(self.optimizer.unet_rate, 1.0):
             found.append(f"optimizer: Prodigy expects every rate at 1, not {self.optimizer.unet_rate:g}")
+        if self.lr_scheduler.name == "constant" and self.lr_scheduler.warmup_ratio:
+            found.append("lr_scheduler.warmup_ratio has no effect on constant; use constant_with_warmup")
         return found
 
 

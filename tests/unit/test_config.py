@@ -294,3 +294,9 @@ def test_assignments_may_hold_equals_signs_and_mappings() -> None:
 
 def test_user_errors_have_status_2() -> None:
     assert (ConfigError.exit_status, UserError.exit_status) == (2, 2)
+
+
+def test_a_warm_up_that_the_schedule_has_not_is_told() -> None:
+    constant = Experiment().with_params({"lr_scheduler.name": "constant", "lr_scheduler.warmup_ratio": 0.1})
+    assert any("constant_with_warmup" in warning for warning in constant.warnings())
+    assert not constant.with_params({"lr_scheduler.name": "constant_with_warmup"}).warnings()
