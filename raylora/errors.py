@@ -47,3 +47,9 @@ class OutputError(UserError):
 
 class TrackingError(UserError):
     """The MLflow server can't be used."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of another library's message, or the error's kind where it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

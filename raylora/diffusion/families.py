@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from raylora.bundled import DEMO_BASE, DEMO_NAME
-from raylora.errors import ModelError
+from raylora.errors import ModelError, first_line
 
 PICKLED_SUFFIXES = {".ckpt", ".pt", ".pth", ".bin"}
 UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
@@ -213,7 +213,7 @@ def load_base(reference: str, dtype: str = "no", device: str | torch.device = "c
             pipe = StableDiffusionPipeline.from_pretrained(resolved, use_safetensors=True, **options)
     except Exception as error:  # diffusers, transformers and huggingface_hub raise many kinds
         raise ModelError(
-            f"{reference}: can't be loaded as a Stable Diffusion 1.5 model: {_first_line(error)}"
+            f"{reference}: can't be loaded as a Stable Diffusion 1.5 model: {first_line(error)}"
         ) from error
     if (
         pipe.unet.config.in_channels != 4
@@ -232,10 +232,6 @@ def load_base(reference: str, dtype: str = "no", device: str | torch.device = "c
         noise_scheduler=DDPMScheduler.from_config(pipe.scheduler.config),
         sampler=pipe.scheduler,
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def skeleton(family: Family, reference: str | None) -> tuple[UNet2DConditionModel, CLIPTextModel]:

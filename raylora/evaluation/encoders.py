@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPMode
 
 from raylora.bundled import DEMO_ENCODER, DEMO_NAME
 from raylora.dataset.pixels import Pixels
-from raylora.errors import ModelError
+from raylora.errors import ModelError, first_line
 
 
 class ImageEncoder(Protocol):
@@ -93,8 +93,7 @@ def load_encoder(reference: str) -> ImageEncoder:
         builder = IMAGE_ENCODERS.get(kind)
         encoder = builder(source) if builder else None
     except Exception as error:  # transformers and huggingface_hub raise many kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"evaluation.encoder {reference}: can't be loaded: {reason}") from error
+        raise ModelError(f"evaluation.encoder {reference}: can't be loaded: {first_line(error)}") from error
     if encoder is None:
         known = ", ".join(IMAGE_ENCODERS)
         raise ModelError(f"evaluation.encoder {reference}: is a {kind} model; known kinds are {known}")

@@ -21,7 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from PIL import Image
 
 from raylora import __version__
-from raylora.errors import TrackingError
+from raylora.errors import TrackingError, first_line
 from raylora.tracking.recorder import TrialRecord, measures
 
 DEFAULT_STORE = "mlflow.db"
@@ -79,7 +79,7 @@ def check_reachable(uri: str) -> None:
         with _short_patience():
             MlflowClient(uri).search_experiments(max_results=1)
     except Exception as error:  # MLflow, requests and SQLAlchemy raise many kinds
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        reason = first_line(error)[:200]
         raise TrackingError(
             f"tracking URI {uri}: MLflow can't be reached ({reason}); start the server, mend the address, "
             "or leave --tracking-uri out to use a file in the output folder"
