@@ -7,7 +7,7 @@ shared by any number of workers and still see the same batches.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +46,17 @@ def make_schedule(folder_repeats: Sequence[int], training: TrainingConfig) -> Sc
 def own_repeats(folder_repeats: Sequence[int], training: TrainingConfig) -> list[int]:
     """`training.repeats` for every image if it is set, else what their folders' names say."""
     return [training.repeats or repeats for repeats in folder_repeats]
+
+
+def rungs(grace_period: int, reduction_factor: float) -> Iterator[int]:
+    """Where trials are measured, in images seen, without end: grace_period x reduction_factor^k, all different.
+
+    As in successive halving (Li et al. 2020, https://arxiv.org/abs/1810.05934), the same for every trial.
+    """
+    rung = float(grace_period)
+    while True:
+        yield round(rung)
+        rung = max(rung * reduction_factor, round(rung) + 1.0)
 
 
 class ImageOrder:

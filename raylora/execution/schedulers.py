@@ -1,48 +1,44 @@
-"""Stopping plugged into Ray Tune: Ray's own trial schedulers, which never stop the guide's baseline."""
+"""Stopping plugged into Ray Tune: trial schedulers that never stop the guide's baseline."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from raylora.config import SearchConfig
-from raylora.execution.searcher import TIME_ATTR
+from raylora.execution.searcher import METRIC, TIME_ATTR
+from raylora.search.stopping import SuccessiveHalving
+from raylora.tracking.recorder import TrialRecord
 
-BEYOND = 1 << 40
-"""Above any number of images: reaching `max_t` would stop a trial, so it is never reached."""
 
+class SparingAsha(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
+    """Successive halving on the best score so far. The baseline's scores count, but it always goes on.
 
-class SparingAsha(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray ships no types
-    """ASHA (Li et al. 2020, https://arxiv.org/abs/1810.05934) on the best score so far.
-
-    The baseline's scores count at its rungs, but it always goes on. A trial whose own run ends between two
-    rungs is entered with its best at all later ones, so that longer trials have it to beat.
+    Args:
+        earlier: records of trials that this search has seen before it was interrupted.
     """
 
-    def __init__(self, grace_period: int, reduction_factor: float):
-        super().__init__(
-            time_attr=TIME_ATTR, grace_period=grace_period, reduction_factor=reduction_factor, max_t=BEYOND
-        )
-        self._first_rung, self._factor = float(grace_period), reduction_factor
+    def __init__(self, rule: SuccessiveHalving, earlier: Sequence[TrialRecord] = ()):
+        super().__init__()
+        self._rule = rule
+        for record in earlier:
+            for report in record.history:
+                self._hear(record.number, report)
+
+    def _hear(self, number: int, report: dict[str, Any]) -> bool:
+        if report["is_finished"]:
+            self._rule.ends(number, report[METRIC])
+        return self._rule.goes_on(number, report[TIME_ATTR], report[METRIC])
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        action = super().on_trial_result(tune_controller, trial, result)
-        return str(TrialScheduler.CONTINUE) if is_baseline(trial.config) else str(action)
+        goes_on = self._hear(trial.config["number"], result)
+        return str(TrialScheduler.CONTINUE if goes_on or is_baseline(trial.config) else TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        if result.get("is_finished"):
-            for rung in self._rungs_beyond(result[TIME_ATTR]):
-                super().on_trial_result(tune_controller, trial, {**result, TIME_ATTR: rung})
-        super().on_trial_complete(tune_controller, trial, result)
-
-    def _rungs_beyond(self, images: float) -> Iterator[float]:
-        rung = self._first_rung
-        while rung < BEYOND:
-            if rung > images:
-                yield rung
-            rung *= self._factor
+        if METRIC in result:  # Tune gives a trial's last report here alone
+            self._hear(trial.config["number"], result)
 
 
 class SparingMedian(MedianStoppingRule):  # type: ignore[misc]  # Ray ships no types
@@ -60,20 +56,21 @@ def is_baseline(config: dict[str, Any]) -> bool:
     return bool(config.get("number") == 0)
 
 
-def _asha(config: SearchConfig) -> TrialScheduler:
-    return SparingAsha(config.grace_period, config.reduction_factor)
+def _asha(config: SearchConfig, earlier: Sequence[TrialRecord]) -> TrialScheduler:
+    return SparingAsha(SuccessiveHalving(config.grace_period, config.reduction_factor), earlier)
 
 
-def _median(config: SearchConfig) -> TrialScheduler:
+def _median(config: SearchConfig, earlier: Sequence[TrialRecord]) -> TrialScheduler:
     return SparingMedian(time_attr=TIME_ATTR, grace_period=config.grace_period)
 
 
-def _none(config: SearchConfig) -> TrialScheduler:
+def _none(config: SearchConfig, earlier: Sequence[TrialRecord]) -> TrialScheduler:
     return FIFOScheduler()
 
 
-TRIAL_SCHEDULERS: dict[str, Callable[[SearchConfig], TrialScheduler]] = {
+TRIAL_SCHEDULERS: dict[str, Callable[[SearchConfig, Sequence[TrialRecord]], TrialScheduler]] = {
     "asha": _asha,
     "median": _median,
     "none": _none,
 }
+"""By name: the search's settings and the records of its earlier trials to what Ray Tune asks."""

@@ -134,7 +134,8 @@ def _search(search: Search) -> list[TrialRecord]:
         search.say("Encoding images and measuring the base model …")
         _make_cache(search.job, out, share)
     assert search.job.space is not None
-    known = {record.number: record for record in read_records(out.trials)}
+    earlier = read_records(out.trials)
+    known = {record.number: record for record in earlier}
     listener = RayListener(trial_job, Listeners([search.tracker, search.listener]), known)
     tuner = tune.Tuner(
         _trainable(trial_job, share),
@@ -142,7 +143,7 @@ def _search(search: Search) -> list[TrialRecord]:
             metric=METRIC,
             mode=MODE,
             search_alg=StudySearcher(SearchStudy(out.study, search.job.space, experiment), experiment.search.trials),
-            scheduler=TRIAL_SCHEDULERS[experiment.search.trial_scheduler](experiment.search),
+            scheduler=TRIAL_SCHEDULERS[experiment.search.trial_scheduler](experiment.search, earlier),
             num_samples=experiment.search.trials,
             max_concurrent_trials=share.concurrent,
             reuse_actors=share.workers == 1,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from raylora.dataset.batches import rungs
 from raylora.dataset.pixels import Pixels
 from raylora.errors import TrainingDivergedError
 from raylora.evaluation.scorecard import Evaluation, Evaluator, Metrics, Reference, is_finite, sample_grid
@@ -25,16 +27,8 @@ Report = dict[str, Any]
 
 
 def evaluation_points(images_total: int, grace_period: int, reduction_factor: float) -> list[int]:
-    """The rungs below the end, in images seen, and the end itself.
-
-    Rungs are grace_period x reduction_factor^k, as in successive halving
-    (Li et al. 2020, https://arxiv.org/abs/1810.05934), the same for every trial.
-    """
-    points, rung = [], float(grace_period)
-    while round(rung) < images_total:
-        points.append(round(rung))
-        rung = max(rung * reduction_factor, points[-1] + 1.0)
-    return [*points, images_total]
+    """The rungs below the end, in images seen, and the end itself."""
+    return [*takewhile(lambda rung: rung < images_total, rungs(grace_period, reduction_factor)), images_total]
 
 
 @dataclass

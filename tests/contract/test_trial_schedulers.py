@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from raylora.config import SearchConfig
 from raylora.execution.schedulers import TRIAL_SCHEDULERS
+from raylora.tracking.recorder import TrialRecord
 
 CONFIG = SearchConfig(grace_period=100, reduction_factor=2)
 
@@ -33,14 +35,18 @@ class Controller:
         return []
 
 
-def scheduler_of(name: str) -> TrialScheduler:
-    scheduler = TRIAL_SCHEDULERS[name](CONFIG)
+def scheduler_of(name: str, earlier: Sequence[TrialRecord] = ()) -> TrialScheduler:
+    scheduler = TRIAL_SCHEDULERS[name](CONFIG, earlier)
     scheduler.set_search_properties("best_score", "max")
     return scheduler
 
 
+def report(images: int, score: float, is_finished: bool = False) -> dict[str, Any]:
+    return {"images_seen": images, "best_score": score, "is_finished": is_finished}
+
+
 def feed(scheduler: TrialScheduler, trial: Trial, images: int, score: float) -> str:
-    result = {"images_seen": images, "best_score": score, "training_iteration": 1}
+    result = {**report(images, score), "training_iteration": 1}
     return str(scheduler.on_trial_result(Controller(), trial, result))
 
 
@@ -89,9 +95,20 @@ def test_asha_enters_a_shorter_finished_trial_at_later_rungs() -> None:
     scheduler = scheduler_of("asha")
     short, long = begin(scheduler, range(1, 3))
     feed(scheduler, short, 100, score=0.5)
-    scheduler.on_trial_complete(None, short, {"images_seen": 150, "best_score": 2.0, "is_finished": True})
+    scheduler.on_trial_complete(None, short, report(150, 2.0, is_finished=True))
     assert feed(scheduler, long, 100, score=0.6) == TrialScheduler.CONTINUE
     assert feed(scheduler, long, 200, score=1.9) == TrialScheduler.STOP
+
+
+def test_asha_remembers_what_an_interrupted_search_saw() -> None:
+    """Trial 1 ended, trial 2 stood at 100 images: trial 2 is not judged there again, trial 3 must beat both."""
+    ended = TrialRecord("t001", 1, {}, False, "", history=[report(100, 0.9), report(150, 0.9, is_finished=True)])
+    running = TrialRecord("t002", 2, {}, False, "", history=[report(100, 0.5)])
+    scheduler = scheduler_of("asha", [ended, running])
+    _, second, third = begin(scheduler, range(1, 4))
+    assert feed(scheduler, second, 100, score=0.5) == TrialScheduler.CONTINUE
+    assert feed(scheduler, second, 200, score=0.8) == TrialScheduler.STOP
+    assert feed(scheduler, third, 100, score=0.8) == TrialScheduler.STOP
 
 
 def test_no_number_of_images_ends_a_trial() -> None:

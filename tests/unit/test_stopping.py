@@ -1,0 +1,59 @@
+"""Successive halving: hand-written scores in, decisions out."""
+
+from __future__ import annotations
+
+import pytest
+
+from raylora.search.stopping import SuccessiveHalving
+
+
+def decisions(scores: list[float], reduction_factor: float, images: int = 100) -> list[bool]:
+    """What becomes of trials that reach the first rung one after another."""
+    rule = SuccessiveHalving(100, reduction_factor)
+    return [rule.goes_on(trial, images, score) for trial, score in enumerate(scores)]
+
+
+@pytest.mark.parametrize(
+    ("scores", "reduction_factor", "expected"),
+    [
+        ([0.5], 3, [True]),
+        ([0.5, 0.4], 3, [True, False]),
+        ([0.5, 0.4, 0.45], 3, [True, False, False]),  # third: above the median of the others, but not the best
+        ([0.1, 0.2, 0.3, 0.4], 3, [True, True, True, True]),
+        ([0.9, 0.1, 0.1, 0.1, 0.1, 0.5], 3, [True, False, False, False, False, True]),  # second best of six
+        ([0.9, 0.1, 0.1, 0.1, 0.1, 0.5], 4, [True, False, False, False, False, False]),  # but not in the best quarter
+        ([0.9, 0.1, 0.1, 0.5], 2, [True, False, False, True]),
+        ([0.5, 0.5], 3, [True, True]),
+    ],
+)
+def test_the_best_share_goes_on(scores: list[float], reduction_factor: float, expected: list[bool]) -> None:
+    assert decisions(scores, reduction_factor) == expected
+
+
+def test_before_the_first_rung_all_go_on() -> None:
+    assert decisions([0.5, 0.1, 0.1], 3, images=99) == [True, True, True]
+
+
+def test_a_trial_is_judged_once_at_a_rung() -> None:
+    rule = SuccessiveHalving(100, 2)
+    assert rule.goes_on(0, 100, 0.5)
+    assert rule.goes_on(1, 100, 0.6)
+    assert rule.goes_on(0, 104, 0.5)  # would be stopped if judged again
+
+
+def test_each_rung_has_its_own_scores() -> None:
+    rule = SuccessiveHalving(100, 2)
+    assert rule.goes_on(0, 100, 0.5)
+    assert rule.goes_on(0, 200, 0.9)
+    assert rule.goes_on(1, 100, 0.6)
+    assert not rule.goes_on(1, 200, 0.8)
+
+
+def test_a_shorter_trial_counts_at_later_rungs_with_its_best() -> None:
+    rule = SuccessiveHalving(100, 2)
+    assert rule.goes_on(0, 100, 0.1)
+    rule.ends(0, 0.7)
+    assert rule.goes_on(1, 100, 0.5)  # at the rung that both reached, what it had there counts
+    assert not rule.goes_on(1, 200, 0.6)
+    assert rule.goes_on(2, 100, 0.6)
+    assert rule.goes_on(2, 200, 0.8)
