@@ -6,11 +6,16 @@ YAML files, in `--set` and in search spaces alike. Reading files is `config_file
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, field_validator, model_validator
+
+from raylora.config_optimization import LossConfig as LossConfig
+from raylora.config_optimization import LrSchedulerConfig as LrSchedulerConfig
+from raylora.config_optimization import OptimizerConfig as OptimizerConfig
+from raylora.config_optimization import check_loss, check_rates, check_schedule, optimization_warnings
+from raylora.config_section import Section as Section
 
 SIZE_STEP_PX = 64
 """Widths and heights are multiples of this, as in kohya's buckets and the guide's sizes."""
@@ -44,12 +49,6 @@ Size = Annotated[tuple[int, int], BeforeValidator(_read_size), AfterValidator(_c
 def _read_no(value: Any) -> Any:
     """YAML reads an unquoted `no` as false."""
     return "no" if value is False else value
-
-
-class Section(BaseModel):
-    """A part of the configuration: it can't be changed, and it knows all of its keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DatasetConfig(Section):
@@ -95,35 +94,6 @@ class LoraConfig(Section):
         description="Which layers of the U-Net's transformer blocks get a LoRA; all three is kohya's default.",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of the LoRA's inputs dropped while training.")
-
-
-class OptimizerConfig(Section):
-    name: Literal["adamw", "adamw8bit", "lion", "prodigy"] = Field(
-        "adamw", description="Guide: AdamW8bit; AdamW for SDXL; Lion at a tenth of AdamW's rate; Prodigy at rate 1."
-    )
-    learning_rate: float = Field(1e-4, gt=0, description="For every part without a rate of its own. Guide: from 1e-4.")
-    unet_lr: float | None = Field(None, gt=0, description="The U-Net's rate. Guide: 1e-4; SDXL character 2e-4.")
-    text_encoder_lr: float | None = Field(
-        None, gt=0, description="The text encoder's rate. Guide: a half to a tenth of the U-Net's."
-    )
-    weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
-
-    @property
-    def unet_rate(self) -> float:
-        return self.learning_rate if self.unet_lr is None else self.unet_lr
-
-    @property
-    def text_encoder_rate(self) -> float:
-        return self.learning_rate if self.text_encoder_lr is None else self.text_encoder_lr
-
-
-class LrSchedulerConfig(Section):
-    name: Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"] = Field(
-        "cosine", description="How the rate falls over the run. Guide: cosine; with 3-5 restarts; constant for SDXL."
-    )
-    num_restarts: int = Field(3, ge=1, description="Cycles of cosine_with_restarts. Guide: 3-5. Others don't use it.")
-    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="Share of the steps over which the rate rises from 0.")
 
 
 class TrainingConfig(Section):
@@ -215,6 +185,7 @@ class Experiment(Section):
     lora: LoraConfig = LoraConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     lr_scheduler: LrSchedulerConfig = LrSchedulerConfig()
+    loss: LossConfig = LossConfig()
     training: TrainingConfig = TrainingConfig()
     sampling: SamplingConfig = SamplingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -222,14 +193,10 @@ class Experiment(Section):
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
-    def _rates(self) -> Experiment:
-        # prodigyopt raises when parameter groups have different rates.
-        rates = self.optimizer
-        if rates.name == "prodigy" and self.model.train_text_encoder and rates.unet_rate != rates.text_encoder_rate:
-            raise ValueError(
-                f"optimizer: Prodigy needs one rate for all parts, but unet_lr is {rates.unet_rate:g} and "
-                f"text_encoder_lr is {rates.text_encoder_rate:g}; set both to 1"
-            )
+    def _rules(self) -> Experiment:
+        check_rates(self.optimizer, self.model.train_text_encoder)
+        check_schedule(self.lr_scheduler, self.optimizer)
+        check_loss(self.loss)
         return self
 
     def with_params(self, params: Mapping[str, Any]) -> Experiment:
@@ -251,11 +218,7 @@ class Experiment(Section):
                 f"lora.alpha {self.lora.alpha:g} is above lora.rank {self.lora.rank}: "
                 "the guide advises half of rank and never above it"
             )
-        if self.optimizer.name == "prodigy" and not math.isclose(self.optimizer.unet_rate, 1.0):
-            found.append(f"optimizer: Prodigy expects every rate at 1, not {self.optimizer.unet_rate:g}")
-        if self.lr_scheduler.name == "constant" and self.lr_scheduler.warmup_ratio:
-            found.append("lr_scheduler.warmup_ratio has no effect on constant; use constant_with_warmup")
-        return found
+        return found + optimization_warnings(self.optimizer, self.lr_scheduler, self.loss)
 
 
 def set_path(tree: dict[str, Any], path: str, value: Any) -> None:

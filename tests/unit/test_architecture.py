@@ -18,6 +18,8 @@ from raylora.search.space import Parameter, SearchSpace
 
 FLOORS = (
     {"__init__", "errors"},
+    {"config_section"},
+    {"config_optimization"},
     {"bundled", "config"},
     {"config_files"},
     {"dataset"},
