@@ -54,9 +54,9 @@ class Run:
         return [weight.detach().clone() for weight in self.weights]
 
     def state(self) -> dict[str, Any]:
-        """As a file would hold it."""
-        state = {"weights": self.values(), "optimizer": self.optimizer.state_dict()}
-        return copy.deepcopy(state | {"averages": self.averages.state_dict(), "step": self.step})
+        """The averages' own state must be a copy; torch's optimizers hand out references."""
+        state = {"weights": self.values(), "optimizer": copy.deepcopy(self.optimizer.state_dict()), "step": self.step}
+        return state | {"averages": self.averages.state_dict()}
 
     def load(self, state: dict[str, Any]) -> None:
         for weight, value in zip(self.weights, state["weights"], strict=True):

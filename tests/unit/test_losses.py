@@ -116,10 +116,10 @@ def test_weights_are_multiplied_in(kind: str) -> None:
 
 
 def test_half_precision_predictions_are_compared_in_float32() -> None:
-    prediction, target = pair()
-    losses = training_loss(prediction.half(), target, config())
+    prediction, target = (tensor.half() for tensor in pair())
+    losses = training_loss(prediction, target, config())
     assert losses.dtype == torch.float32
-    assert torch.equal(losses, training_loss(prediction.half().float(), target, config()))
+    assert torch.equal(losses, training_loss(prediction.float(), target.float(), config()))
 
 
 def test_plain_noise_is_the_generators_own_and_one_tensor() -> None:
