@@ -60,14 +60,43 @@ class DatasetConfig(Section):
     trigger: str | None = Field(
         None, description="Word put first in every caption that lacks it; serves alone where a caption is missing."
     )
+    buckets: bool = Field(
+        False,
+        description="Each picture keeps about its shape: cut to a size in multiples of 64 of about the resolution's "
+        "area, never enlarged. Off: all are cut to the resolution. Guide: on for SDXL and mixed sizes.",
+    )
+    max_area_px: int | None = Field(
+        None, ge=SIZE_STEP_PX**2, description="Largest area of a bucket in px; unset: the resolution's."
+    )
+    random_flip: bool = Field(False, description="Learn each picture mirrored half of the time.")
     shuffle_caption: bool = Field(
         False, description="Shuffle the comma-separated tags at every use. Guide: on, since earlier tags weigh more."
     )
-    keep_tokens: int = Field(1, ge=0, description="How many leading tags keep their place when tags are shuffled.")
+    keep_tokens: int = Field(
+        1, ge=0, description="How many leading tags keep their place when tags are shuffled, and are never dropped."
+    )
+    caption_dropout: float = Field(0.0, ge=0, lt=1, description="Share of uses at which the caption is left empty.")
+    tag_dropout: float = Field(0.0, ge=0, lt=1, description="Share of tags that are left out at each use.")
+    caption_variants: int = Field(
+        8,
+        ge=1,
+        description="How many shuffled or thinned variants of a caption are embedded ahead, where the text encoder "
+        "isn't trained; one is drawn at every use.",
+    )
+    regularization: str | None = Field(
+        None,
+        description="Folder of regularization images: other subjects of the class, captions not needed. Guide: 10-20, "
+        "not more than the set.",
+    )
+    prior_loss_weight: float = Field(1.0, ge=0, description="Weight of the loss on regularization images.")
     holdout_fraction: float = Field(
         0.25, gt=0, le=0.5, description="Share of each folder held out to judge trials, at least 4 images."
     )
     skip_bad_images: bool = Field(False, description="Go on without images that can't be read.")
+
+    @property
+    def bucket_area_px(self) -> int:
+        return self.max_area_px or self.resolution[0] * self.resolution[1]
 
 
 class ModelConfig(Section):
@@ -76,11 +105,20 @@ class ModelConfig(Section):
     )
     family: Literal["sd15", "sdxl"] = Field("sd15", description="Which architecture the base model has.")
     train_text_encoder: bool = Field(
-        True, description="Train a LoRA on the text encoder too. Guide: yes for SD1.5, no for SDXL."
+        True, description="Train a LoRA on the text encoder (SDXL: both) too. Guide: yes for SD1.5, no for SDXL."
+    )
+    clip_skip: int | None = Field(
+        None,
+        ge=1,
+        description="Which layer of the text encoder is used, counted from the last as webuis do: 1 is the last. "
+        "Unset: the family's own, 1 for SD1.5 and 2 for SDXL. Guide and most anime models: 2.",
+    )
+    prediction_type: Literal["epsilon", "v_prediction"] | None = Field(
+        None, description="What the U-Net predicts; unset: as the base model's files say. Single files may not say it."
     )
 
 
-LoraTarget = Literal["attention", "feed_forward", "projections"]
+LoraTarget = Literal["attention", "feed_forward", "projections", "convolutions"]
 
 
 class LoraConfig(Section):
@@ -91,8 +129,14 @@ class LoraConfig(Section):
     targets: tuple[LoraTarget, ...] = Field(
         ("attention", "feed_forward", "projections"),
         min_length=1,
-        description="Which layers of the U-Net's transformer blocks get a LoRA; all three is kohya's default.",
+        description="Which layers get a LoRA. Attention, feed-forward and projections of the transformer blocks are "
+        "kohya's default; convolutions are those of the ResNet blocks and samplers (LoCon).",
     )
+    block_ranks: dict[str, Annotated[int, Field(ge=1, le=1024)]] | None = Field(
+        None,
+        description="Ranks of single U-Net blocks, such as {down_blocks.1: 4, mid_block: 32}; alpha keeps its share.",
+    )
+    use_dora: bool = Field(False, description="Learn magnitude and direction apart (DoRA).")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of the LoRA's inputs dropped while training.")
 
 
@@ -113,6 +157,19 @@ class TrainingConfig(Section):
         "no", description="Number format of the base model; the LoRA stays float32. Guide: fp16."
     )
     save_precision: Literal["fp16", "bf16", "fp32"] = Field("fp16", description="Number format of LoRA files.")
+    save_every_epochs: int | None = Field(
+        None, ge=1, description="Also keep a LoRA file after every so many epochs. Guide: every 2 of 10."
+    )
+    keep_last: int | None = Field(None, ge=1, description="Of those files, keep only so many; unset: all.")
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="Measure and save a moving average of the LoRA's weights, with this decay a step."
+    )
+    gradient_checkpointing: bool = Field(False, description="Less GPU memory for about a third more time.")
+    compile: bool = Field(
+        False, description="Compile the U-Net's repeated blocks (torch.compile): minutes at first, then faster steps."
+    )
+    channels_last: bool = Field(False, description="Memory format of the U-Net on GPUs; often faster convolutions.")
+    tf32: bool = Field(True, description="TensorFloat-32 in float32 matrix products, on GPUs that have it.")
 
 
 class SamplingConfig(Section):

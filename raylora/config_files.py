@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from raylora.config import Experiment, field_paths, flatten, set_path
 from raylora.errors import ConfigError
+from raylora.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def nearest(word: str, known: Sequence[str]) -> str:
 def write_experiment(experiment: Experiment, path: Path) -> None:
     """The settings as YAML that `build_experiment` reads again."""
     settings = experiment.model_dump(mode="json", exclude_none=True)
-    path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    write_atomically(path, yaml.safe_dump(settings, sort_keys=False).encode())
 
 
 def read_experiment(path: Path) -> Experiment:

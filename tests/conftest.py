@@ -13,9 +13,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 
-from raylora.config import Experiment
-from raylora.diffusion.families import BaseModel, load_base
-from tests.tiny import make_base, make_pictures
+from raylora.config import Experiment, ModelConfig
+from raylora.diffusion.base import BaseModel
+from raylora.diffusion.families import load_base
+from tests.tiny import make_base, make_pictures, make_sdxl
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -29,6 +30,16 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def tiny_base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_base(tmp_path_factory.mktemp("tiny") / "base")
+
+
+@pytest.fixture(scope="session")
+def tiny_sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_sdxl(tmp_path_factory.mktemp("tiny") / "sdxl")
+
+
+@pytest.fixture
+def tiny_sdxl(tiny_sdxl_folder: Path) -> BaseModel:
+    return load_base(str(tiny_sdxl_folder), model=ModelConfig(family="sdxl"))
 
 
 @pytest.fixture

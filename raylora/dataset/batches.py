@@ -7,10 +7,12 @@ shared by any number of workers and still see the same batches.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raylora.config import TrainingConfig
 
@@ -34,9 +36,15 @@ class Schedule:
         return math.ceil(self.micro_steps / self.gradient_accumulation)
 
 
-def make_schedule(folder_repeats: Sequence[int], training: TrainingConfig) -> Schedule:
-    """The schedule of training on images with these repeats; `max_images` shortens it and the LR schedule with it."""
-    per_epoch = sum(own_repeats(folder_repeats, training))
+def make_schedule(
+    folder_repeats: Sequence[int], training: TrainingConfig, regularization_repeats: Sequence[int] = ()
+) -> Schedule:
+    """The schedule of training on images with these repeats; `max_images` shortens it and the LR schedule with it.
+
+    Args:
+        regularization_repeats: of each regularization image; `training.repeats` doesn't touch them.
+    """
+    per_epoch = sum(own_repeats(folder_repeats, training)) + sum(regularization_repeats)
     total = per_epoch * training.epochs
     if training.max_images is not None:
         total = min(total, training.max_images)
@@ -60,10 +68,20 @@ def rungs(grace_period: int, reduction_factor: float) -> Iterator[int]:
 
 
 class ImageOrder:
-    """The endless stream of picture indices: per epoch, every picture `repeats` times, shuffled."""
+    """The endless stream of picture indices: per epoch, every picture `repeats` times, shuffled.
 
-    def __init__(self, repeats: Sequence[int], seed: int):
+    Pictures of one shape come together: all batches of an epoch but the last few hold one shape each. The few
+    hold what doesn't fill a batch, and are not padded or doubled, so that an epoch is exactly its images.
+
+    Args:
+        repeats: of each picture.
+        shapes: of each picture, anything that can be compared; left out, all are alike.
+        batch_size: consecutive positions that are learned together, from position 0 on.
+    """
+
+    def __init__(self, repeats: Sequence[int], seed: int, shapes: Sequence[Hashable] = (), batch_size: int = 1):
         self._entries = np.repeat(np.arange(len(repeats)), repeats)
+        self._shapes, self._batch_size = shapes, batch_size
         self._seed = seed
         self._epoch = -1
         self._shuffled = self._entries
@@ -72,20 +90,37 @@ class ImageOrder:
         """The index of the picture at a position, 0 being the first image seen."""
         epoch, place = divmod(position, len(self._entries))
         if epoch != self._epoch:
-            self._shuffled = np.random.default_rng([self._seed, epoch]).permutation(self._entries)
-            self._epoch = epoch
+            self._shuffled, self._epoch = self._shuffle(epoch), epoch
         return int(self._shuffled[place])
+
+    def _shuffle(self, epoch: int) -> NDArray[np.int64]:
+        rng = np.random.default_rng([self._seed, epoch])
+        entries = rng.permutation(self._entries)
+        if len(set(self._shapes)) < 2:
+            return entries
+        batches, loose = self._by_shape(entries)
+        order = rng.permutation(len(batches))
+        begun = -epoch * len(entries) % self._batch_size  # of the last epoch's last batch, this much is missing
+        while len(loose) < begun and len(order):
+            loose, order = loose + batches[order[-1]], order[:-1]
+        whole = [picture for index in order for picture in batches[index]]
+        return np.array(loose[:begun] + whole + loose[begun:], dtype=np.int64)
+
+    def _by_shape(self, entries: NDArray[np.int64]) -> tuple[list[list[int]], list[int]]:
+        """Whole batches of one shape, and what is left over."""
+        groups: dict[Hashable, list[int]] = defaultdict(list)
+        for picture in entries.tolist():
+            groups[self._shapes[picture]].append(picture)
+        batches: list[list[int]] = []
+        loose: list[int] = []
+        for group in groups.values():
+            whole = len(group) // self._batch_size * self._batch_size
+            batches += [group[first : first + self._batch_size] for first in range(0, whole, self._batch_size)]
+            loose += group[whole:]
+        return batches, loose
 
 
 def batch_positions(micro_step: int, schedule: Schedule) -> range:
     """Positions in the stream of the images of a micro step; the last batch is cut at `images_total`."""
     first = micro_step * schedule.batch_size
     return range(first, min(first + schedule.batch_size, schedule.images_total))
-
-
-def shuffle_tags(caption: str, keep_tokens: int, seed: int, position: int) -> str:
-    """Comma-separated tags in a new order, the first `keep_tokens` in place."""
-    tags = [tag.strip() for tag in caption.split(",")]
-    kept, loose = tags[:keep_tokens], tags[keep_tokens:]
-    order = np.random.default_rng([seed, position, 1]).permutation(len(loose))
-    return ", ".join(kept + [loose[index] for index in order])

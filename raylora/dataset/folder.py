@@ -18,6 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 from raylora.bundled import DEMO_DATASET, DEMO_NAME
+from raylora.dataset.pixels import picture_size
 from raylora.errors import DatasetError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
@@ -40,6 +41,8 @@ class Picture:
     """The sub-folder it came from, "" at the top; splits are made per folder."""
     digest: str
     """sha256 of the file's bytes, hexadecimal."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height in px, held upright."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class ReadOptions:
     trigger: str | None = None
     skip_bad_images: bool = False
     fewest: int = FEWEST_IMAGES
+    needs_captions: bool = True
+    """Off: a picture without a caption has its folder's class words, or none; nobody is warned."""
 
 
 def resolve_dataset(reference: str) -> Path:
@@ -142,26 +147,31 @@ def _is_readable(path: Path, options: ReadOptions, warn: Warn) -> bool:
 
 
 def _finish(picture: Picture, options: ReadOptions, warn: Warn) -> Picture:
-    """Give the picture its digest and its final caption."""
+    """Give the picture its digest, its size and its final caption."""
     caption = picture.caption
     if not caption:
-        caption = _fallback_caption(picture, options.trigger)
-        warn(f"{picture.path}: has no caption; using {caption!r}")
+        caption = _class_words(picture) or options.trigger or ""
+        if options.needs_captions:
+            _check_fallback(picture, caption, warn)
     if options.trigger and not re.search(rf"(?<!\w){re.escape(options.trigger)}(?!\w)", caption):
         caption = f"{options.trigger}, {caption}"
-    return replace(picture, caption=caption, digest=hashlib.sha256(picture.path.read_bytes()).hexdigest())
+    digest = hashlib.sha256(picture.path.read_bytes()).hexdigest()
+    return replace(picture, caption=caption, digest=digest, size=picture_size(picture.path))
 
 
-def _fallback_caption(picture: Picture, trigger: str | None) -> str:
-    """The folder's class words, else the trigger word."""
-    if match := KOHYA_FOLDER.fullmatch(picture.folder):
-        return match[2].replace("_", " ")
-    if trigger:
-        return trigger
-    raise DatasetError(
-        f"{picture.path}: has no caption; write one into {picture.path.with_suffix('.txt').name} beside it, "
-        "or give a word for all with --set dataset.trigger=WORD"
-    )
+def _class_words(picture: Picture) -> str:
+    """What a kohya folder's name says of its pictures."""
+    match = KOHYA_FOLDER.fullmatch(picture.folder)
+    return match[2].replace("_", " ") if match else ""
+
+
+def _check_fallback(picture: Picture, caption: str, warn: Warn) -> None:
+    if not caption:
+        raise DatasetError(
+            f"{picture.path}: has no caption; write one into {picture.path.with_suffix('.txt').name} beside it, "
+            "or give a word for all with --set dataset.trigger=WORD"
+        )
+    warn(f"{picture.path}: has no caption; using {caption!r}")
 
 
 def dataset_digest(pictures: list[Picture]) -> str:

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 Pixels = NDArray[np.uint8]
+ORIENTATION_TAG = 0x0112
+FIRST_TURNED = 5
+"""EXIF orientations 5 to 8 swap width and height (CIPA DC-008, tag 0x0112)."""
 
 
 def open_rgb(path: Path) -> Image.Image:
@@ -22,6 +25,14 @@ def open_rgb(path: Path) -> Image.Image:
         ground = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(ground, image)
     return image.convert("RGB")
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height in px of a picture held upright, from its header alone."""
+    with Image.open(path) as file:
+        width, height = file.size
+        turned = file.getexif().get(ORIENTATION_TAG, 1) >= FIRST_TURNED
+    return (height, width) if turned else (width, height)
 
 
 def load_pixels(path: Path, size: tuple[int, int]) -> Pixels:

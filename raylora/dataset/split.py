@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from raylora.dataset.folder import Picture
 from raylora.dataset.pixels import load_pixels
 from raylora.errors import DatasetError
+from raylora.files import write_atomically
 
 FEWEST_HELD_OUT = 4
 THUMBNAIL_PX = 16
@@ -104,7 +105,7 @@ def _part(pictures: list[Picture], held: set[str]) -> Split:
 def write_split(split: Split, path: Path) -> None:
     """`split.json`: the held-out images by name and digest."""
     rows = [{"file": picture.path.name, "digest": picture.digest} for picture in split.holdout]
-    path.write_text(json.dumps({"holdout": rows, "train_images": len(split.train)}, indent=2), encoding="utf-8")
+    write_atomically(path, json.dumps({"holdout": rows, "train_images": len(split.train)}, indent=2).encode())
 
 
 def read_split(path: Path, pictures: list[Picture]) -> Split:

@@ -6,6 +6,8 @@ LoRA: W x + (alpha / rank) B A x, with A (rank, in) random and B (out, rank) zer
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,55 +18,82 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from raylora.config import LoraConfig
-from raylora.diffusion.families import BaseModel
+from raylora.diffusion.base import UNET, BaseModel
+from raylora.errors import ConfigError
 
 UNET_TARGETS = {
     "attention": ("to_q", "to_k", "to_v", "to_out.0"),
     "feed_forward": ("ff.net.0.proj", "ff.net.2"),
     "projections": ("proj_in", "proj_out"),
+    "convolutions": ("conv1", "conv2", "conv_shortcut", "time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv"),
 }
+"""kohya's names for them: LoRA-LierLa is the first three, LoRA-C3Lier also the fourth (networks/lora.py)."""
 TEXT_ENCODER_TARGETS = {
     "attention": ("q_proj", "k_proj", "v_proj", "out_proj"),
     "feed_forward": ("fc1", "fc2"),
     "projections": (),
+    "convolutions": (),
 }
-PARTS = ("unet", "text_encoder")
 
 StateDict = dict[str, Tensor]
 
 
 def target_modules(part: str, config: LoraConfig) -> list[str]:
     """Name endings of the layers of a part that get a LoRA."""
-    table: Mapping[str, tuple[str, ...]] = UNET_TARGETS if part == "unet" else TEXT_ENCODER_TARGETS
+    table: Mapping[str, tuple[str, ...]] = UNET_TARGETS if part == UNET else TEXT_ENCODER_TARGETS
     return [ending for target in config.targets for ending in table[target]]
 
 
+def module_rank(part: str, path: str, config: LoraConfig) -> int:
+    """The rank of the module at a path: its block's own if it has one, the longest block name winning."""
+    ranks = (config.block_ranks or {}) if part == UNET else {}
+    blocks = [block for block in ranks if f"{path}.".startswith(f"{block}.")]
+    return ranks[max(blocks, key=len)] if blocks else config.rank
+
+
+def module_alpha(part: str, path: str, config: LoraConfig) -> float:
+    """Its alpha, so that alpha / rank is the same everywhere."""
+    return config.alpha * module_rank(part, path, config) / config.rank
+
+
 class Adapter:
-    """One LoRA on a base model, under a name of its own; other adapters may live beside it."""
+    """One LoRA on a base model, under a name of its own; other adapters may live beside it.
+
+    Raises:
+        ConfigError: `block_ranks` names a block that has no LoRA.
+    """
 
     def __init__(self, base: BaseModel, config: LoraConfig, name: str, train_text_encoder: bool, seed: int):
         self.base, self.config, self.name = base, config, name
         self.peft_configs: dict[str, PeftLoraConfig] = {}
+        parts = list(base.parts) if train_text_encoder else [UNET]
         # Both A's initial values and peft's own draws come from the seed; the caller's RNG stays as it was.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            for part in PARTS:
-                if targets := self._targets(part, train_text_encoder):
+            for part in parts:
+                if targets := target_modules(part, config):
                     self._inject(part, targets)
         self._to_training_format()
 
-    def _targets(self, part: str, train_text_encoder: bool) -> list[str]:
-        trained = part == "unet" or train_text_encoder
-        return target_modules(part, self.config) if trained else []
-
     def _inject(self, part: str, targets: list[str]) -> None:
+        module = self.module(part)
+        paths = targeted_paths(module, targets)
+        ranks = {path: module_rank(part, path, self.config) for path in paths}
+        if part == UNET:
+            check_block_ranks(self.config, paths)
         config = PeftLoraConfig(
             r=self.config.rank,
             lora_alpha=self.config.alpha,
             lora_dropout=self.config.dropout,
             target_modules=targets,
+            use_dora=self.config.use_dora,
+            rank_pattern={re.escape(path): rank for path, rank in ranks.items() if rank != self.config.rank},
+            alpha_pattern={
+                re.escape(path): module_alpha(part, path, self.config)
+                for path, rank in ranks.items()
+                if rank != self.config.rank
+            },
         )
-        module = self.module(part)
         inject_adapter_in_model(config, module, adapter_name=self.name)
         module.train(module.training)  # new layers begin in train mode, whatever the model's is
         self.peft_configs[part] = config
@@ -78,8 +107,7 @@ class Adapter:
                     weights[self.name].to(device=self.base.device, dtype=torch.float32)
 
     def module(self, part: str) -> nn.Module:
-        module: nn.Module = getattr(self.base, part)
-        return module
+        return self.base.parts[part]
 
     def _layers(self) -> Iterator[BaseTunerLayer]:
         for part in self.peft_configs:
@@ -88,17 +116,21 @@ class Adapter:
     def activate(self) -> None:
         """Switch this adapter on and every other off; only its weights take gradients."""
         if self.base.active_adapter != self.name:
-            for part in PARTS:
-                for layer in tuner_layers(self.module(part)):
+            for module in self.base.parts.values():
+                for layer in tuner_layers(module):
                     layer.set_adapter(self.name)
             self.base.active_adapter = self.name
 
-    def parameters(self, part: str) -> list[nn.Parameter]:
-        """The trainable tensors of a part, in a fixed order."""
+    def parameters(self, part: str) -> list[tuple[str, nn.Parameter]]:
+        """The trainable tensors of a part with their names, in a fixed order."""
         if part not in self.peft_configs:
             return []
-        marks = (f".lora_A.{self.name}.", f".lora_B.{self.name}.")
-        return [weight for name, weight in self.module(part).named_parameters() if any(mark in name for mark in marks)]
+        mark = f".{self.name}."
+        return [
+            (name, weight)
+            for name, weight in self.module(part).named_parameters()
+            if ".lora_" in name and mark in f"{name}."
+        ]
 
     def state_dict(self) -> dict[str, StateDict]:
         """Per part: `<module>.lora_A.weight` (rank, in, …) and `.lora_B.weight` (out, rank, …), detached copies."""
@@ -131,11 +163,33 @@ def tuner_layers(module: nn.Module) -> list[BaseTunerLayer]:
     return [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
 
 
+def targeted_paths(module: nn.Module, endings: list[str]) -> list[str]:
+    """Paths of the layers that a LoRA with these name endings lies on."""
+    wanted = tuple("." + ending for ending in endings)
+    return [
+        name.removesuffix(".base_layer")
+        for name, layer in module.named_modules()
+        if name.removesuffix(".base_layer").endswith(wanted) and isinstance(layer, nn.Linear | nn.Conv2d)
+    ]
+
+
+def check_block_ranks(config: LoraConfig, paths: list[str]) -> None:
+    """Whether each block that has a rank of its own has a LoRA too."""
+    for block in config.block_ranks or {}:
+        if not any(f"{path}.".startswith(f"{block}.") for path in paths):
+            blocks = sorted({".".join(path.split(".")[: 1 if path.startswith("mid") else 2]) for path in paths})
+            raise ConfigError(f"lora.block_ranks: no LoRA lies on a block {block}; blocks are {', '.join(blocks)}")
+
+
 def count_parameters(module: nn.Module, part: str, config: LoraConfig) -> int:
     """How many numbers a LoRA of this configuration holds for a part; the weights need not be loaded."""
-    endings = tuple("." + ending for ending in target_modules(part, config))
-    return sum(
-        config.rank * (layer.weight.shape[0] + layer.weight.shape[1])
-        for name, layer in module.named_modules()
-        if name.endswith(endings) and isinstance(layer, nn.Linear | nn.Conv2d)
-    )
+    paths = targeted_paths(module, target_modules(part, config))
+    layers: dict[str, Any] = dict(module.named_modules())
+    if part == UNET:
+        check_block_ranks(config, paths)
+    return sum(_layer_parameters(layers[path], module_rank(part, path, config), config.use_dora) for path in paths)
+
+
+def _layer_parameters(layer: Any, rank: int, use_dora: bool) -> int:
+    outputs, *inputs = (int(size) for size in layer.weight.shape)
+    return rank * (math.prod(inputs) + outputs) + (outputs if use_dora else 0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from raylora.dataset.pixels import Pixels
-from raylora.diffusion.families import BaseModel
+from raylora.diffusion.base import BaseModel, Conditioning, join
 
 
 def to_tensor(pixels: Pixels) -> Tensor:
@@ -24,42 +25,54 @@ def to_pixels(images: Tensor) -> Pixels:
     return result
 
 
+def by_shape(items: Sequence[Any]) -> list[list[int]]:
+    """Indices of arrays or tensors of one shape together, in the order of each shape's first."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, item in enumerate(items):
+        groups.setdefault(tuple(item.shape), []).append(index)
+    return list(groups.values())
+
+
 @torch.no_grad()
 def encode_images(base: BaseModel, pixels: Pixels, batch_size: int = 8) -> Tensor:
-    """Scaled latents of pictures, (batch, 4, height / f, width / f) in float32 on the CPU.
+    """Scaled latents of pictures of one size, (batch, 4, height / f, width / f) in float32 on the CPU.
 
     The posterior's mean is taken, not a sample: the same picture then always gives the same latents,
     which can be cached, and a held-out loss has no noise of the VAE in it. SD's posteriors are so narrow
     that training loses nothing by it.
     """
+    vae = base.on_device(base.vae)
     parts = []
     for chunk in torch.split(to_tensor(pixels), batch_size):
-        posterior = base.vae.encode(chunk.to(base.device, base.vae.dtype)).latent_dist
-        parts.append((posterior.mean * base.vae.config.scaling_factor).float().cpu())
+        posterior = vae.encode(chunk.to(base.device, vae.dtype)).latent_dist
+        parts.append((posterior.mean * vae.config.scaling_factor).float().cpu())
     return torch.cat(parts)
 
 
 @torch.no_grad()
 def decode_latents(base: BaseModel, latents: Tensor, batch_size: int = 8) -> Pixels:
-    """Pictures of scaled latents: (batch, height, width, 3)."""
+    """Pictures of scaled latents of one size: (batch, height, width, 3)."""
+    vae = base.on_device(base.vae)
     parts = []
     for chunk in torch.split(latents, batch_size):
-        scaled = (chunk / base.vae.config.scaling_factor).to(base.device, base.vae.dtype)
-        parts.append(to_pixels(base.vae.decode(scaled).sample))
+        scaled = (chunk / vae.config.scaling_factor).to(base.device, vae.dtype)
+        parts.append(to_pixels(vae.decode(scaled).sample))
     return np.concatenate(parts)
 
 
-def encode_prompts(base: BaseModel, prompts: Sequence[str]) -> Tensor:
-    """Embeddings of prompts, (batch, positions, width), as StableDiffusionPipeline.encode_prompt makes them.
+def decode_all(base: BaseModel, latents: Sequence[Tensor], batch_size: int = 8) -> list[Pixels]:
+    """Pictures of scaled latents (4, height / f, width / f) of any sizes."""
+    pictures: dict[int, Pixels] = {}
+    for group in by_shape(latents):
+        decoded = decode_latents(base, torch.stack([latents[index] for index in group]), batch_size)
+        pictures |= zip(group, decoded, strict=True)
+    return [pictures[index] for index in range(len(latents))]
 
-    Gradients flow if the text encoder is being trained. Prompts longer than the positions are cut.
+
+def encode_prompts(base: BaseModel, prompts: Sequence[str], batch_size: int = 32) -> Conditioning:
+    """What the U-Net is told of prompts, as the family's own pipeline makes it.
+
+    Gradients flow if a text encoder is being trained. Prompts longer than the positions are cut.
     """
-    tokens = base.tokenizer(
-        list(prompts),
-        padding="max_length",
-        truncation=True,
-        max_length=base.tokenizer.model_max_length,
-        return_tensors="pt",
-    )
-    embeddings: Tensor = base.text_encoder(tokens.input_ids.to(base.device))[0]
-    return embeddings
+    chunks = [prompts[first : first + batch_size] for first in range(0, len(prompts), batch_size)]
+    return join(base.family.encode(base, chunk) for chunk in chunks)

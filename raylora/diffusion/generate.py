@@ -1,55 +1,75 @@
-"""Pictures from prompts, through diffusers' own pipeline."""
+"""Pictures from prompts, through diffusers' own pipelines."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from raylora.config import SamplingConfig
 from raylora.dataset.pixels import Pixels
-from raylora.diffusion.families import BaseModel
+from raylora.diffusion.base import BaseModel
+from raylora.diffusion.encode import decode_latents, encode_prompts
 
 
 @dataclass(frozen=True)
 class Request:
-    """One picture to make: the same prompt and seed always give the same picture."""
+    """One picture to make: the same prompt, seed and size always give the same picture.
+
+    size: width and height in px.
+    """
 
     prompt: str
     seed: int
+    size: tuple[int, int]
 
 
-def requests_of(prompts: Sequence[str], seeds: Sequence[int]) -> list[Request]:
-    """Every prompt with every seed, prompt by prompt. Seeds are shifted per prompt so that noises differ."""
-    return [Request(prompt, seed + 1000 * index) for index, prompt in enumerate(prompts) for seed in seeds]
+def requests_of(prompts: Sequence[str], seeds: Sequence[int], sizes: Sequence[tuple[int, int]]) -> list[Request]:
+    """Every prompt, at its size, with every seed, prompt by prompt; seeds are shifted so that noises differ."""
+    return [
+        Request(prompt, seed + 1000 * index, size)
+        for index, (prompt, size) in enumerate(zip(prompts, sizes, strict=True))
+        for seed in seeds
+    ]
 
 
 @torch.no_grad()
 def generate(
-    base: BaseModel, requests: Sequence[Request], sampling: SamplingConfig, size: tuple[int, int], batch_size: int = 8
-) -> Pixels:
-    """Pictures of `requests` with whatever adapter is active: (requests, height, width, 3).
+    base: BaseModel, requests: Sequence[Request], sampling: SamplingConfig, batch_size: int = 8
+) -> list[Pixels]:
+    """The pictures of `requests` with whatever adapter is active, each (height, width, 3).
 
     Args:
-        size: width and height in px.
         batch_size: how many at once; it changes speed and memory only.
     """
-    pipe = base.pipeline()
-    parts = []
-    for first in range(0, len(requests), batch_size):
-        chunk = requests[first : first + batch_size]
-        with torch.autocast(base.device.type, dtype=base.dtype, enabled=base.dtype != torch.float32):
-            images = pipe(
-                prompt=[request.prompt for request in chunk],
-                negative_prompt=[sampling.negative_prompt] * len(chunk),
-                width=size[0],
-                height=size[1],
-                num_inference_steps=sampling.steps,
-                guidance_scale=sampling.guidance_scale,
-                generator=[torch.Generator().manual_seed(request.seed) for request in chunk],
-                output_type="np",
-            ).images
-        parts.append(np.round(np.nan_to_num(images) * 255).astype(np.uint8))
-    return np.concatenate(parts)
+    made: dict[int, Pixels] = {}
+    for size in dict.fromkeys(request.size for request in requests):
+        numbers = [number for number, request in enumerate(requests) if request.size == size]
+        for first in range(0, len(numbers), batch_size):
+            chunk = numbers[first : first + batch_size]
+            latents = _denoise(base, [requests[number] for number in chunk], sampling)
+            made |= zip(chunk, decode_latents(base, latents, batch_size), strict=True)
+    return [made[number] for number in range(len(requests))]
+
+
+def _denoise(base: BaseModel, requests: Sequence[Request], sampling: SamplingConfig) -> torch.Tensor:
+    """Scaled latents of requests of one size."""
+    prompts = encode_prompts(base, [request.prompt for request in requests])
+    negative = None
+    if sampling.guidance_scale > 1:
+        negative = encode_prompts(base, [sampling.negative_prompt])[[0] * len(requests)]
+        negative = negative.to(base.device, base.dtype)
+    base.on_device(base.vae)  # the pipeline takes its device from it
+    width, height = requests[0].size
+    with torch.autocast(base.device.type, dtype=base.dtype, enabled=base.dtype != torch.float32):
+        latents: torch.Tensor = base.pipeline()(
+            **base.family.sampling_arguments(prompts.to(base.device, base.dtype), negative),
+            width=width,
+            height=height,
+            num_inference_steps=sampling.steps,
+            guidance_scale=sampling.guidance_scale,
+            generator=[torch.Generator().manual_seed(request.seed) for request in requests],
+            output_type="latent",
+        ).images
+    return torch.nan_to_num(latents.float())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +20,10 @@ from safetensors.torch import save
 
 from raylora import __version__
 from raylora.diffusion.adapters import Adapter, StateDict, tuner_layers
-from raylora.diffusion.families import DTYPES, PICKLED_SUFFIXES, BaseModel
+from raylora.diffusion.base import BaseModel
+from raylora.diffusion.families import DTYPES, PICKLED_SUFFIXES
 from raylora.errors import ModelError
+from raylora.files import write_atomically
 
 KOHYA_NAME = "lora.safetensors"
 DIFFUSERS_NAME = "pytorch_lora_weights.safetensors"
@@ -121,17 +122,6 @@ def write_diffusers(adapter: Adapter, folder: Path, precision: str) -> None:
         unet_lora_adapter_metadata=metadata["unet"],
         text_encoder_lora_adapter_metadata=metadata.get("text_encoder"),
     )
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the place, then move into it: readers see the old file or the new, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def load_lora(base: BaseModel, path: Path) -> None:

@@ -5,12 +5,14 @@ One image at a time, from a generator on the CPU, so that an image's noise depen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Generator, Tensor
 
 from raylora.config import LossConfig
 
-Shape = tuple[int, int, int]
+Shape = Sequence[int]
 """(channels, height, width) of an image's latents."""
 
 

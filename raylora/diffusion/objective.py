@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from raylora.diffusion.families import BaseModel
+from raylora.diffusion.base import BaseModel, Conditioning
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Latents of one shape with all that the U-Net is told of them, on the device.
+
+    latents: (batch, 4, height, width), scaled, float32.
+    time_ids: (batch, 6), see `dataset.frames.Frame.time_ids`.
+    timesteps: (batch,) of 0..999.
+    """
+
+    latents: Tensor
+    conditioning: Conditioning
+    time_ids: Tensor
+    timesteps: Tensor
 
 
 def target_of(base: BaseModel, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -20,18 +37,20 @@ def target_of(base: BaseModel, latents: Tensor, noise: Tensor, timesteps: Tensor
     return noise
 
 
-def denoising_losses(base: BaseModel, latents: Tensor, embeddings: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """Plain mean squared error of each image, (batch,) in float32.
+def predict(base: BaseModel, cells: Cells, noise: Tensor) -> Tensor:
+    """The U-Net's prediction for latents with this noise in them, (batch, 4, height, width) in float32."""
+    noised = base.noise_scheduler.add_noise(cells.latents, noise, cells.timesteps)
+    arguments = base.family.unet_arguments(cells.conditioning.to(base.device, base.dtype), cells.time_ids)
+    with torch.autocast(base.device.type, dtype=base.dtype, enabled=base.dtype != torch.float32):
+        prediction: Tensor = base.unet(noised.to(base.dtype), cells.timesteps, **arguments).sample
+    return prediction.float()
+
+
+def denoising_losses(base: BaseModel, cells: Cells, noise: Tensor) -> Tensor:
+    """Plain mean squared error of each image, (batch,) in float32: what measures use.
 
     Args:
-        latents: (batch, 4, height, width), scaled, float32.
-        embeddings: (batch, positions, width).
-        noise: like `latents`, standard normal.
-        timesteps: (batch,) of 0..999.
+        noise: like the latents, standard normal.
     """
-    noised = base.noise_scheduler.add_noise(latents, noise, timesteps)
-    with torch.autocast(base.device.type, dtype=base.dtype, enabled=base.dtype != torch.float32):
-        prediction = base.unet(noised.to(base.dtype), timesteps, embeddings.to(base.dtype)).sample
-    error = prediction.float() - target_of(base, latents, noise, timesteps)
-    losses: Tensor = error.pow(2).mean(dim=(1, 2, 3))
-    return losses
+    error = predict(base, cells, noise) - target_of(base, cells.latents, noise, cells.timesteps)
+    return error.pow(2).mean(dim=(1, 2, 3))

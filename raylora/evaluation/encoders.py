@@ -16,12 +16,14 @@ from raylora.bundled import DEMO_ENCODER, DEMO_NAME
 from raylora.dataset.pixels import Pixels
 from raylora.errors import ModelError, first_line
 
+BATCH_SIZE = 32
+
 
 class ImageEncoder(Protocol):
     """Maps pictures to unit vectors whose cosine says how alike they are."""
 
-    def images(self, pixels: Pixels) -> Tensor:
-        """(batch, height, width, 3) to (batch, width), each of length 1, on the CPU."""
+    def images(self, pixels: Sequence[Pixels]) -> Tensor:
+        """Pictures of any sizes to (batch, width), each of length 1, on the CPU."""
 
     def texts(self, prompts: Sequence[str]) -> Tensor | None:
         """The same for prompts, or None if the encoder knows no text."""
@@ -30,15 +32,17 @@ class ImageEncoder(Protocol):
 class ClipEncoder:
     """CLIP's projected embeddings (Radford et al. 2021, https://arxiv.org/abs/2103.00020)."""
 
-    def __init__(self, reference: str):
-        self._model = CLIPModel.from_pretrained(reference, dtype=torch.float32, use_safetensors=True).eval()
+    def __init__(self, reference: str, device: str = "cpu"):
+        self._model = CLIPModel.from_pretrained(reference, dtype=torch.float32, use_safetensors=True).eval().to(device)
         self._processor = AutoImageProcessor.from_pretrained(reference)
         self._tokenizer = AutoTokenizer.from_pretrained(reference)
 
     @torch.no_grad()
-    def images(self, pixels: Pixels) -> Tensor:
-        features = self._model.get_image_features(pixel_values=_preprocess(self._processor, pixels))
-        return normalize(_pooled(features), dim=-1)
+    def images(self, pixels: Sequence[Pixels]) -> Tensor:
+        def embed(batch: Tensor) -> Tensor:
+            return _pooled(self._model.get_image_features(pixel_values=batch))
+
+        return _embed_all(embed, self._model, self._processor, pixels)
 
     @torch.no_grad()
     def texts(self, prompts: Sequence[str]) -> Tensor:
@@ -46,26 +50,30 @@ class ClipEncoder:
         tokens = self._tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         )
-        return normalize(_pooled(self._model.get_text_features(**tokens)), dim=-1)
+        return normalize(_pooled(self._model.get_text_features(**tokens.to(self._model.device))), dim=-1).cpu()
 
 
 class Dinov2Encoder:
     """DINOv2's class token (Oquab et al. 2023, https://arxiv.org/abs/2304.07193)."""
 
-    def __init__(self, reference: str):
-        self._model = Dinov2Model.from_pretrained(reference, dtype=torch.float32, use_safetensors=True).eval()
+    def __init__(self, reference: str, device: str = "cpu"):
+        self._model = Dinov2Model.from_pretrained(reference, dtype=torch.float32, use_safetensors=True)
+        self._model.eval().to(device)
         self._processor = AutoImageProcessor.from_pretrained(reference)
 
     @torch.no_grad()
-    def images(self, pixels: Pixels) -> Tensor:
-        output = self._model(pixel_values=_preprocess(self._processor, pixels))
-        return normalize(output.pooler_output, dim=-1)
+    def images(self, pixels: Sequence[Pixels]) -> Tensor:
+        def embed(batch: Tensor) -> Tensor:
+            pooled: Tensor = self._model(pixel_values=batch).pooler_output
+            return pooled
+
+        return _embed_all(embed, self._model, self._processor, pixels)
 
     def texts(self, prompts: Sequence[str]) -> None:
         return None
 
 
-IMAGE_ENCODERS: dict[str, Callable[[str], ImageEncoder]] = {"clip": ClipEncoder, "dinov2": Dinov2Encoder}
+IMAGE_ENCODERS: dict[str, Callable[[str, str], ImageEncoder]] = {"clip": ClipEncoder, "dinov2": Dinov2Encoder}
 """By the `model_type` of the encoder's config.json."""
 
 
@@ -81,7 +89,7 @@ def check_encoder(reference: str) -> None:
         raise ModelError(f"evaluation.encoder {reference}: holds no encoder (config.json and .safetensors weights)")
 
 
-def load_encoder(reference: str) -> ImageEncoder:
+def load_encoder(reference: str, device: str = "cpu") -> ImageEncoder:
     """An encoder from the hub or a folder; `demo` is the bundled one.
 
     Raises:
@@ -91,7 +99,7 @@ def load_encoder(reference: str) -> ImageEncoder:
     try:
         kind = AutoConfig.from_pretrained(source).model_type
         builder = IMAGE_ENCODERS.get(kind)
-        encoder = builder(source) if builder else None
+        encoder = builder(source, device) if builder else None
     except Exception as error:  # transformers and huggingface_hub raise many kinds
         raise ModelError(f"evaluation.encoder {reference}: can't be loaded: {first_line(error)}") from error
     if encoder is None:
@@ -100,9 +108,14 @@ def load_encoder(reference: str) -> ImageEncoder:
     return encoder
 
 
-def _preprocess(processor: Any, pixels: Pixels) -> Tensor:
-    batch: Tensor = processor([Image.fromarray(picture) for picture in pixels], return_tensors="pt")["pixel_values"]
-    return batch
+def _embed_all(embed: Callable[[Tensor], Tensor], model: Any, processor: Any, pixels: Sequence[Pixels]) -> Tensor:
+    """Unit vectors of pictures, a batch at a time, on the CPU."""
+    parts = []
+    for first in range(0, len(pixels), BATCH_SIZE):
+        pictures = [Image.fromarray(picture) for picture in pixels[first : first + BATCH_SIZE]]
+        batch = processor(pictures, return_tensors="pt")["pixel_values"]
+        parts.append(normalize(embed(batch.to(model.device)), dim=-1).cpu())
+    return torch.cat(parts)
 
 
 def _pooled(features: Any) -> Tensor:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
 from raylora.config import EvaluationConfig, SamplingConfig, ScoreConfig
 from raylora.dataset.pixels import Pixels
-from raylora.diffusion.encode import decode_latents
-from raylora.diffusion.families import BaseModel
+from raylora.diffusion.base import BaseModel
+from raylora.diffusion.encode import decode_all
 from raylora.diffusion.generate import Request, generate, requests_of
 from raylora.evaluation.encoders import ImageEncoder
 from raylora.evaluation.holdout import grid_losses, make_grid
 from raylora.evaluation.similarity import copying, diversity, paired_similarity, prompt_alignment
+from raylora.world import World
 
 NARROWEST_GAIN_SPAN = 0.05
 """Floor under (VAE ceiling - base similarity): cosines nearer than this can't be told apart."""
@@ -29,15 +29,30 @@ Metrics = dict[str, float]
 class ImageSet:
     """Images that measures look at, with all that was cached of them."""
 
-    pixels: Pixels
-    latents: Tensor
+    pixels: Sequence[Pixels]
+    """Of each image (height, width, 3)."""
+    latents: Sequence[Tensor]
+    """Of each image (4, height / f, width / f), scaled."""
     captions: Sequence[str]
     embeddings: Tensor
     """(images, width) unit vectors of the image encoder."""
+    time_ids: Tensor
+    """(images, 6), see `dataset.frames.Frame.time_ids`."""
 
     def first(self, count: int) -> ImageSet:
         """The first `count` images."""
-        return ImageSet(self.pixels[:count], self.latents[:count], self.captions[:count], self.embeddings[:count])
+        return ImageSet(
+            self.pixels[:count],
+            self.latents[:count],
+            self.captions[:count],
+            self.embeddings[:count],
+            self.time_ids[:count],
+        )
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Width and height of each image in px."""
+        return [(pixels.shape[1], pixels.shape[0]) for pixels in self.pixels]
 
 
 @dataclass(frozen=True)
@@ -58,16 +73,8 @@ class Evaluation:
     """The measures of one moment and the pictures they were taken from."""
 
     metrics: Metrics
-    samples: Pixels
-    """(images x seeds, height, width, 3), image by image."""
-
-
-class Model(Protocol):
-    """What is measured: a base model with an adapter or without."""
-
-    base: BaseModel
-
-    def activate(self) -> None: ...
+    samples: Sequence[Pixels]
+    """images x seeds pictures, image by image."""
 
 
 class Evaluator:
@@ -86,38 +93,48 @@ class Evaluator:
         self.holdout = holdout.first(evaluation.max_images)
         self.train = train
         grid = evaluation.timesteps, evaluation.noises
-        self._holdout_grid = make_grid(self.holdout.latents, self.holdout.captions, *grid)
+        self._holdout_grid = make_grid(self.holdout.latents, self.holdout.captions, self.holdout.time_ids, *grid)
         probe = train.first(len(self.holdout.captions)) if train else None
-        self._train_grid = make_grid(probe.latents, probe.captions, *grid) if probe else None
-        self.requests = requests_of(self.holdout.captions, sampling.seeds)
-        self.looks = requests_of(prompts, sampling.seeds)
+        self._train_grid = make_grid(probe.latents, probe.captions, probe.time_ids, *grid) if probe else None
+        self.requests = requests_of(self.holdout.captions, sampling.seeds, self.holdout.sizes)
+        self.looks = requests_of(prompts, sampling.seeds, [self.holdout.sizes[0]] * len(prompts))
         """The user's own prompts: for looking at, never measured."""
 
-    def sample(self, base: BaseModel, requests: Sequence[Request] | None = None) -> Pixels:
-        """Pictures of the held-out captions (or of other requests) with the active adapter."""
-        height, width = self.holdout.pixels.shape[1:3]
+    def sample(
+        self, base: BaseModel, requests: Sequence[Request] | None = None, world: World = World()
+    ) -> list[Pixels]:
+        """Pictures of the held-out captions (or of other requests) with the active adapter.
+
+        Several workers share the work; each gets all pictures.
+        """
         chosen = self.requests if requests is None else requests
-        return generate(base, chosen, self._sampling, (width, height), self._config.batch_size)
+        return world.gather(generate(base, world.share(chosen), self._sampling, self._config.batch_size))
 
     def reference(self, base: BaseModel) -> Reference:
         """Measure the base model; no adapter may be active."""
-        round_trip = decode_latents(base, self.holdout.latents, self._config.batch_size)
+        round_trip = decode_all(base, self.holdout.latents, self._config.batch_size)
         return Reference(
             holdout_loss=float(grid_losses(base, self._holdout_grid, self._config.batch_size).mean()),
             sample_similarity=paired_similarity(self._encoder.images(self.sample(base)), self.holdout.embeddings),
             ceiling_similarity=paired_similarity(self._encoder.images(round_trip), self.holdout.embeddings),
         )
 
-    def measure(self, base: BaseModel, reference: Reference) -> Evaluation:
-        """Every measure of the active adapter. Without training images theirs are missing."""
-        batch_size = self._config.batch_size
-        holdout_loss = float(grid_losses(base, self._holdout_grid, batch_size).mean())
-        samples = self.sample(base)
+    def measure(self, base: BaseModel, reference: Reference, world: World = World()) -> Evaluation:
+        """Every measure of the active adapter, the same on every worker. Without training images theirs are missing."""
+        losses = {
+            name: float(grid_losses(base, grid, self._config.batch_size, world).mean())
+            for name, grid in (("holdout_loss", self._holdout_grid), ("train_probe_loss", self._train_grid))
+            if grid
+        }
+        samples = self.sample(base, world=world)
+        return Evaluation(self._metrics(losses, samples, reference), samples)
+
+    def _metrics(self, losses: Metrics, samples: Sequence[Pixels], reference: Reference) -> Metrics:
         vectors = self._encoder.images(samples)
         similarity = paired_similarity(vectors, self.holdout.embeddings)
         metrics = {
-            "holdout_loss": holdout_loss,
-            "holdout_loss_ratio": holdout_loss / reference.holdout_loss,
+            **losses,
+            "holdout_loss_ratio": losses["holdout_loss"] / reference.holdout_loss,
             "sample_similarity": similarity,
             "similarity_gain": similarity_gain(similarity, reference),
             "diversity": diversity(vectors),
@@ -125,11 +142,10 @@ class Evaluator:
         prompts = self._encoder.texts([request.prompt for request in self.requests])
         if prompts is not None:
             metrics["prompt_alignment"] = prompt_alignment(vectors, prompts)
-        if self.train is not None and self._train_grid is not None:
-            metrics["train_probe_loss"] = float(grid_losses(base, self._train_grid, batch_size).mean())
+        if self.train is not None:
             metrics["copying"] = copying(vectors, self.holdout.embeddings, self.train.embeddings)
         metrics["score"] = score(metrics, self._config.score)
-        return Evaluation(metrics, samples)
+        return metrics
 
 
 def similarity_gain(similarity: float, reference: Reference) -> float:
@@ -152,14 +168,20 @@ def is_finite(metrics: Mapping[str, float]) -> bool:
     return all(math.isfinite(value) for value in metrics.values())
 
 
-def sample_grid(rows: Sequence[Pixels], gap_px: int = 2) -> Pixels:
-    """Rows of pictures as one picture (height, width, 3), white between them. Shorter rows end in white."""
-    height, width = rows[0].shape[1:3]
+def sample_grid(rows: Sequence[Sequence[Pixels]], gap_px: int = 2) -> Pixels:
+    """Rows of pictures as one picture (height, width, 3), white between them.
+
+    Every cell has the size of the largest picture; smaller ones stand in its middle. Shorter rows end in white.
+    """
+    high = max(picture.shape[0] for row in rows for picture in row)
+    wide = max(picture.shape[1] for row in rows for picture in row)
     columns = max(len(row) for row in rows)
-    shape = (len(rows) * (height + gap_px) + gap_px, columns * (width + gap_px) + gap_px, 3)
+    shape = (len(rows) * (high + gap_px) + gap_px, columns * (wide + gap_px) + gap_px, 3)
     grid = np.full(shape, 255, dtype=np.uint8)
     for row_number, row in enumerate(rows):
         for column, picture in enumerate(row):
-            top, left = gap_px + row_number * (height + gap_px), gap_px + column * (width + gap_px)
+            height, width = picture.shape[:2]
+            top = gap_px + row_number * (high + gap_px) + (high - height) // 2
+            left = gap_px + column * (wide + gap_px) + (wide - width) // 2
             grid[top : top + height, left : left + width] = picture
     return grid

@@ -9,20 +9,21 @@ from typing import Any
 
 from raylora.config import Experiment
 from raylora.config_files import write_experiment
-from raylora.dataset.batches import Schedule, make_schedule, own_repeats
+from raylora.dataset.batches import Schedule
 from raylora.dataset.split import write_split
-from raylora.diffusion.families import BaseModel
+from raylora.diffusion.base import BaseModel
 from raylora.diffusion.generate import generate, requests_of
+from raylora.diffusion.tensor_cache import framed_pixels
 from raylora.evaluation.scorecard import Evaluator
-from raylora.execution.node_cache import image_set, look_prompts, make_shared
+from raylora.execution.node_cache import Material, entries_in, framed, look_prompts, make_shared, training_set
 from raylora.execution.outputs import OutFolder, write_json, write_trials_csv
-from raylora.execution.prepare import Job, absolute, check_trainable
-from raylora.execution.trial import base_of, pick_device, shared_encoder
+from raylora.execution.prepare import Job, absolute
+from raylora.execution.trial import base_of, encoder_of, pick_device
 from raylora.execution.winner import adapter_of, first_seed, lora_paths, write_lora, write_samples
 from raylora.tracking.recorder import TrialRecord, measures
 from raylora.training.checkpoint import write_weights
 from raylora.training.fit import BEST_NAME, Fit, Report, evaluation_points
-from raylora.training.trainer import Trainer, TrainingSet
+from raylora.training.trainer import Trainer
 
 Say = Callable[[str], None]
 MOST_SAMPLES = 8
@@ -33,10 +34,10 @@ def train_job(job: Job, out: OutFolder, holdout: bool, say: Say) -> dict[str, An
 
     Returns the summary that is also written to `summary.json`.
     """
-    check_trainable(job.experiment)
     out.check_free(job.plan.disk_bytes)
     base_of(job.experiment, pick_device())
-    shared_encoder(job.experiment.evaluation.encoder)
+    if holdout:
+        encoder_of(job.experiment, pick_device())
     out.claim()
     began = time.monotonic()
     experiment = absolute(job.experiment)
@@ -60,11 +61,12 @@ def train_job(job: Job, out: OutFolder, holdout: bool, say: Say) -> dict[str, An
 def _train_measured(job: Job, experiment: Experiment, out: OutFolder, record: TrialRecord, say: Say) -> None:
     """The trials' own way: measures at the rungs, the best checkpoint counts."""
     write_split(job.split, out.split)
-    base, encoder = base_of(experiment, pick_device()), shared_encoder(experiment.evaluation.encoder)
+    base, encoder = base_of(experiment, pick_device()), encoder_of(experiment, pick_device())
     say("Encoding images and measuring the base model …")
-    shared = make_shared(base, encoder, job.split, experiment)
-    schedule = make_schedule(shared.folder_repeats, experiment.training)
-    trainer = Trainer(base, shared.training_set(experiment), experiment, schedule)
+    shared = make_shared(base, encoder, job.material, experiment, out.cache)
+    schedule = shared.material.schedule(experiment)
+    data = training_set(base, shared.material, experiment, entries_in(out.cache))
+    trainer = Trainer(base, data, experiment, schedule)
     evaluator = shared.evaluator(encoder, experiment)
     fit = Fit(trainer, evaluator, shared.reference, Path(record.folder))
     search = experiment.search
@@ -91,19 +93,24 @@ def _write_measured(
 
 def _train_on_all(job: Job, experiment: Experiment, out: OutFolder, record: TrialRecord, say: Say) -> None:
     """Every image is learned, so nothing is left to measure by: the last weights count."""
-    base, encoder = base_of(experiment, pick_device()), shared_encoder(experiment.evaluation.encoder)
-    images = image_set(base, encoder, job.pictures, experiment.dataset.resolution)
-    repeats = [picture.repeats for picture in job.pictures]
-    schedule = make_schedule(repeats, experiment.training)
-    data = TrainingSet(images.latents, images.captions, own_repeats(repeats, experiment.training))
+    base, material = base_of(experiment, pick_device()), Material(job.pictures, (), job.regularization)
+    schedule = material.schedule(experiment)
+    data = training_set(base, material, experiment, entries_in(out.cache))
     trainer = Trainer(base, data, experiment, schedule)
     _advance_by_epochs(trainer, schedule, say)
     write_weights(Path(record.folder) / BEST_NAME, trainer.weights())
-    prompts = look_prompts(experiment) or list(images.captions[:MOST_SAMPLES])
-    requests = requests_of(prompts, experiment.sampling.seeds[:1])
-    samples = generate(base, requests, experiment.sampling, experiment.dataset.resolution)
-    write_lora(trainer.adapter, experiment, images.captions, out.best, title=out.root.name)
-    write_samples(out.best / "samples", [images.pixels[:MOST_SAMPLES], samples])
+    captions = [picture.caption for picture in job.pictures]
+    shown = [framed_pixels(cut) for cut in framed(job.pictures[:MOST_SAMPLES], experiment.dataset)]
+    sizes = [(pixels.shape[1], pixels.shape[0]) for pixels in shown]
+    prompts = look_prompts(experiment)
+    requests = requests_of(
+        prompts or captions[:MOST_SAMPLES],
+        experiment.sampling.seeds[:1],
+        [experiment.dataset.resolution] * len(prompts) if prompts else sizes,
+    )
+    samples = generate(base, requests, experiment.sampling)
+    write_lora(trainer.adapter, experiment, captions, out.best, title=out.root.name)
+    write_samples(out.best / "samples", [shown, samples])
     record.params = {"train_loss": trainer.train_loss, "images_seen": trainer.images_seen}
     trainer.close()
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from raylora.config import Experiment
 from raylora.dataset.folder import Picture, ReadOptions, read_folder, resolve_dataset
-from raylora.diffusion.families import load_base, resolve_base
+from raylora.diffusion.families import resolve_base
 from raylora.diffusion.lora_file import check_lora_file, load_lora, lora_file_in
+from raylora.diffusion.tensor_cache import TensorCache
 from raylora.errors import ConfigError
-from raylora.evaluation.encoders import load_encoder
 from raylora.evaluation.scorecard import Evaluator, Metrics
 from raylora.execution.node_cache import image_set
-from raylora.execution.trial import pick_device
+from raylora.execution.trial import base_of, encoder_of, pick_device
 
 Warn = Callable[[str], None]
 
@@ -31,16 +31,16 @@ def evaluate_lora(lora: Path, dataset: str, train_dataset: str | None, experimen
     check_lora_file(lora_file_in(lora))
     if experiment.model.base_model is None:
         raise ConfigError("no base model: give --base-model, or evaluate a LoRA that lies beside its experiment.yaml")
-    resolve_base(experiment.model.base_model)
+    resolve_base(experiment.model.base_model, experiment.model.family)
     held_out = _read(dataset, experiment, warn)
     learned = _without(_read(train_dataset, experiment, warn), held_out) if train_dataset else []
-    base = load_base(experiment.model.base_model, experiment.training.mixed_precision, pick_device())
-    encoder = load_encoder(experiment.evaluation.encoder)
-    size = experiment.dataset.resolution
+    device, cache = pick_device(), TensorCache(None)
+    base = base_of(experiment, device)
+    encoder = encoder_of(experiment, device)
     evaluator = Evaluator(
         encoder,
-        holdout=image_set(base, encoder, held_out, size),
-        train=image_set(base, encoder, learned, size) if learned else None,
+        holdout=image_set(base, encoder, held_out, experiment.dataset, cache),
+        train=image_set(base, encoder, learned, experiment.dataset, cache) if learned else None,
         evaluation=experiment.evaluation.model_copy(update={"max_images": len(held_out)}),
         sampling=experiment.sampling,
     )

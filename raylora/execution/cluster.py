@@ -7,14 +7,14 @@ import math
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
 
 from raylora.config import SearchConfig
-from raylora.errors import ConfigError
+from raylora.errors import ConfigError, RayloraError, first_line
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -30,6 +30,7 @@ QUIET = {
 
 
 KNOCK_S = 5
+FEWEST_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,15 @@ def connected(address: str | None, with_state_api: bool) -> Iterator[None]:
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     try:
         ray.init(
-            address=address,
+            address=address or "local",
             log_to_driver=False,
             logging_level=logging.ERROR,
             **({} if address else {"include_dashboard": with_state_api, "dashboard_host": "127.0.0.1"}),
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"--address {address}: no Ray cluster answers there ({error})") from None
+        if address is None:
+            raise RayloraError(f"Ray can't be started on this machine: {first_line(error)}") from error
+        raise ConfigError(f"--address {address}: no Ray cluster answers there ({first_line(error)})") from None
     try:
         yield
     finally:
@@ -73,9 +76,14 @@ def check_address(address: str | None) -> None:
     """Knock at a Ray address, since Ray itself waits for minutes.
 
     Raises:
-        ConfigError: nobody answers there.
+        ConfigError: nobody answers there, or it is a Ray Client address.
     """
-    match = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address or "")
+    if (address or "").startswith("ray://"):
+        raise ConfigError(
+            f"--address {address}: a search can't run through Ray Client; "
+            "start raylora on a machine of the cluster with --address auto"
+        )
+    match = re.fullmatch(r"([^:/]+):(\d+)", address or "")
     if not match:
         return
     try:
@@ -87,23 +95,49 @@ def check_address(address: str | None) -> None:
         ) from None
 
 
-def share_out(search: SearchConfig, resources: dict[str, float]) -> Share:
-    """Divide a cluster's CPUs and GPUs. Without a GPU a trial's workers are CPU cores.
+def node_resources() -> list[dict[str, float]]:
+    """What each living node of the connected cluster has."""
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def share_out(search: SearchConfig, nodes: Sequence[Mapping[str, float]]) -> Share:
+    """Divide a cluster's CPUs and GPUs, node by node. Without a GPU a trial's workers are CPU cores.
 
     Raises:
         ConfigError: a trial wants more than there is.
     """
-    gpus, cpus = resources.get("GPU", 0.0), max(1, int(resources.get("CPU", 1)))
+    workers = max(1, math.ceil(search.gpus_per_trial))
+    if any(node.get("GPU") for node in nodes):
+        return _share_gpus(search, [node for node in nodes if node.get("GPU")], workers)
+    return _share_cpus(search, [int(node.get("CPU", 0)) for node in nodes], workers)
+
+
+def _share_gpus(search: SearchConfig, nodes: Sequence[Mapping[str, float]], workers: int) -> Share:
+    """A worker gets a GPU or a part of one, and of its node's cores what is left when the node is full."""
     wanted = search.gpus_per_trial
-    workers = max(1, math.ceil(wanted))
-    if gpus:
-        if wanted > gpus:
-            raise ConfigError(f"search.gpus_per_trial {wanted:g}: the cluster has {gpus:g} GPUs")
-        fits = int(gpus / wanted)
-    else:
-        if workers > cpus:
-            raise ConfigError(f"search.gpus_per_trial {wanted:g}: there is no GPU, and only {cpus} CPU cores")
-        fits = cpus // workers
-    concurrent = max(1, min(fits, search.max_concurrent or fits, search.trials))
-    cpus_each = max(1, cpus // (concurrent * workers))
-    return Share(cpus=cpus_each, gpus=wanted if gpus else 0.0, workers=workers, concurrent=concurrent)
+    slots = [int(node["GPU"]) * (int(1 / wanted) if wanted < 1 else 1) for node in nodes]
+    if sum(slots) < workers:
+        raise ConfigError(f"search.gpus_per_trial {wanted:g}: the cluster has {sum(slots)} GPUs")
+    fits = sum(slots) // workers
+    concurrent = min(fits, search.max_concurrent or fits, search.trials)
+    cpus = [
+        int(node.get("CPU", 1)) // min(count, concurrent * workers) for node, count in zip(nodes, slots, strict=True)
+    ]
+    return Share(cpus=max(1, min(cpus)), gpus=wanted, workers=workers, concurrent=concurrent)
+
+
+def _share_cpus(search: SearchConfig, cores: Sequence[int], workers: int) -> Share:
+    """As many cores for each worker as still leave room for all.
+
+    Unless `max_concurrent` says more, at most a quarter of the trials run at once: with all at once, none could
+    learn from another.
+    """
+    if workers > sum(cores):
+        raise ConfigError(
+            f"search.gpus_per_trial {search.gpus_per_trial:g}: there is no GPU, and only {sum(cores)} CPU cores"
+        )
+    most = search.max_concurrent or max(FEWEST_AT_ONCE, search.trials // 4)
+    concurrent = min(sum(cores) // workers, most, search.trials)
+    needed = concurrent * workers
+    cpus = next(size for size in range(max(cores), 0, -1) if sum(count // size for count in cores) >= needed)
+    return Share(cpus=cpus, gpus=0.0, workers=workers, concurrent=concurrent)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
 
-from raylora.execution.schedulers import is_baseline
+from raylora.execution.searcher import IS_OVER
 from raylora.execution.trial import ERROR_NAME, STOP_REASON, TrialJob, trial_id
 from raylora.tracking.recorder import Listener, TrialRecord
 
 REPORT_KEYS = (
     "score", "best_score", "holdout_loss", "holdout_loss_ratio", "train_probe_loss", "sample_similarity",
     "similarity_gain", "prompt_alignment", "diversity", "copying", "train_loss", "images_seen", "is_finished",
-    "train_losses",
+    IS_OVER, "train_losses",
 )  # fmt: skip
 
 
@@ -33,47 +34,51 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
         """Tune pickles its parts to restore them; this one's state is the records on disk."""
         return {}
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def _record(self, trial: Any) -> TrialRecord:
+        """A trial's record; a worker may die before Tune says that the trial has started."""
         number = trial.config["number"]
-        record = self.records.get(number)
-        if record is None:
-            record = TrialRecord(
+        if number not in self.records:
+            self.records[number] = TrialRecord(
                 trial_id=trial_id(number),
                 number=number,
                 params=trial.config["params"],
-                is_baseline=is_baseline(trial.config),
+                is_baseline=trial.config["is_baseline"],
                 folder=str(self._job.folder(number)),
             )
-            self.records[number] = record
+        return self.records[number]
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        record = self._record(trial)
         record.status, record.stop_reason = "running", None
-        self._listener.trial_started(record)
-        record.write()
+        self._tell(record, self._listener.trial_started)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        record = self.records[trial.config["number"]]
+        record = self._record(trial)
         if result["images_seen"] > record.images_seen:  # a resumed trial may say its last word again
             record.history.append({key: result[key] for key in REPORT_KEYS if key in result})
             record.stop_reason = result.get(STOP_REASON)
-            self._listener.trial_reported(record)
-            record.write()
+            self._tell(record, self._listener.trial_reported)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        record = self.records[trial.config["number"]]
+        record = self._record(trial)
         finished = bool(record.last and record.last["is_finished"])
         record.status = "finished" if finished else "stopped_early"
         if not finished and record.stop_reason is None:
             record.stop_reason = f"{self._job.experiment.search.trial_scheduler} at {record.images_seen} images"
-        self._end(record)
+        self._tell(record, self._listener.trial_ended)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        record = self.records[trial.config["number"]]
+        record = self._record(trial)
         record.status = "failed"
         error_file = Path(record.folder) / ERROR_NAME
         record.stop_reason = error_file.read_text(encoding="utf-8") if error_file.is_file() else "the worker died"
-        self._end(record)
+        self._tell(record, self._listener.trial_ended)
 
-    def _end(self, record: TrialRecord) -> None:
+    @staticmethod
+    def _tell(record: TrialRecord, hear: Callable[[TrialRecord], None]) -> None:
+        """Written down before anyone is told, and after: a listener may add its own (`run_id`)."""
         record.write()
-        self._listener.trial_ended(record)
+        hear(record)
+        record.write()

@@ -4,43 +4,55 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from raylora.config import Experiment
-from raylora.dataset.batches import own_repeats
+from raylora.config import DatasetConfig, Experiment
+from raylora.dataset.batches import Schedule, make_schedule, own_repeats
 from raylora.dataset.folder import Picture
-from raylora.dataset.pixels import load_pixels
-from raylora.dataset.split import Split
-from raylora.diffusion.encode import encode_images
-from raylora.diffusion.families import BaseModel
-from raylora.diffusion.lora_file import write_atomically
+from raylora.dataset.frames import frame_of
+from raylora.dataset.pixels import Pixels
+from raylora.diffusion.base import BaseModel
+from raylora.diffusion.tensor_cache import Framed, TensorCache, cached_latents, framed_pixels
+from raylora.errors import DatasetError, ModelError
 from raylora.evaluation.encoders import ImageEncoder
-from raylora.evaluation.scorecard import Evaluator, ImageSet, Reference
-from raylora.training.trainer import TrainingSet
+from raylora.evaluation.scorecard import Evaluator, ImageSet, Reference, is_finite
+from raylora.files import write_atomically
+from raylora.training.feed import TrainingSet
 
-TENSORS_NAME, TEXTS_NAME = "images.safetensors", "images.json"
+TENSORS_NAME, TEXTS_NAME, ENTRIES_NAME = "images.safetensors", "images.json", "entries"
+
+
+@dataclass(frozen=True)
+class Material:
+    """The pictures of a job by what they are for."""
+
+    train: Sequence[Picture]
+    holdout: Sequence[Picture]
+    regularization: Sequence[Picture] = ()
+
+    def schedule(self, experiment: Experiment) -> Schedule:
+        """The length of a run on the training and regularization pictures."""
+        return make_schedule(
+            [picture.repeats for picture in self.train],
+            experiment.training,
+            [picture.repeats for picture in self.regularization],
+        )
 
 
 @dataclass(frozen=True)
 class SharedData:
-    """Training and held-out images with all that is cached of them."""
+    """A job's pictures with all that is cached of them."""
 
+    material: Material
     train: ImageSet
     holdout: ImageSet
-    folder_repeats: Sequence[int]
-    """Of each training image, as its folder's name says."""
     reference: Reference
-
-    def training_set(self, experiment: Experiment) -> TrainingSet:
-        """What a trial learns, with its own repeats."""
-        repeats = own_repeats(self.folder_repeats, experiment.training)
-        return TrainingSet(self.train.latents, self.train.captions, repeats)
 
     def evaluator(self, encoder: ImageEncoder, experiment: Experiment) -> Evaluator:
         prompts = look_prompts(experiment)
@@ -53,34 +65,93 @@ def look_prompts(experiment: Experiment) -> list[str]:
     return [prompt.replace("{trigger}", trigger) for prompt in experiment.sampling.prompts]
 
 
-def image_set(base: BaseModel, encoder: ImageEncoder, pictures: Sequence[Picture], size: tuple[int, int]) -> ImageSet:
-    """Read pictures and encode them, at `size` = (width, height) px."""
-    pixels = np.stack([load_pixels(picture.path, size) for picture in pictures])
+def entries_in(folder: Path) -> TensorCache:
+    """The cache of latents and embeddings below a job's cache folder."""
+    return TensorCache(folder / ENTRIES_NAME)
+
+
+def framed(pictures: Sequence[Picture], config: DatasetConfig, mirrored: bool = False) -> list[Framed]:
+    """Where each picture is cut.
+
+    Raises:
+        DatasetError: one is too small for buckets.
+    """
+    found = []
+    for picture in pictures:
+        try:
+            found.append(Framed(picture.path, picture.digest, frame_of(picture.size, config), mirrored))
+        except DatasetError as error:
+            raise DatasetError(f"{picture.path}: {error}") from None
+    return found
+
+
+def image_set(
+    base: BaseModel, encoder: ImageEncoder, pictures: Sequence[Picture], config: DatasetConfig, cache: TensorCache
+) -> ImageSet:
+    """Read pictures and encode them, for the measures."""
+    cuts = framed(pictures, config)
+    pixels = [framed_pixels(cut) for cut in cuts]
     return ImageSet(
         pixels=pixels,
-        latents=encode_images(base, pixels),
+        latents=cached_latents(base, cuts, cache),
         captions=[picture.caption for picture in pictures],
         embeddings=encoder.images(pixels),
+        time_ids=_time_ids(cuts),
     )
 
 
-def make_shared(base: BaseModel, encoder: ImageEncoder, split: Split, experiment: Experiment) -> SharedData:
-    """Encode a split's images and measure the base model on the held-out ones."""
-    size = experiment.dataset.resolution
-    train = image_set(base, encoder, split.train, size)
-    holdout = image_set(base, encoder, split.holdout, size)
-    evaluator = Evaluator(encoder, holdout, train, experiment.evaluation, experiment.sampling)
-    repeats = [picture.repeats for picture in split.train]
-    return SharedData(train, holdout, repeats, evaluator.reference(base))
+def training_set(base: BaseModel, material: Material, experiment: Experiment, cache: TensorCache) -> TrainingSet:
+    """What a run learns: the training pictures with its own repeats, and the regularization pictures."""
+    dataset, pictures = experiment.dataset, [*material.train, *material.regularization]
+    cuts = framed(pictures, dataset)
+    repeats = own_repeats([picture.repeats for picture in material.train], experiment.training)
+    weights = [1.0] * len(material.train) + [dataset.prior_loss_weight] * len(material.regularization)
+    mirrored = framed(pictures, dataset, mirrored=True) if dataset.random_flip else []
+    return TrainingSet(
+        latents=cached_latents(base, cuts, cache),
+        captions=[picture.caption for picture in pictures],
+        repeats=[*repeats, *(picture.repeats for picture in material.regularization)],
+        time_ids=_time_ids(cuts),
+        weights=weights,
+        mirrored=cached_latents(base, mirrored, cache),
+        cache=cache,
+    )
+
+
+def _time_ids(cuts: Sequence[Framed]) -> Tensor:
+    return torch.tensor([cut.frame.time_ids for cut in cuts])
+
+
+def make_shared(
+    base: BaseModel, encoder: ImageEncoder, material: Material, experiment: Experiment, folder: Path
+) -> SharedData:
+    """Encode a job's pictures and measure the base model on the held-out ones.
+
+    Raises:
+        ModelError: the base model's own measures are no numbers.
+    """
+    cache = entries_in(folder)
+    train = image_set(base, encoder, material.train, experiment.dataset, cache)
+    holdout = image_set(base, encoder, material.holdout, experiment.dataset, cache)
+    training_set(base, material, experiment, cache)  # fills the cache, for all trials
+    reference = Evaluator(encoder, holdout, train, experiment.evaluation, experiment.sampling).reference(base)
+    if not is_finite(reference.as_dict()):
+        raise ModelError(
+            f"{experiment.model.base_model}: the base model itself gives no numbers in "
+            f"mixed_precision={experiment.training.mixed_precision}; try bf16 or no"
+        )
+    return SharedData(material, train, holdout, reference)
 
 
 def write_shared(folder: Path, shared: SharedData) -> None:
     """Keep it for all trials: the texts last, so that a folder with texts is whole."""
-    tensors: dict[str, Tensor] = {"holdout.pixels": torch.from_numpy(shared.holdout.pixels)}
-    texts: dict[str, object] = {"repeats": list(shared.folder_repeats), "reference": shared.reference.as_dict()}
+    tensors = {f"holdout.pixels.{place}": torch.tensor(pixels) for place, pixels in enumerate(shared.holdout.pixels)}
+    texts: dict[str, Any] = {"reference": shared.reference.as_dict()}
     for name, images in (("train", shared.train), ("holdout", shared.holdout)):
-        tensors |= {f"{name}.latents": images.latents, f"{name}.embeddings": images.embeddings}
-        texts[name] = list(images.captions)
+        tensors |= {f"{name}.embeddings": images.embeddings, f"{name}.time_ids": images.time_ids}
+        tensors |= {f"{name}.latents.{place}": latent for place, latent in enumerate(images.latents)}
+    for name in ("train", "holdout", "regularization"):
+        texts[name] = [{**asdict(picture), "path": str(picture.path)} for picture in getattr(shared.material, name)]
     write_atomically(folder / TENSORS_NAME, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
     write_atomically(folder / TEXTS_NAME, json.dumps(texts).encode())
 
@@ -89,12 +160,28 @@ def read_shared(folder: Path) -> SharedData:
     """What `write_shared` kept. Pixels of training images, which no measure needs, are not among it."""
     tensors = load_file(folder / TENSORS_NAME)
     texts = json.loads((folder / TEXTS_NAME).read_text(encoding="utf-8"))
-    pixels = {"holdout": tensors["holdout.pixels"].numpy(), "train": tensors["holdout.pixels"].numpy()[:0]}
-    train, holdout = (
-        ImageSet(pixels[name], tensors[f"{name}.latents"], texts[name], tensors[f"{name}.embeddings"])
-        for name in ("train", "holdout")
+    material = Material(*(_pictures(texts[name]) for name in ("train", "holdout", "regularization")))
+    pixels = [tensors[f"holdout.pixels.{place}"].numpy() for place in range(len(material.holdout))]
+    return SharedData(
+        material=material,
+        train=_images("train", material.train, tensors, []),
+        holdout=_images("holdout", material.holdout, tensors, pixels),
+        reference=Reference(**texts["reference"]),
     )
-    return SharedData(train, holdout, texts["repeats"], Reference(**texts["reference"]))
+
+
+def _pictures(rows: list[dict[str, Any]]) -> list[Picture]:
+    return [Picture(**{**row, "path": Path(row["path"]), "size": tuple(row["size"])}) for row in rows]
+
+
+def _images(name: str, pictures: Sequence[Picture], tensors: dict[str, Tensor], pixels: Sequence[Pixels]) -> ImageSet:
+    return ImageSet(
+        pixels=pixels,
+        latents=[tensors[f"{name}.latents.{place}"] for place in range(len(pictures))],
+        captions=[picture.caption for picture in pictures],
+        embeddings=tensors[f"{name}.embeddings"],
+        time_ids=tensors[f"{name}.time_ids"],
+    )
 
 
 def is_shared(folder: Path) -> bool:

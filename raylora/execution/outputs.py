@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 from raylora.errors import OutputError
 from raylora.evaluation.verdict import judge
+from raylora.files import write_atomically
 from raylora.tracking.recorder import TrialRecord, measures
 
 State = Literal["running", "interrupted", "failed", "finished"]
@@ -126,21 +128,25 @@ class OutFolder:
         write_json(self.state_file, {**before, **details, "state": state})
 
 
+def write_text(path: Path, content: str) -> None:
+    """Text, written whole or not at all."""
+    write_atomically(path, content.encode())
+
+
 def write_json(path: Path, content: Any) -> None:
     """JSON, written whole or not at all."""
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    beside.replace(path)
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_trials_csv(path: Path, trials: Sequence[TrialRecord]) -> None:
     """A row per trial: settings, last and best measures, how it ended and what its curves say."""
     rows = [_row(trial) for trial in trials]
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def _row(trial: TrialRecord) -> dict[str, Any]:

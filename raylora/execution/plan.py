@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 from raylora.config import Experiment
-from raylora.dataset.batches import Schedule, make_schedule
+from raylora.dataset.batches import Schedule
 from raylora.dataset.folder import Picture
-from raylora.dataset.split import Split
-from raylora.diffusion.adapters import PARTS, count_parameters
+from raylora.diffusion.adapters import count_parameters
+from raylora.diffusion.base import UNET
 from raylora.diffusion.families import FAMILIES, resolve_base, skeleton
+from raylora.execution.node_cache import Material, framed
 from raylora.search.space import SearchSpace
 from raylora.training.fit import evaluation_points
 
@@ -19,7 +19,9 @@ BYTES = {"fp16": 2, "bf16": 2, "fp32": 4}
 BYTES_PER_TRAINED_WEIGHT = 4 * 4
 """A trial keeps its best adapter and its state: weights twice and two optimizer moments, in float32."""
 FIXED_BYTES = 200 * 2**20
-"""Ray's logs, MLflow's store and sample grids."""
+"""Ray's logs and MLflow's store."""
+GRID_BYTES_PER_PX = 2.0
+"""A photograph as PNG takes about this much."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,7 @@ class Plan:
 
     experiment: Experiment
     space: SearchSpace | None
-    pictures: Sequence[Picture]
-    split: Split
+    material: Material
     trial: Schedule
     refit: Schedule
     points: list[int]
@@ -39,20 +40,50 @@ class Plan:
     def lines(self) -> list[tuple[str, str]]:
         """Label and text of each line, as printed."""
         rows = [
-            ("Images", f"{len(self.pictures)} = {len(self.split.train)} to learn + {len(self.split.holdout)} held out"),
+            ("Images", self._images()),
+            *self._buckets(),
             ("Base model", str(self.experiment.model.base_model)),
-            ("Steps", self._steps("a trial", self.trial, len(self.split.train))),
-            ("", self._steps("on all images", self.refit, len(self.pictures))),
+            ("Steps", self._steps("a trial", self.trial, len(self.material.train))),
+            ("", self._steps("on all images", self.refit, len(self.everything))),
             ("LoRA file", f"{self.lora_bytes / 1e6:.1f} MB ({self.experiment.training.save_precision})"),
             ("Disk", f"up to {self.disk_bytes / 2**30:.2f} GiB"),
         ]
         return rows + (self._search_lines() if self.space else [])
 
+    @property
+    def everything(self) -> list[Picture]:
+        return [*self.material.train, *self.material.holdout]
+
+    @property
+    def regularization_images(self) -> int:
+        """How many times an epoch shows a regularization image."""
+        return sum(picture.repeats for picture in self.material.regularization)
+
+    def _images(self) -> str:
+        train, holdout = self.material.train, self.material.holdout
+        text = f"{len(self.everything)} = {len(train)} to learn + {len(holdout)} held out"
+        if self.material.regularization:
+            text += f"; {len(self.material.regularization)} for regularization"
+        return text
+
+    def _buckets(self) -> list[tuple[str, str]]:
+        """How many images each size has, where they differ."""
+        if not self.experiment.dataset.buckets:
+            return []
+        sizes = Counter(cut.frame.size for cut in framed(self.everything, self.experiment.dataset))
+        return [("Buckets", ", ".join(f"{count} of {wide}x{high}" for (wide, high), count in sizes.most_common()))]
+
     def _steps(self, label: str, schedule: Schedule, images: int) -> str:
         training = self.experiment.training
-        repeats = "folder's" if training.repeats is None else str(training.repeats)
+        an_epoch = (
+            f"the folders' repeats of {images} images"
+            if training.repeats is None
+            else f"{images} images × {training.repeats} repeats"
+        )
+        if self.regularization_images:
+            an_epoch = f"({an_epoch} + {self.regularization_images} for regularization)"
         product = schedule.images_per_epoch * training.epochs
-        text = f"{label}: {images} images × {repeats} repeats × {training.epochs} epochs = {product:,} images"
+        text = f"{label}: {an_epoch} × {training.epochs} epochs = {product:,} images"
         if schedule.images_total < product:
             text += f", capped at {schedule.images_total:,}"
         return f"{text}; ÷ batch {schedule.batch_size} = {schedule.micro_steps:,} steps"
@@ -78,27 +109,33 @@ def _first_point(space: SearchSpace) -> str:
     return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in space.first_points[0].items())
 
 
-def make_plan(experiment: Experiment, space: SearchSpace | None, pictures: list[Picture], split: Split) -> Plan:
+def make_plan(experiment: Experiment, space: SearchSpace | None, material: Material) -> Plan:
     """Work out steps, rungs, file size and disk; reads no weights."""
     if space and space.first_points:
         experiment = experiment.with_params(space.first_points[0])
-    trial = make_schedule([picture.repeats for picture in split.train], experiment.training)
+    trial = material.schedule(experiment)
     largest = _trained_weights(experiment, _largest_rank(experiment, space))
     trials = experiment.search.trials if space else 1
     lora_bytes = _trained_weights(experiment, experiment.lora.rank) * BYTES[experiment.training.save_precision]
+    search = experiment.search
+    points = evaluation_points(trial.images_total, search.grace_period, search.reduction_factor)
+    grids = trials * len(points) * _grid_bytes(experiment, len(material.holdout)) if space else 0
     return Plan(
         experiment=experiment,
         space=space,
-        pictures=pictures,
-        split=split,
+        material=material,
         trial=trial,
-        refit=make_schedule([picture.repeats for picture in pictures], experiment.training),
-        points=evaluation_points(
-            trial.images_total, experiment.search.grace_period, experiment.search.reduction_factor
-        ),
+        refit=Material([*material.train, *material.holdout], (), material.regularization).schedule(experiment),
+        points=points,
         lora_bytes=lora_bytes,
-        disk_bytes=trials * largest * BYTES_PER_TRAINED_WEIGHT + 4 * lora_bytes + FIXED_BYTES,
+        disk_bytes=trials * largest * BYTES_PER_TRAINED_WEIGHT + 4 * lora_bytes + grids + FIXED_BYTES,
     )
+
+
+def _grid_bytes(experiment: Experiment, held_out: int) -> int:
+    """Room for the sample grid of one evaluation, in the output folder and in MLflow's store."""
+    pictures = min(held_out, experiment.evaluation.max_images) * (1 + len(experiment.sampling.seeds))
+    return 2 * round(pictures * experiment.dataset.bucket_area_px * GRID_BYTES_PER_PX)
 
 
 def _largest_rank(experiment: Experiment, space: SearchSpace | None) -> int:
@@ -110,9 +147,8 @@ def _largest_rank(experiment: Experiment, space: SearchSpace | None) -> int:
 
 def _trained_weights(experiment: Experiment, rank: int) -> int:
     base = experiment.model.base_model
-    reference = resolve_base(base) if base else None
-    local = reference if reference and Path(reference).is_dir() else None
-    modules = dict(zip(PARTS, skeleton(FAMILIES[experiment.model.family], local), strict=True))
+    reference = resolve_base(base, experiment.model.family) if base else None
+    modules = skeleton(FAMILIES[experiment.model.family], reference)
     lora = experiment.lora.model_copy(update={"rank": rank})
-    parts = PARTS if experiment.model.train_text_encoder else PARTS[:1]
+    parts = list(modules) if experiment.model.train_text_encoder else [UNET]
     return sum(count_parameters(modules[part], part, lora) for part in parts)

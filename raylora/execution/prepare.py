@@ -10,12 +10,14 @@ from raylora.bundled import DEMO_NAME
 from raylora.config import Experiment
 from raylora.dataset.folder import Picture, ReadOptions, read_folder, resolve_dataset
 from raylora.dataset.split import Split, read_split, split_pictures
-from raylora.diffusion.families import TRAINABLE_FAMILIES, resolve_base
-from raylora.errors import ConfigError, ModelError
+from raylora.diffusion.families import resolve_base
+from raylora.errors import ConfigError
 from raylora.evaluation.encoders import check_encoder
+from raylora.execution.node_cache import Material, framed
 from raylora.execution.plan import Plan, make_plan
 from raylora.search.space import SearchSpace, check_space
 from raylora.tracking.mlflow_runs import check_reachable, tracking_uri
+from raylora.training.optimizers import check_optimizer
 
 Warn = Callable[[str], None]
 
@@ -28,7 +30,13 @@ class Job:
     space: SearchSpace | None
     pictures: list[Picture]
     split: Split
+    regularization: list[Picture]
     plan: Plan
+
+    @property
+    def material(self) -> Material:
+        """The pictures of a trial: the split's two parts and the regularization pictures."""
+        return Material(self.split.train, self.split.holdout, self.regularization)
 
 
 def prepare(experiment: Experiment, space: SearchSpace | None, split_file: Path | None, warn: Warn) -> Job:
@@ -43,15 +51,25 @@ def prepare(experiment: Experiment, space: SearchSpace | None, split_file: Path 
         warn(warning)
     if experiment.model.base_model is None:
         raise ConfigError("no base model: give --base-model, a hub id, a diffusers folder or a .safetensors file")
-    resolve_base(experiment.model.base_model)
+    resolve_base(experiment.model.base_model, experiment.model.family)
+    check_optimizer(experiment.optimizer)
     check_encoder(experiment.evaluation.encoder)
     pictures = read_pictures(experiment, warn)
+    regularization = read_regularization(experiment, warn)
+    framed([*pictures, *regularization], experiment.dataset)
     split = (
         read_split(split_file, pictures)
         if split_file
         else split_pictures(pictures, experiment.dataset.holdout_fraction)
     )
-    return Job(experiment, space, pictures, split, make_plan(experiment, space, pictures, split))
+    material = Material(split.train, split.holdout, regularization)
+    plan = make_plan(experiment, space, material)
+    if plan.regularization_images > plan.trial.images_per_epoch / 2:
+        warn(
+            f"dataset.regularization: {plan.regularization_images} regularization images an epoch and "
+            f"{plan.trial.images_per_epoch - plan.regularization_images} of the set; the guide advises a smaller set"
+        )
+    return Job(experiment, space, pictures, split, regularization, plan)
 
 
 def read_pictures(experiment: Experiment, warn: Warn) -> list[Picture]:
@@ -63,14 +81,13 @@ def read_pictures(experiment: Experiment, warn: Warn) -> list[Picture]:
     return read_folder(resolve_dataset(dataset.path), options, warn)
 
 
-def check_trainable(experiment: Experiment) -> None:
-    """Whether this version trains the family.
-
-    Raises:
-        ModelError: it can be planned for but not trained.
-    """
-    if experiment.model.family not in TRAINABLE_FAMILIES:
-        raise ModelError(f"model.family {experiment.model.family}: this version trains SD1.5 only; --dry-run plans it")
+def read_regularization(experiment: Experiment, warn: Warn) -> list[Picture]:
+    """The regularization pictures, if there are to be any. They need no captions and get no trigger word."""
+    dataset = experiment.dataset
+    if dataset.regularization is None:
+        return []
+    options = ReadOptions(skip_bad_images=dataset.skip_bad_images, fewest=1, needs_captions=False)
+    return read_folder(resolve_dataset(dataset.regularization), options, warn)
 
 
 def check_tracking(experiment: Experiment, out: Path) -> str:
@@ -89,7 +106,9 @@ def absolute(experiment: Experiment) -> Experiment:
     if dataset != DEMO_NAME:
         params["dataset.path"] = str(resolve_dataset(dataset))
     if base != DEMO_NAME:
-        params["model.base_model"] = resolve_base(base)
+        params["model.base_model"] = resolve_base(base, experiment.model.family)
+    if experiment.dataset.regularization:
+        params["dataset.regularization"] = str(resolve_dataset(experiment.dataset.regularization))
     if encoder != DEMO_NAME and Path(encoder).expanduser().is_dir():
         params["evaluation.encoder"] = str(Path(encoder).expanduser().resolve())
     return experiment.with_params(params)

@@ -14,6 +14,8 @@ from ray.tune.search import Searcher
 from raylora.search.study import Outcome, SearchStudy
 
 METRIC, MODE, TIME_ATTR = "best_score", "max", "images_seen"
+IS_OVER = "is_over"
+"""In a report: the trial has come to its own end, by its last image or because it overfits; its best counts."""
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
@@ -35,7 +37,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         else:
             return str(Searcher.FINISHED)
         self._numbers[trial_id] = number
-        return {"number": number, "params": params}
+        return {"number": number, "params": params, "is_baseline": self._study.has_baseline and number == 0}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         self._study.report(self._numbers[trial_id], result[TIME_ATTR], result[METRIC])
@@ -63,4 +65,4 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
 def _outcome(result: dict[str, Any] | None, error: bool) -> Outcome:
     if error or not result or not math.isfinite(result.get(METRIC, math.nan)):
         return Outcome.FAILED
-    return Outcome.FINISHED if result.get("is_finished") else Outcome.STOPPED_EARLY
+    return Outcome.FINISHED if result.get(IS_OVER) else Outcome.STOPPED_EARLY

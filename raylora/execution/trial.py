@@ -11,17 +11,18 @@ from typing import Any
 
 import torch
 
-from raylora.config import Experiment
-from raylora.dataset.batches import make_schedule
-from raylora.diffusion.families import BaseModel, load_base
+from raylora.config import Experiment, ModelConfig
+from raylora.diffusion.base import BaseModel
+from raylora.diffusion.families import load_base
 from raylora.errors import RayloraError
 from raylora.evaluation.encoders import ImageEncoder, load_encoder
-from raylora.execution.node_cache import read_shared
+from raylora.execution.node_cache import entries_in, read_shared, training_set
 from raylora.execution.outputs import OutFolder
+from raylora.execution.searcher import IS_OVER
 from raylora.search.stopping import is_overfitting
 from raylora.training.fit import Fit, Report, evaluation_points
 from raylora.training.trainer import Trainer
-from raylora.training.world import World
+from raylora.world import World
 
 STOP_REASON = "stop_reason"
 ERROR_NAME = "error.txt"
@@ -46,15 +47,15 @@ def trial_id(number: int) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def shared_base(reference: str, dtype: str, device: str) -> BaseModel:
-    """The base model of this process: trials that run here one after another share it."""
-    return load_base(reference, dtype, device)
+def _shared_base(
+    reference: str, dtype: str, device: str, model: ModelConfig, channels_last: bool, compile_blocks: bool
+) -> BaseModel:
+    return load_base(reference, dtype, device, model, channels_last, compile_blocks)
 
 
 @functools.lru_cache(maxsize=1)
-def shared_encoder(reference: str) -> ImageEncoder:
-    """The image encoder of this process."""
-    return load_encoder(reference)
+def _shared_encoder(reference: str, device: str) -> ImageEncoder:
+    return load_encoder(reference, device)
 
 
 def pick_device() -> str:
@@ -63,15 +64,25 @@ def pick_device() -> str:
 
 
 def base_of(experiment: Experiment, device: str) -> BaseModel:
-    assert experiment.model.base_model is not None
-    return shared_base(experiment.model.base_model, experiment.training.mixed_precision, device)
+    """The base model of this process: trials that run here one after another share it."""
+    model, training = experiment.model, experiment.training
+    assert model.base_model is not None
+    model = model.model_copy(update={"train_text_encoder": True})  # which is the trial's own, and changes no weights
+    return _shared_base(
+        model.base_model, training.mixed_precision, device, model, training.channels_last, training.compile
+    )
+
+
+def encoder_of(experiment: Experiment, device: str) -> ImageEncoder:
+    """The image encoder of this process."""
+    return _shared_encoder(experiment.evaluation.encoder, device)
 
 
 def run_trial(config: dict[str, Any], job: TrialJob, report: Callable[[Report], None], world: World = World()) -> None:
     """Train one configuration to its end, to an overfit stop, or until `report` doesn't return.
 
     Args:
-        config: `number` and `params` (dotted paths) as the searcher gave them.
+        config: `number`, `params` (dotted paths) and `is_baseline` as the searcher gave them.
         report: hands a report to whoever runs the trial; ending the trial from there is allowed.
 
     Raises:
@@ -99,25 +110,26 @@ def _reason(error: Exception) -> str:
 
 def _run(config: dict[str, Any], job: TrialJob, folder: Path, report: Callable[[Report], None], world: World) -> None:
     experiment = job.experiment.with_params(config["params"])
-    shared = read_shared(OutFolder(job.out).cache)
-    base = base_of(experiment, pick_device())
-    schedule = make_schedule(shared.folder_repeats, experiment.training)
-    trainer = Trainer(base, shared.training_set(experiment), experiment, schedule, world)
+    cache, device = OutFolder(job.out).cache, pick_device()
+    shared = read_shared(cache)
+    base = base_of(experiment, device)
+    schedule = shared.material.schedule(experiment)
+    data = training_set(base, shared.material, experiment, entries_in(cache))
+    trainer = Trainer(base, data, experiment, schedule, world)
     try:
-        evaluator = shared.evaluator(shared_encoder(experiment.evaluation.encoder), experiment)
+        evaluator = shared.evaluator(encoder_of(experiment, device), experiment)
         fit = Fit(trainer, evaluator, shared.reference, folder, world)
         search = experiment.search
         points = evaluation_points(schedule.images_total, search.grace_period, search.reduction_factor)
-        spared = config["number"] == 0
 
         def report_and_judge(latest: Report) -> bool:
-            overfits = not spared and is_overfitting(fit.history, search.overfit_patience)
+            overfits = not config["is_baseline"] and is_overfitting(fit.history, search.overfit_patience)
             stops = overfits and not latest["is_finished"]
-            report({**latest, STOP_REASON: "overfit" if stops else None})
+            report({**latest, STOP_REASON: "overfit" if stops else None, IS_OVER: stops or latest["is_finished"]})
             return not stops
 
         for earlier in fit.history:  # of a resumed trial: reports may have got lost, and new rungs want them
-            report({**earlier, STOP_REASON: None})
+            report({**earlier, STOP_REASON: None, IS_OVER: earlier["is_finished"]})
         fit.run(points, report_and_judge)
     finally:
         trainer.close()

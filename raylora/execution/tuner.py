@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,15 @@ from raylora.config import Experiment
 from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import dataset_digest
 from raylora.dataset.split import write_split
-from raylora.errors import RayloraError
-from raylora.execution.cluster import Share, check_address, connected, share_out
+from raylora.errors import RayloraError, first_line
+from raylora.execution.cluster import Share, check_address, connected, node_resources, share_out
 from raylora.execution.listening import RayListener
 from raylora.execution.node_cache import SharedData, is_shared, make_shared, read_shared, write_shared
-from raylora.execution.outputs import OutFolder, write_json, write_trials_csv
-from raylora.execution.prepare import Job, absolute, check_tracking, check_trainable, prepare
+from raylora.execution.outputs import OutFolder, write_json, write_text, write_trials_csv
+from raylora.execution.prepare import Job, absolute, check_tracking, prepare
 from raylora.execution.schedulers import TRIAL_SCHEDULERS
 from raylora.execution.searcher import METRIC, MODE, StudySearcher
-from raylora.execution.trial import TrialJob, base_of, pick_device, run_trial, shared_encoder
+from raylora.execution.trial import TrialJob, base_of, encoder_of, pick_device, run_trial
 from raylora.execution.winner import GRID_NAME, lora_paths, write_best
 from raylora.execution.workers import DRIVER_CPUS, Workers, distributed_trainable
 from raylora.search.space import SearchSpace, load_space
@@ -56,7 +57,6 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
         UserError: the output folder or the tracking server can't be used; nothing was started.
         RayloraError: no trial came to a result.
     """
-    check_trainable(job.experiment)
     out.check_free(job.plan.disk_bytes)
     check_address(address)
     uri = check_tracking(job.experiment, out.root)
@@ -64,15 +64,14 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
     experiment = absolute(job.experiment)
     write_experiment(experiment, out.experiment)
     assert job.space is not None
-    out.space.write_text(yaml.safe_dump(job.space.model_dump(mode="json", exclude_defaults=True), sort_keys=False))
     write_split(job.split, out.split)
-    tracker = _tracker(uri, experiment, out)
+    tracker = _tracker(uri, experiment, out, say)
     tags = {"dataset.digest": dataset_digest(job.pictures), "dataset.images": str(len(job.pictures))}
     tracker.start(out.root.name, _parent_params(experiment, job.space), tags)
     out.write_state("running", tracking_uri=uri, parent_run_id=tracker.parent_run_id, wall_s=0.0)
-    return _run(
-        Search(Job(experiment, job.space, job.pictures, job.split, job.plan), out, tracker, listener, say, address)
-    )
+    space = yaml.safe_dump(job.space.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+    write_text(out.space, space)  # the last of what `resume` needs
+    return _run(Search(replace(job, experiment=experiment), out, tracker, listener, say, address))
 
 
 def resume_job(root: Path, listener: Listener, say: Say, address: str | None = None) -> dict[str, Any]:
@@ -83,15 +82,16 @@ def resume_job(root: Path, listener: Listener, say: Say, address: str | None = N
     check_reachable(state["tracking_uri"])
     experiment = read_experiment(out.experiment)
     job = prepare(experiment, load_space(str(out.space)), out.split, say)
-    tracker = _tracker(state["tracking_uri"], experiment, out)
+    tracker = _tracker(state["tracking_uri"], experiment, out, say)
     tracker.start(out.root.name, {}, {}, run_id=state["parent_run_id"])
     out.write_state("running")
     return _run(Search(job, out, tracker, listener, say, address))
 
 
-def _tracker(uri: str, experiment: Experiment, out: OutFolder) -> MlflowTracker:
+def _tracker(uri: str, experiment: Experiment, out: OutFolder, say: Say) -> MlflowTracker:
     own_store = experiment.tracking.uri is None
-    return MlflowTracker(uri, experiment.tracking.experiment, out.root / DEFAULT_ARTIFACTS if own_store else None)
+    artifacts = out.root / DEFAULT_ARTIFACTS if own_store else None
+    return MlflowTracker(uri, experiment.tracking.experiment, artifacts, warn=say)
 
 
 def _parent_params(experiment: Experiment, space: SearchSpace) -> dict[str, Any]:
@@ -117,18 +117,24 @@ def _run(search: Search) -> dict[str, Any]:
         return _conclude(search, trials, wall_s)
     except KeyboardInterrupt:
         search.out.write_state("interrupted", wall_s=wall_s())
-        search.tracker.finish({}, None, status="KILLED")
+        _close(search.tracker, "KILLED")
         raise
     except Exception:
         search.out.write_state("failed", wall_s=wall_s())
-        search.tracker.finish({}, None, status="FAILED")
+        _close(search.tracker, "FAILED")
         raise
+
+
+def _close(tracker: MlflowTracker, status: str) -> None:
+    """What has ended the search is what the user must hear of, and not a tracking server that is gone too."""
+    with suppress(Exception):
+        tracker.finish({}, None, status=status)
 
 
 def _search(search: Search) -> list[TrialRecord]:
     """All trials, on Ray."""
     experiment, out = search.job.experiment, search.out
-    share = share_out(experiment.search, ray.cluster_resources())
+    share = share_out(experiment.search, node_resources())
     trial_job = TrialJob(out=out.root, experiment=experiment, threads=share.cpus)
     if not is_shared(out.cache):
         search.say("Encoding images and measuring the base model …")
@@ -159,14 +165,19 @@ def _make_cache(job: Job, out: OutFolder, share: Share) -> None:
 
     def make() -> None:
         base = base_of(job.experiment, pick_device())
-        encoder = shared_encoder(job.experiment.evaluation.encoder)
-        write_shared(out.cache, make_shared(base, encoder, job.split, job.experiment))
+        encoder = encoder_of(job.experiment, pick_device())
+        write_shared(out.cache, make_shared(base, encoder, job.material, job.experiment, out.cache))
 
-    options = {"num_cpus": share.cpus * share.workers, "num_gpus": min(1.0, share.gpus), "max_retries": 0}
+    options = {"num_cpus": share.cpus, "num_gpus": min(1.0, share.gpus), "max_retries": 0}
     try:
         ray.get(ray.remote(**options)(make).remote())
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, RayloraError) else RayloraError(str(error.cause)) from None
+    except ray.exceptions.RayError as error:
+        raise RayloraError(
+            f"the process that encodes the images died, as when memory runs out ({first_line(error)}); "
+            "free some memory, or use training.mixed_precision=bf16"
+        ) from None
 
 
 def _trainable(job: TrialJob, share: Share) -> Any:
@@ -192,9 +203,7 @@ def _conclude(search: Search, trials: Sequence[TrialRecord], wall_s: Callable[[]
     search.say("Writing the winner …")
     baseline = next((trial for trial in trials if trial.is_baseline and trial.history), None)
     _write_winner(search, read_shared(out.cache), [trial for trial in (baseline, winner) if trial])
-    registered = _register(search)
-    best = measures(winner.best or {})
-    search.tracker.finish({f"best.{key}": value for key, value in best.items()}, out.best)
+    registered = _track_winner(search, winner)
     summary = {
         "best": {**_entry(winner), **lora_paths(out)},
         "baseline": _entry(baseline) if baseline else None,
@@ -214,8 +223,21 @@ def _write_winner(search: Search, shared: SharedData, trials: list[TrialRecord])
     """Ray is gone by now, so the driver uses the device itself."""
     experiment = search.job.experiment
     base = base_of(experiment, pick_device())
-    evaluator = shared.evaluator(shared_encoder(experiment.evaluation.encoder), experiment)
+    evaluator = shared.evaluator(encoder_of(experiment, pick_device()), experiment)
     write_best(search.out, base, evaluator, experiment, trials, shared.train.captions)
+
+
+def _track_winner(search: Search, winner: TrialRecord) -> Registered | None:
+    """The winner in MLflow. Its files are written by now, so a server that fails here costs nothing else."""
+    try:
+        search.tracker.catch_up()
+        registered = _register(search)
+        best = measures(winner.best or {})
+        search.tracker.finish({f"best.{key}": value for key, value in best.items()}, search.out.best)
+        return registered
+    except Exception as error:  # MLflow, requests and SQLAlchemy raise many kinds
+        search.say(f"warning: the winner could not be written to MLflow ({first_line(error)}); its files are there")
+        return None
 
 
 def _register(search: Search) -> Registered | None:

@@ -13,7 +13,7 @@ from raylora.config import Experiment
 from raylora.config_files import write_experiment
 from raylora.dataset.pixels import Pixels
 from raylora.diffusion.adapters import Adapter
-from raylora.diffusion.families import BaseModel
+from raylora.diffusion.base import BaseModel
 from raylora.diffusion.lora_file import DIFFUSERS_NAME, KOHYA_NAME, LoraCard, write_diffusers, write_kohya
 from raylora.evaluation.scorecard import Evaluator, sample_grid
 from raylora.execution.outputs import OutFolder
@@ -58,7 +58,7 @@ def tag_frequency(captions: Sequence[str]) -> dict[str, int]:
     return dict(Counter(tag.strip() for caption in captions for tag in caption.split(",") if tag.strip()))
 
 
-def write_samples(folder: Path, rows: Sequence[Pixels]) -> Path:
+def write_samples(folder: Path, rows: Sequence[Sequence[Pixels]]) -> Path:
     """A grid of rows (real pictures first) and each picture of the last row by itself."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(rows[-1]):
@@ -68,7 +68,7 @@ def write_samples(folder: Path, rows: Sequence[Pixels]) -> Path:
     return grid
 
 
-def first_seed(evaluator: Evaluator, base: BaseModel) -> Pixels:
+def first_seed(evaluator: Evaluator, base: BaseModel) -> list[Pixels]:
     """One sample of each held-out caption with the active adapter."""
     seeds = len(evaluator.requests) // len(evaluator.holdout.captions)
     return evaluator.sample(base, evaluator.requests[::seeds])
@@ -83,7 +83,7 @@ def write_best(
     Args:
         trials: the winner last; before it, if there is one, the baseline.
     """
-    rows = [evaluator.holdout.pixels, first_seed(evaluator, base)]
+    rows: list[Sequence[Pixels]] = [evaluator.holdout.pixels, first_seed(evaluator, base)]
     for trial in trials:
         config = experiment.with_params(trial.params)
         with adapter_of(base, config, Path(trial.folder)) as adapter:

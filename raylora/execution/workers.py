@@ -14,7 +14,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from raylora.execution.outputs import OutFolder
 from raylora.execution.trial import TrialJob, run_trial, trial_id
 from raylora.training.fit import Report
-from raylora.training.world import World
+from raylora.world import World
 
 DRIVER_CPUS = 0.01
 """The Tune trial that starts the workers must ask for something; they leave it this much of a core."""

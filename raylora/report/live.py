@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -18,8 +18,10 @@ MOST_ROWS = 20
 class PlainView:
     """A line for every report and every end."""
 
-    def __init__(self, console: Console, trials: int):
-        self._console, self._trials, self._ended, self._best = console, trials, 0, float("-inf")
+    def __init__(self, console: Console, trials: int, earlier: Sequence[TrialRecord] = ()):
+        self._console, self._trials = console, trials
+        self._ended = sum(record.status != "running" for record in earlier)
+        self._best = max((record.score for record in earlier), default=float("-inf"))
         self._began = time.monotonic()
 
     def trial_started(self, trial: TrialRecord) -> None:
@@ -50,9 +52,9 @@ class PlainView:
 class TableView:
     """One table, drawn anew at every change."""
 
-    def __init__(self, live: Live, trials: int):
+    def __init__(self, live: Live, trials: int, earlier: Sequence[TrialRecord] = ()):
         self._live, self._trials = live, trials
-        self._records: dict[int, TrialRecord] = {}
+        self._records = {record.number: record for record in earlier}
 
     def trial_started(self, trial: TrialRecord) -> None:
         self._draw(trial)
@@ -104,10 +106,14 @@ def describe(params: dict[str, object]) -> str:
 
 
 @contextmanager
-def view(console: Console, trials: int) -> Iterator[Listener]:
-    """The right view for where the output goes, while the block lasts."""
+def view(console: Console, trials: int, earlier: Sequence[TrialRecord] = ()) -> Iterator[Listener]:
+    """The right view for where the output goes, while the block lasts.
+
+    Args:
+        earlier: trials of the same search before it was interrupted.
+    """
     if not console.is_terminal:
-        yield PlainView(console, trials)
+        yield PlainView(console, trials, earlier)
         return
     with Live(console=console, refresh_per_second=4, transient=False) as live:
-        yield TableView(live, trials)
+        yield TableView(live, trials, earlier)

@@ -29,8 +29,13 @@ from raylora.errors import ConfigError
 Params = dict[str, Any]
 SpaceFunction = Callable[[optuna.Trial], Params]
 
-SEARCHABLE = ("lora.", "optimizer.", "lr_scheduler.", "training.", "dataset.shuffle_caption", "dataset.keep_tokens",
-              "model.train_text_encoder")  # fmt: skip
+SEARCHABLE = (
+    "lora.", "optimizer.", "lr_scheduler.", "loss.",
+    "training.repeats", "training.epochs", "training.max_images", "training.batch_size",
+    "training.gradient_accumulation", "training.ema_decay",
+    "dataset.shuffle_caption", "dataset.keep_tokens", "dataset.caption_dropout", "dataset.tag_dropout",
+    "dataset.caption_variants", "dataset.random_flip", "dataset.prior_loss_weight", "model.train_text_encoder",
+)  # fmt: skip
 """Paths that a search may move. Others would change what is measured, and trials would not compare."""
 UNSEARCHABLE = "it would change what is measured"
 CHECKED_DRAWS = 32

@@ -71,6 +71,11 @@ class SearchStudy:
                 self._study.enqueue_trial(space.to_optuna(point, experiment))
 
     @property
+    def has_baseline(self) -> bool:
+        """Whether trial 0 is the space's first point, the guide's own configuration, and no random draw."""
+        return bool(self._space.first_points)
+
+    @property
     def asked(self) -> int:
         """Trials that were begun, whatever came of them."""
         return sum(trial.state != TrialState.WAITING for trial in self._study.get_trials(deepcopy=False))

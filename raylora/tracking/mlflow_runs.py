@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +32,7 @@ LONGEST_PARAM = 500
 MOST_METRICS_PER_CALL = 1000
 """MLflow's limit of a `log_batch`."""
 REACH_S = 10
+Warn = Callable[[str], None]
 STATUS = {"finished": "FINISHED", "stopped_early": "FINISHED", "failed": "FAILED", "running": "RUNNING"}
 
 
@@ -104,11 +105,13 @@ class MlflowTracker:
         uri: absolute tracking URI.
         experiment: name of the MLflow experiment, made if it doesn't exist.
         artifacts: where a new experiment of a file store keeps its artifacts; None leaves it to the server.
+        warn: told once when the store stops answering.
     """
 
-    def __init__(self, uri: str, experiment: str, artifacts: Path | None):
+    def __init__(self, uri: str, experiment: str, artifacts: Path | None, warn: Warn = lambda _: None):
         _quieten()
-        self.uri = uri
+        self.uri, self._warn = uri, warn
+        self._behind: dict[int, TrialRecord] = {}
         self._client = MlflowClient(uri)
         self._experiment_id = self._get_or_create(experiment, artifacts)
         self.parent_run_id = ""
@@ -144,6 +147,37 @@ class MlflowTracker:
         self._client.set_terminated(self.parent_run_id, status=status)
 
     def trial_started(self, trial: TrialRecord) -> None:
+        self._forgiving(trial, self._begin)
+
+    def trial_reported(self, trial: TrialRecord) -> None:
+        self._forgiving(trial, lambda trial: self._log(trial, trial.history[-1]))
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        self._forgiving(trial, self._end)
+
+    def catch_up(self) -> None:
+        """Write anew what could not be written when it happened."""
+        behind, self._behind = list(self._behind.values()), {}
+        for trial in behind:
+            self._forgiving(trial, self._write_whole)
+
+    def _forgiving(self, trial: TrialRecord, write: Callable[[TrialRecord], None]) -> None:
+        """A server that is away for a while costs no trial: its records are on disk, and are sent again later."""
+        try:
+            write(trial)
+        except Exception as error:  # MLflow, requests and SQLAlchemy raise many kinds
+            if not self._behind:
+                self._warn(f"MLflow at {self.uri} can't be written ({first_line(error)[:200]}); the search goes on")
+            self._behind[trial.number] = trial
+
+    def _write_whole(self, trial: TrialRecord) -> None:
+        self._begin(trial)
+        for report in trial.history:
+            self._log(trial, report)
+        if trial.status != "running":
+            self._end(trial)
+
+    def _begin(self, trial: TrialRecord) -> None:
         if trial.run_id is None:
             tags = {
                 MLFLOW_PARENT_RUN_ID: self.parent_run_id,
@@ -154,26 +188,26 @@ class MlflowTracker:
             trial.run_id = run.info.run_id
             self._log_params(run.info.run_id, trial.params)
 
-    def trial_reported(self, trial: TrialRecord) -> None:
-        report = trial.last
-        assert report is not None and trial.run_id is not None
-        now, images = _now_ms(), report["images_seen"]
+    def _log(self, trial: TrialRecord, report: Mapping[str, Any]) -> None:
+        self._begin(trial)
+        run_id, now, images = str(trial.run_id), _now_ms(), report["images_seen"]
         metrics = [Metric(key, value, now, images) for key, value in measures(report).items()]
         metrics += [Metric("train_loss_step", loss, now, seen) for seen, loss in report["train_losses"]]
         for first in range(0, len(metrics), MOST_METRICS_PER_CALL):
-            self._client.log_batch(trial.run_id, metrics=metrics[first : first + MOST_METRICS_PER_CALL])
+            self._client.log_batch(run_id, metrics=metrics[first : first + MOST_METRICS_PER_CALL])
         for kind, key in (("images", "samples"), ("prompts", "prompts")):
             picture = Path(trial.folder) / "samples" / f"{kind}_{images:06d}.png"
             if picture.is_file():
                 with Image.open(picture) as image:
-                    self._client.log_image(trial.run_id, image, key=key, step=images)
+                    self._client.log_image(run_id, image, key=key, step=images)
 
-    def trial_ended(self, trial: TrialRecord) -> None:
-        assert trial.run_id is not None
-        self._client.set_tag(trial.run_id, "raylora.status", trial.status)
+    def _end(self, trial: TrialRecord) -> None:
+        self._begin(trial)
+        run_id = str(trial.run_id)
+        self._client.set_tag(run_id, "raylora.status", trial.status)
         if trial.stop_reason:
-            self._client.set_tag(trial.run_id, "raylora.stop_reason", trial.stop_reason[:LONGEST_PARAM])
-        self._client.set_terminated(trial.run_id, status=STATUS[trial.status])
+            self._client.set_tag(run_id, "raylora.stop_reason", trial.stop_reason[:LONGEST_PARAM])
+        self._client.set_terminated(run_id, status=STATUS[trial.status])
 
     def _log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         rows = [Param(key, str(value)[:LONGEST_PARAM]) for key, value in params.items()]

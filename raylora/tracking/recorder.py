@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from raylora.files import write_atomically
+
 Status = Literal["running", "finished", "stopped_early", "failed"]
 RECORD_NAME = "trial.json"
-NOT_MEASURES = ("train_losses", "is_finished", "images_seen")
+NOT_MEASURES = ("train_losses", "is_finished", "is_over", "images_seen")
 """Parts of a report that are no measures of their own."""
 
 
@@ -50,11 +52,7 @@ class TrialRecord:
 
     def write(self) -> None:
         """Keep the record beside the trial's other files."""
-        path = Path(self.folder) / RECORD_NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".part")
-        beside.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        beside.replace(path)
+        write_atomically(Path(self.folder) / RECORD_NAME, json.dumps(asdict(self)).encode())
 
 
 def read_records(trials_folder: Path) -> list[TrialRecord]:
@@ -64,7 +62,7 @@ def read_records(trials_folder: Path) -> list[TrialRecord]:
     return sorted(records, key=lambda record: record.number)
 
 
-def measures(report: dict[str, Any]) -> dict[str, float]:
+def measures(report: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a report that are logged and tabled."""
     return {key: float(value) for key, value in report.items() if key not in NOT_MEASURES}
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from raylora.diffusion.adapters import StateDict
-from raylora.diffusion.lora_file import write_atomically
+from raylora.files import write_atomically
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:

@@ -13,10 +13,10 @@ from PIL import Image
 from raylora.dataset.batches import rungs
 from raylora.dataset.pixels import Pixels
 from raylora.errors import TrainingDivergedError
-from raylora.evaluation.scorecard import Evaluation, Evaluator, Metrics, Reference, is_finite, sample_grid
+from raylora.evaluation.scorecard import Evaluator, Metrics, Reference, is_finite, sample_grid
 from raylora.training.checkpoint import read_state, write_state, write_weights
 from raylora.training.trainer import Trainer
-from raylora.training.world import World
+from raylora.world import World
 
 STATE_NAME = "state.pt"
 BEST_NAME = "best.safetensors"
@@ -71,23 +71,17 @@ class Fit:
         """Train to `images` images seen, measure, and write down what came of it."""
         since = self.trainer.images_seen
         self.trainer.advance(images)
-        evaluation = self._measure()
-        metrics = self.world.from_first(evaluation.metrics if evaluation else {})
+        self.trainer.adapter.activate()
+        evaluation = self.evaluator.measure(self.trainer.base, self.reference, self.world)
+        metrics = self.world.from_first(evaluation.metrics)
         if not is_finite(metrics):
             raise TrainingDivergedError(f"a measure stopped being a number at {self.trainer.images_seen} images")
         report = self._make_report(metrics, since)
         is_best = metrics["score"] > self.best_score
         self.history.append(report)
-        if self.world.is_first and evaluation:
+        if self.world.is_first:
             self._keep(evaluation.samples, is_best)
         return report
-
-    def _measure(self) -> Evaluation | None:
-        """The first worker measures; the others wait for its numbers."""
-        if not self.world.is_first:
-            return None
-        self.trainer.adapter.activate()
-        return self.evaluator.measure(self.trainer.base, self.reference)
 
     def _make_report(self, metrics: Metrics, since: int) -> Report:
         return {
@@ -99,7 +93,7 @@ class Fit:
             "train_losses": [point for point in self.trainer.losses if point[0] > since],
         }
 
-    def _keep(self, samples: Pixels, is_best: bool) -> None:
+    def _keep(self, samples: Sequence[Pixels], is_best: bool) -> None:
         """Samples and best weights first, the state last: a state never speaks of files that aren't there."""
         folder = self.folder / SAMPLES_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +106,7 @@ class Fit:
             write_weights(self.folder / BEST_NAME, self.trainer.weights())
         write_state(self.folder / STATE_NAME, {"trainer": self.trainer.state_dict(), "history": self.history})
 
-    def grid(self, samples: Pixels) -> Pixels:
+    def grid(self, samples: Sequence[Pixels]) -> Pixels:
         """The real held-out images above a row of samples for each seed."""
         seeds = len(samples) // len(self.evaluator.holdout.captions)
         return sample_grid([self.evaluator.holdout.pixels, *(samples[seed::seeds] for seed in range(seeds))])

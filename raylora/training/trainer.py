@@ -7,35 +7,30 @@ name of its own, leaves random state and train/eval modes as it found them, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raylora.config import Experiment
-from raylora.dataset.batches import ImageOrder, Schedule, batch_positions, shuffle_tags
-from raylora.diffusion.adapters import PARTS, Adapter, StateDict
-from raylora.diffusion.encode import encode_prompts
-from raylora.diffusion.families import BaseModel
-from raylora.diffusion.objective import denoising_losses
+from raylora.dataset.batches import Schedule, batch_positions
+from raylora.diffusion.adapters import Adapter, StateDict
+from raylora.diffusion.base import BaseModel
+from raylora.diffusion.losses import min_snr_weights, training_loss
+from raylora.diffusion.objective import predict, target_of
 from raylora.errors import TrainingDivergedError
-from raylora.training.optimizers import build_lr_scheduler, build_optimizer
-from raylora.training.world import World
+from raylora.training.averages import EvaluationWeights
+from raylora.training.feed import Batch, Feed, TrainingSet
+from raylora.training.optimizers import build_lr_scheduler, build_optimizer, param_groups
+from raylora.world import World
+
+SMALLEST_LOSS_SCALE = 1.0
+"""Gradients that overflow fp16 at this scale overflow without any: nothing will be learned any more."""
 
 _adapter_numbers = count()
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """What is learned: latents (images, 4, height, width), a caption and repeats for each."""
-
-    latents: Tensor
-    captions: Sequence[str]
-    repeats: Sequence[int]
 
 
 class Trainer:
@@ -52,33 +47,21 @@ class Trainer:
     def __init__(
         self, base: BaseModel, data: TrainingSet, config: Experiment, schedule: Schedule, world: World = World()
     ):
-        self.base, self.config, self.schedule = base, config, schedule
-        self._data, self._world = data, world
-        self._latents = data.latents.to(base.device)
-        self._trains_text = config.model.train_text_encoder
-        self._embeddings = self._embed_once()
-        self.adapter = Adapter(base, config.lora, f"raylora{next(_adapter_numbers)}", self._trains_text, config.seed)
+        self.base, self.config, self.schedule, self._world = base, config, schedule, world
+        self._feed = Feed(base, data, config, schedule.batch_size)
+        trains_text = config.model.train_text_encoder
+        self.adapter = Adapter(base, config.lora, f"raylora{next(_adapter_numbers)}", trains_text, config.seed)
         self.adapter.activate()
-        self._optimizer = build_optimizer(self._param_groups(), config.optimizer)
+        named = {part: self.adapter.parameters(part) for part in self.adapter.peft_configs}
+        self._parameters = [weight for weights in named.values() for _, weight in weights]
+        self._optimizer = build_optimizer(param_groups(named, config.optimizer), config.optimizer)
         self._lr_scheduler = build_lr_scheduler(self._optimizer, config.lr_scheduler, schedule.optimizer_steps)
         self._scaler = torch.amp.GradScaler(base.device.type, enabled=base.dtype == torch.float16)
-        self._order = ImageOrder(data.repeats, config.seed)
+        self._averages = EvaluationWeights(self._parameters, self._optimizer, config.training.ema_decay)
         self._micro_step = 0
         self.images_seen = 0
         self.losses: list[tuple[int, float]] = []
         """(images seen, training loss) after each optimizer step."""
-
-    def _param_groups(self) -> list[dict[str, Any]]:
-        rates = {"unet": self.config.optimizer.unet_rate, "text_encoder": self.config.optimizer.text_encoder_rate}
-        groups = [{"params": self.adapter.parameters(part), "lr": rates[part]} for part in PARTS]
-        return [group for group in groups if group["params"]]
-
-    def _embed_once(self) -> Tensor | None:
-        """Embeddings of all captions, if neither the text encoder nor the captions change."""
-        if self._trains_text or self.config.dataset.shuffle_caption:
-            return None
-        with torch.no_grad():
-            return torch.cat([encode_prompts(self.base, [caption]) for caption in self._data.captions])
 
     @property
     def is_done(self) -> bool:
@@ -88,30 +71,32 @@ class Trainer:
         """Train until `images` were seen in all, or the run's end; always to a whole optimizer step.
 
         Raises:
-            TrainingDivergedError: the loss is no longer a number.
+            TrainingDivergedError: the loss is no longer a number, or fp16's loss scale has fallen to nothing.
         """
         steps: list[tuple[int, Tensor]] = []
         self.adapter.activate()
+        self.base.park(kept=self.adapter.peft_configs)
         with self._own_surroundings():
+            self._averages.enter_training()
             while self.images_seen < min(images, self.schedule.images_total):
                 loss = self._optimizer_step()
                 steps.append((self.images_seen, loss))
+            self._averages.leave_training()
         self._record(steps)
 
     @contextmanager
     def _own_surroundings(self) -> Iterator[None]:
-        """Train modes and random state of this trainer, the caller's put back afterwards."""
-        modules = [self.base.unet] + ([self.base.text_encoder] if self._trains_text else [])
-        modes = [module.training for module in modules]
-        devices = [self.base.device.index or 0] if self.base.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            for module in modules:
-                module.train()
-            try:
-                yield
-            finally:
-                for module, mode in zip(modules, modes, strict=True):
-                    module.train(mode)
+        """Train modes, random state and number formats of this trainer, the caller's put back afterwards."""
+        device = self.base.device
+        devices = [device.index or 0] if device.type == "cuda" else []
+        with ExitStack() as stack:
+            stack.enter_context(torch.random.fork_rng(devices=devices))
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(_float32_products(self.config.training.tf32))
+            for part in self.adapter.peft_configs:
+                module = self.base.on_device(self.base.parts[part])
+                stack.enter_context(_training(module, self.config.training.gradient_checkpointing))
+            yield
 
     def _optimizer_step(self) -> Tensor:
         """One optimizer step over up to `gradient_accumulation` batches; the mean loss of its images."""
@@ -120,14 +105,15 @@ class Trainer:
         loss_sum = torch.zeros((), device=self.base.device)
         for positions in group:
             loss_sum += self._micro_step_losses(positions, images)
-        parameters = [weight for entry in self._optimizer.param_groups for weight in entry["params"]]
-        self._world.sum([_gradient(weight) for weight in parameters])
+        if self._world.size > 1:
+            self._world.sum([_gradient(weight) for weight in self._parameters])
         self._scaler.unscale_(self._optimizer)
-        torch.nn.utils.clip_grad_norm_(parameters, self.config.optimizer.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(self._parameters, self.config.optimizer.max_grad_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._lr_scheduler.step()
         self._optimizer.zero_grad()
+        self._averages.after_step()
         self.images_seen += images
         return loss_sum / images
 
@@ -136,42 +122,29 @@ class Trainer:
         return [batch_positions(step, self.schedule) for step in range(self._micro_step, last)]
 
     def _micro_step_losses(self, positions: range, images_in_step: int) -> Tensor:
-        """Forward and backward of this worker's share of a batch; the sum of its losses.
-
-        Random numbers are a function of (seed, micro step): every worker draws those of the whole batch and
-        takes its share, so the worker count changes nothing, and a stopped run goes on with the same numbers.
-        """
-        torch.manual_seed((self.config.seed << 32) + self._micro_step)
-        noise = torch.randn((len(positions), *self._latents.shape[1:]))
-        timesteps = torch.randint(0, self.base.noise_scheduler.config.num_train_timesteps, (len(positions),))
+        """Forward and backward of this worker's share of a batch; the sum of its losses."""
         self._micro_step += 1
-        mine = self._world.shard(range(len(positions)))
-        if not mine:
-            return torch.zeros((), device=self.base.device)
-        share = torch.tensor(mine)
-        pictures = [self._order[positions[index]] for index in mine]
-        losses = denoising_losses(
-            self.base,
-            latents=self._latents[pictures],
-            embeddings=self._embed(pictures, [positions[index] for index in mine]),
-            noise=noise[share].to(self.base.device),
-            timesteps=timesteps[share].to(self.base.device),
-        )
-        self._scaler.scale(losses.sum() / images_in_step).backward()  # type: ignore[no-untyped-call]
-        return losses.detach().sum()
+        loss_sum = torch.zeros((), device=self.base.device)
+        mine = self._world.share(positions)
+        if mine:
+            torch.manual_seed((self.config.seed << 32) + mine[0])  # for dropout; all else is the feed's
+        for batch in self._feed.batches(mine):
+            losses = self._losses(batch)
+            self._scaler.scale(losses.sum() / images_in_step).backward()  # type: ignore[no-untyped-call]
+            loss_sum += losses.detach().sum()
+        return loss_sum
 
-    def _embed(self, pictures: Sequence[int], positions: Sequence[int]) -> Tensor:
-        if self._embeddings is not None:
-            return self._embeddings[list(pictures)]
-        captions = [self._data.captions[picture] for picture in pictures]
-        dataset = self.config.dataset
-        if dataset.shuffle_caption:
-            captions = [
-                shuffle_tags(caption, dataset.keep_tokens, self.config.seed, position)
-                for caption, position in zip(captions, positions, strict=True)
-            ]
-        with torch.set_grad_enabled(self._trains_text):
-            return encode_prompts(self.base, captions)
+    def _losses(self, batch: Batch) -> Tensor:
+        """The weighted training loss of each image, (batch,)."""
+        cells, config = batch.cells, self.config.loss
+        prediction = predict(self.base, cells, batch.noise_in)
+        target = target_of(self.base, cells.latents, batch.noise, cells.timesteps)
+        weights = [batch.weights]
+        if config.snr_gamma is not None:
+            scheduler = self.base.noise_scheduler
+            kind = scheduler.config.prediction_type
+            weights.append(min_snr_weights(scheduler.alphas_cumprod, cells.timesteps, config.snr_gamma, kind))
+        return training_loss(prediction, target, config, *weights)
 
     def _record(self, steps: list[tuple[int, Tensor]]) -> None:
         """Move the losses off the device, once per rung rather than once per step."""
@@ -181,6 +154,11 @@ class Trainer:
         self._world.sum([losses])
         if not bool(torch.isfinite(losses).all()):
             raise TrainingDivergedError(f"the training loss stopped being a number before {self.images_seen} images")
+        if self._scaler.is_enabled() and self._scaler.get_scale() < SMALLEST_LOSS_SCALE:
+            raise TrainingDivergedError(
+                f"fp16's loss scale fell to {self._scaler.get_scale():g} before {self.images_seen} images: every "
+                "gradient overflows; use training.mixed_precision=bf16 or a lower rate"
+            )
         self.losses += zip([images for images, _ in steps], losses.tolist(), strict=True)
 
     @property
@@ -194,6 +172,7 @@ class Trainer:
         """Everything that a run needs to go on: tensors, numbers and strings only."""
         return {
             "adapter": self.adapter.state_dict(),
+            "averages": self._averages.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "lr_scheduler": self._lr_scheduler.state_dict(),
             "scaler": self._scaler.state_dict(),
@@ -206,6 +185,7 @@ class Trainer:
         """Go on where `state_dict` was taken."""
         self.adapter.load_state_dict(state["adapter"])
         self._optimizer.load_state_dict(state["optimizer"])
+        self._averages.load_state_dict(state["averages"])
         self._lr_scheduler.load_state_dict(state["lr_scheduler"])
         self._scaler.load_state_dict(state["scaler"])
         self._micro_step, self.images_seen = state["micro_step"], state["images_seen"]
@@ -225,3 +205,38 @@ def _gradient(weight: torch.nn.Parameter) -> Tensor:
     if weight.grad is None:
         weight.grad = torch.zeros_like(weight)
     return weight.grad
+
+
+@contextmanager
+def _training(module: nn.Module, gradient_checkpointing: bool) -> Iterator[None]:
+    """A part in train mode, recomputing its activations if asked to; afterwards as it was."""
+    mode = module.training
+    module.train()
+    if gradient_checkpointing:
+        _set_checkpointing(module, True)
+    try:
+        yield
+    finally:
+        module.train(mode)
+        if gradient_checkpointing:
+            _set_checkpointing(module, False)
+
+
+def _set_checkpointing(module: Any, wanted: bool) -> None:
+    """diffusers' U-Nets and transformers' encoders name the same switch differently."""
+    prefix = "enable" if wanted else "disable"
+    switch = getattr(module, f"{prefix}_gradient_checkpointing", None) or getattr(
+        module, f"gradient_checkpointing_{prefix}"
+    )
+    switch()
+
+
+@contextmanager
+def _float32_products(tf32: bool) -> Iterator[None]:
+    """TensorFloat-32 in float32 matrix products on or off, afterwards as it was. CPUs don't know it."""
+    matmul, before = torch.backends.cuda.matmul, torch.backends.cuda.matmul.allow_tf32
+    matmul.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = before

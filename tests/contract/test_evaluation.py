@@ -16,8 +16,9 @@ from raylora.dataset.batches import make_schedule
 from raylora.dataset.folder import Picture, read_folder
 from raylora.dataset.pixels import Pixels
 from raylora.diffusion.adapters import Adapter
+from raylora.diffusion.base import BaseModel
 from raylora.diffusion.encode import decode_latents
-from raylora.diffusion.families import BaseModel, load_base
+from raylora.diffusion.families import load_base
 from raylora.evaluation.encoders import ImageEncoder, load_encoder
 from raylora.evaluation.holdout import GRID_SEED
 from raylora.evaluation.scorecard import Evaluator, ImageSet, Metrics, Reference, is_finite, similarity_gain

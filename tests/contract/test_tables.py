@@ -20,7 +20,7 @@ from raylora.bundled import DEMO_ENCODER
 from raylora.config import Experiment, LoraConfig, LrSchedulerConfig, OptimizerConfig, SearchConfig
 from raylora.config_optimization import OPTIMIZER_NAMES
 from raylora.dataset.pixels import Pixels
-from raylora.diffusion.adapters import PARTS, count_parameters, target_modules
+from raylora.diffusion.adapters import count_parameters, target_modules
 from raylora.diffusion.families import FAMILIES, skeleton
 from raylora.errors import ModelError
 from raylora.evaluation.encoders import IMAGE_ENCODERS, load_encoder
@@ -396,29 +396,33 @@ def test_an_encoder_that_is_nowhere_is_refused(reference: str) -> None:
 
 def megabytes(family: str, rank: int, parts: tuple[str, ...]) -> float:
     """The size of a LoRA file in fp16."""
-    modules = dict(zip(PARTS, skeleton(FAMILIES[family], None), strict=True))
+    modules = skeleton(FAMILIES[family], None)
     return sum(count_parameters(modules[part], part, LoraConfig(rank=rank)) for part in parts) * 2 / 1e6
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_has_a_skeleton_without_weights(name: str) -> None:
-    unet, text_encoder = skeleton(FAMILIES[name], None)
-    assert {weight.device.type for module in (unet, text_encoder) for weight in module.parameters()} == {"meta"}
-    assert sum(weight.numel() for weight in unet.parameters()) == {"sd15": 859_520_964, "sdxl": 2_567_463_684}[name]
+    parts = skeleton(FAMILIES[name], None)
+    assert tuple(parts) == FAMILIES[name].parts
+    assert {weight.device.type for module in parts.values() for weight in module.parameters()} == {"meta"}
+    assert (
+        sum(weight.numel() for weight in parts["unet"].parameters())
+        == {"sd15": 859_520_964, "sdxl": 2_567_463_684}[name]
+    )
     assert FAMILIES[name].name == name
 
 
-@pytest.mark.parametrize(("name", "layers"), [("sd15", (192, 72)), ("sdxl", (722, 72))])
+@pytest.mark.parametrize(("name", "layers"), [("sd15", (192, 72)), ("sdxl", (722, 72, 192))])
 def test_the_default_targets_are_kohyas(name: str, layers: tuple[int, int]) -> None:
-    """sd-scripts counts them in its log: "create LoRA for U-Net: 192 modules"; SDXL's second encoder is left out."""
-    for part, module, count in zip(PARTS, skeleton(FAMILIES[name], None), layers, strict=True):
+    """sd-scripts counts them in its log: "create LoRA for U-Net: 192 modules"."""
+    for (part, module), count in zip(skeleton(FAMILIES[name], None).items(), layers, strict=True):
         endings = tuple(f".{ending}" for ending in target_modules(part, LoraConfig()))
         assert sum(path.endswith(endings) for path, _ in module.named_modules()) == count
 
 
 @pytest.mark.parametrize(("rank", "guides"), [(128, 140), (64, 70), (32, 40)])
 def test_files_for_sd15_are_as_large_as_the_guide_says(rank: int, guides: float) -> None:
-    assert megabytes("sd15", rank, PARTS) == pytest.approx(guides, rel=0.15)
+    assert megabytes("sd15", rank, FAMILIES["sd15"].parts) == pytest.approx(guides, rel=0.15)
 
 
 @pytest.mark.parametrize(("rank", "guides"), [(32, 200), (16, 100), (8, 50)])
@@ -429,7 +433,7 @@ def test_files_for_sdxl_are_about_as_large_as_the_guide_says(rank: int, guides: 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_fewer_targets_make_smaller_files(name: str) -> None:
-    unet, _ = skeleton(FAMILIES[name], None)
+    unet = skeleton(FAMILIES[name], None)["unet"]
     targets: list[tuple[Any, ...]] = [("attention",), ("attention", "feed_forward"), ("attention", "projections")]
     sizes = [count_parameters(unet, "unet", LoraConfig(targets=chosen)) for chosen in targets]
     everything = count_parameters(unet, "unet", LoraConfig())

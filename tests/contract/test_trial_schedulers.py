@@ -25,14 +25,8 @@ class Trial:
     config: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.trial_id, self.config = f"trial{self.number}", {"number": self.number}
-
-
-class Controller:
-    """Of Tune's controller, schedulers ask only which trials are waiting."""
-
-    def get_live_trials(self) -> list[Trial]:
-        return []
+        self.trial_id = f"trial{self.number}"
+        self.config = {"number": self.number, "is_baseline": self.number == 0}
 
 
 def scheduler_of(name: str, earlier: Sequence[TrialRecord] = ()) -> TrialScheduler:
@@ -41,13 +35,13 @@ def scheduler_of(name: str, earlier: Sequence[TrialRecord] = ()) -> TrialSchedul
     return scheduler
 
 
-def report(images: int, score: float, is_finished: bool = False) -> dict[str, Any]:
-    return {"images_seen": images, "best_score": score, "is_finished": is_finished}
+def report(images: int, score: float, is_over: bool = False) -> dict[str, Any]:
+    return {"images_seen": images, "best_score": score, "is_over": is_over}
 
 
 def feed(scheduler: TrialScheduler, trial: Trial, images: int, score: float) -> str:
     result = {**report(images, score), "training_iteration": 1}
-    return str(scheduler.on_trial_result(Controller(), trial, result))
+    return str(scheduler.on_trial_result(None, trial, result))
 
 
 def begin(scheduler: TrialScheduler, numbers: range) -> list[Trial]:
@@ -95,23 +89,18 @@ def test_asha_enters_a_shorter_finished_trial_at_later_rungs() -> None:
     scheduler = scheduler_of("asha")
     short, long = begin(scheduler, range(1, 3))
     feed(scheduler, short, 100, score=0.5)
-    scheduler.on_trial_complete(None, short, report(150, 2.0, is_finished=True))
+    scheduler.on_trial_complete(None, short, report(150, 2.0, is_over=True))
     assert feed(scheduler, long, 100, score=0.6) == TrialScheduler.CONTINUE
     assert feed(scheduler, long, 200, score=1.9) == TrialScheduler.STOP
 
 
-def test_asha_remembers_what_an_interrupted_search_saw() -> None:
+@pytest.mark.parametrize("name", ["asha", "median"])
+def test_what_an_interrupted_search_saw_is_remembered(name: str) -> None:
     """Trial 1 ended, trial 2 stood at 100 images: trial 2 is not judged there again, trial 3 must beat both."""
-    ended = TrialRecord("t001", 1, {}, False, "", history=[report(100, 0.9), report(150, 0.9, is_finished=True)])
+    ended = TrialRecord("t001", 1, {}, False, "", history=[report(100, 0.9), report(150, 0.9, is_over=True)])
     running = TrialRecord("t002", 2, {}, False, "", history=[report(100, 0.5)])
-    scheduler = scheduler_of("asha", [ended, running])
+    scheduler = scheduler_of(name, [ended, running])
     _, second, third = begin(scheduler, range(1, 4))
     assert feed(scheduler, second, 100, score=0.5) == TrialScheduler.CONTINUE
     assert feed(scheduler, second, 200, score=0.8) == TrialScheduler.STOP
-    assert feed(scheduler, third, 100, score=0.8) == TrialScheduler.STOP
-
-
-def test_no_number_of_images_ends_a_trial() -> None:
-    scheduler = scheduler_of("asha")
-    (trial,) = begin(scheduler, range(1, 2))
-    assert feed(scheduler, trial, 10_000_000, score=1.0) == TrialScheduler.CONTINUE
+    assert feed(scheduler, third, 100, score=0.4) == TrialScheduler.STOP

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from pydantic import BaseModel, ValidationError
 
-from raylora.config import Experiment, Section, TrainingConfig, flatten, set_path
+from raylora.config import DatasetConfig, Experiment, Section, TrainingConfig, flatten, set_path
 from raylora.config_files import Layer, build_experiment, read_experiment, write_experiment
 from raylora.config_optimization import OPTIMIZER_NAMES
-from raylora.dataset.batches import ImageOrder, Schedule, batch_positions, make_schedule, shuffle_tags
+from raylora.dataset.batches import ImageOrder, Schedule, batch_positions, make_schedule
+from raylora.dataset.captions import vary
 from raylora.search.space import SearchSpace, load_space, space_layer
 from raylora.training.fit import evaluation_points
-from raylora.training.world import World
+from raylora.world import World
 
 MOST = 10**6
 SIDES = st.integers(1, 32).map(lambda steps: 64 * steps)
@@ -28,6 +29,8 @@ NUMBERS = st.integers(-9, 9) | st.floats(allow_nan=False, allow_infinity=False)
 ARGUMENTS = NUMBERS | st.booleans() | st.none() | st.text(max_size=5) | st.lists(NUMBERS, max_size=3).map(tuple)
 SPECIAL = {
     "dataset.resolution": st.tuples(SIDES, SIDES),
+    "lora.block_ranks": st.none()
+    | st.dictionaries(st.sampled_from(("mid_block", "down_blocks.0")), st.integers(1, 99), min_size=1),
     "search.gpus_per_trial": st.floats(0.1, 1) | st.integers(1, 8).map(float),
     "optimizer.name": st.sampled_from((*OPTIMIZER_NAMES, "torch.optim:RAdam")),
     "optimizer.arguments": st.none() | st.dictionaries(st.sampled_from(("betas", "eps", "d")), ARGUMENTS, min_size=1),
@@ -249,7 +252,8 @@ TAGS = st.text("abc ", min_size=1, max_size=6).map(str.strip)
 @tried
 @given(st.lists(TAGS, min_size=1, max_size=8), st.integers(0, 9), st.integers(0, 2**32), st.integers(0, 10**6))
 def test_shuffling_keeps_the_tags(tags: list[str], keep_tokens: int, seed: int, position: int) -> None:
-    shuffled = shuffle_tags(",".join(tags), keep_tokens, seed, position).split(", ")
+    config = DatasetConfig(shuffle_caption=True, keep_tokens=keep_tokens)
+    shuffled = vary(",".join(tags), config, (seed, position)).split(", ")
     assert shuffled[:keep_tokens] == tags[:keep_tokens]
     assert sorted(shuffled) == sorted(tags)
 

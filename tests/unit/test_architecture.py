@@ -20,7 +20,7 @@ FLOORS = (
     {"__init__", "errors"},
     {"config_section"},
     {"config_optimization"},
-    {"bundled", "config"},
+    {"bundled", "config", "files", "world"},
     {"config_files"},
     {"dataset"},
     {"diffusion"},

@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 
 from raylora.config import TrainingConfig
-from raylora.dataset.batches import ImageOrder, Schedule, batch_positions, make_schedule, own_repeats, shuffle_tags
-from raylora.training.world import World
-
-TAGS = "sks, red hair, smile, glasses, hat, blue background"
+from raylora.dataset.batches import ImageOrder, Schedule, batch_positions, make_schedule, own_repeats
+from raylora.world import World
 
 
 def schedule(images: int, folder_repeats: int = 1, **training: Any) -> Schedule:
@@ -97,20 +95,38 @@ def test_only_the_first_worker_is_first() -> None:
     assert World().shard(range(5)) == range(5)
 
 
-@pytest.mark.parametrize("keep_tokens", [0, 1, 3])
-def test_shuffled_tags_are_the_same_tags_with_the_first_in_place(keep_tokens: int) -> None:
-    tags = TAGS.split(", ")
-    shuffled = [shuffle_tags(TAGS, keep_tokens, seed=0, position=position).split(", ") for position in range(20)]
-    assert all(sorted(order) == sorted(tags) for order in shuffled)
-    assert all(order[:keep_tokens] == tags[:keep_tokens] for order in shuffled)
-    assert all(len({order[place] for order in shuffled}) > 1 for place in range(keep_tokens, len(tags)))
+SHAPES = ["wide"] * 5 + ["tall"] * 4 + ["square"] * 2
 
 
-def test_tags_are_shuffled_by_seed_and_position_alone() -> None:
-    assert shuffle_tags(TAGS, 1, seed=5, position=9) == shuffle_tags(TAGS, 1, seed=5, position=9)
-    assert len({shuffle_tags(TAGS, 1, seed, position) for seed in range(3) for position in range(3)}) > 5
+def epochs_of(order: ImageOrder, images: int, epochs: int) -> list[list[int]]:
+    return [[order[epoch * images + place] for place in range(images)] for epoch in range(epochs)]
 
 
-def test_keeping_more_tags_than_there_are_keeps_all() -> None:
-    assert shuffle_tags(TAGS, 10, seed=0, position=0) == TAGS
-    assert shuffle_tags("a photo of sks", 1, seed=0, position=0) == "a photo of sks"
+def test_with_shapes_an_epoch_is_still_exactly_its_images() -> None:
+    repeats = [2, 1, 3, 1, 1, 2, 2, 1, 1, 4, 1]
+    order = ImageOrder(repeats, seed=3, shapes=SHAPES, batch_size=4)
+    for epoch in epochs_of(order, sum(repeats), epochs=5):
+        assert sorted(epoch) == sorted(picture for picture, count in enumerate(repeats) for _ in range(count))
+
+
+def test_only_what_fills_no_batch_is_learned_in_mixed_batches() -> None:
+    """19 images an epoch in batches of 4: batches run on over the ends of epochs."""
+    repeats = [2, 1, 3, 1, 1, 2, 2, 1, 1, 4, 1]
+    order = ImageOrder(repeats, seed=3, shapes=SHAPES, batch_size=4)
+    batches = [[SHAPES[order[4 * step + place]] for place in range(4)] for step in range(19)]
+    mixed = sum(len(set(batch)) > 1 for batch in batches)
+    assert mixed <= 2 * 4  # at most the leftovers of three shapes, two batches an epoch
+    shuffled = ImageOrder(repeats, seed=3)
+    plain = [[SHAPES[shuffled[4 * step + place]] for place in range(4)] for step in range(19)]
+    assert sum(len(set(batch)) > 1 for batch in plain) > 2 * mixed
+
+
+def test_one_shape_is_shuffled_as_if_there_were_none() -> None:
+    plain, one = ImageOrder([2, 3, 4], seed=1), ImageOrder([2, 3, 4], seed=1, shapes=["a"] * 3, batch_size=4)
+    assert epochs_of(plain, 9, 3) == epochs_of(one, 9, 3)
+
+
+def test_regularization_images_are_part_of_an_epoch() -> None:
+    plan = make_schedule([10] * 20, TrainingConfig(epochs=10), regularization_repeats=[5] * 10)
+    assert (plan.images_per_epoch, plan.images_total) == (250, 2500)
+    assert make_schedule([10], TrainingConfig(repeats=2), regularization_repeats=[5]).images_per_epoch == 7

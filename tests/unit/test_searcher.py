@@ -28,16 +28,17 @@ def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=STUDY_NAME, storage=storage).trials
 
 
-def result(images: int, score: float, is_finished: bool = False) -> dict[str, object]:
-    return {"images_seen": images, "best_score": score, "is_finished": is_finished}
+def result(images: int, score: float, is_over: bool = False) -> dict[str, object]:
+    return {"images_seen": images, "best_score": score, "is_over": is_over}
 
 
 def test_hands_out_the_first_point_first_and_then_no_more_than_asked(tmp_path: Path) -> None:
     searcher = StudySearcher(open_study(tmp_path), trials=2)
-    assert searcher.suggest("a") == {"number": 0, "params": {"lora.rank": 4}}
+    assert searcher.suggest("a") == {"number": 0, "params": {"lora.rank": 4}, "is_baseline": True}
     second = searcher.suggest("b")
     assert isinstance(second, dict)
     assert second["number"] == 1
+    assert not second["is_baseline"]
     assert searcher.suggest("c") == "FINISHED"
 
 
@@ -48,7 +49,7 @@ def test_the_report_that_ends_a_trial_is_kept(tmp_path: Path) -> None:
         searcher.suggest(name)
     searcher.on_trial_complete("a", result(150, 0.5))
     searcher.on_trial_result("b", result(150, 0.6))
-    searcher.on_trial_complete("b", result(1200, 0.9, is_finished=True))
+    searcher.on_trial_complete("b", result(1200, 0.9, is_over=True))
     searcher.on_trial_complete("c", error=True)
     stopped, finished, failed = trials_of(tmp_path)
     assert (stopped.state, stopped.intermediate_values) == (TrialState.PRUNED, {150: 0.5})
@@ -61,14 +62,14 @@ def test_the_report_that_ends_a_trial_is_kept(tmp_path: Path) -> None:
 def test_a_score_that_is_no_number_fails_the_trial(score: float, tmp_path: Path) -> None:
     searcher = StudySearcher(open_study(tmp_path), trials=1)
     searcher.suggest("a")
-    searcher.on_trial_complete("a", result(150, score, is_finished=True))
+    searcher.on_trial_complete("a", result(150, score, is_over=True))
     assert trials_of(tmp_path)[0].state == TrialState.FAIL
 
 
 def test_a_new_searcher_hands_out_what_an_earlier_one_left_running(tmp_path: Path) -> None:
     first = StudySearcher(open_study(tmp_path), trials=4)
     configs = [first.suggest(name) for name in "abc"]
-    first.on_trial_complete("a", result(1200, 0.9, is_finished=True))
+    first.on_trial_complete("a", result(1200, 0.9, is_over=True))
     later = StudySearcher(open_study(tmp_path), trials=4)
     assert [later.suggest("d"), later.suggest("e")] == configs[1:]
     last = later.suggest("f")

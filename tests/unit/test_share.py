@@ -8,33 +8,49 @@ from raylora.config import SearchConfig
 from raylora.errors import ConfigError
 from raylora.execution.cluster import Share, share_out
 
+CPU_HEAD = {"CPU": 16.0}
+
 
 @pytest.mark.parametrize(
-    ("gpus_per_trial", "resources", "expected"),
+    ("gpus_per_trial", "nodes", "expected"),
     [
-        (1, {"CPU": 2}, Share(cpus=1, gpus=0, workers=1, concurrent=2)),
-        (2, {"CPU": 2}, Share(cpus=1, gpus=0, workers=2, concurrent=1)),
-        (1, {"CPU": 32, "GPU": 4}, Share(cpus=8, gpus=1, workers=1, concurrent=4)),
-        (0.5, {"CPU": 32, "GPU": 4}, Share(cpus=4, gpus=0.5, workers=1, concurrent=8)),
-        (2, {"CPU": 32, "GPU": 4}, Share(cpus=8, gpus=2, workers=2, concurrent=2)),
+        (1, [{"CPU": 2}], Share(cpus=1, gpus=0, workers=1, concurrent=2)),
+        (2, [{"CPU": 2}], Share(cpus=1, gpus=0, workers=2, concurrent=1)),
+        (1, [{"CPU": 32, "GPU": 4}], Share(cpus=8, gpus=1, workers=1, concurrent=4)),
+        (0.5, [{"CPU": 32, "GPU": 4}], Share(cpus=4, gpus=0.5, workers=1, concurrent=8)),
+        (0.6, [{"CPU": 32, "GPU": 4}], Share(cpus=8, gpus=0.6, workers=1, concurrent=4)),
+        (2, [{"CPU": 32, "GPU": 4}], Share(cpus=8, gpus=2, workers=2, concurrent=2)),
+        (1, [CPU_HEAD, {"CPU": 8, "GPU": 1}], Share(cpus=8, gpus=1, workers=1, concurrent=1)),
+        (16, [{"CPU": 64, "GPU": 8}] * 2, Share(cpus=8, gpus=16, workers=16, concurrent=1)),
+        (1, [{"CPU": 16, "GPU": 2}, {"CPU": 4, "GPU": 4}], Share(cpus=1, gpus=1, workers=1, concurrent=6)),
     ],
 )
-def test_share(gpus_per_trial: float, resources: dict[str, float], expected: Share) -> None:
-    assert share_out(SearchConfig(gpus_per_trial=gpus_per_trial), resources) == expected
+def test_share(gpus_per_trial: float, nodes: list[dict[str, float]], expected: Share) -> None:
+    assert share_out(SearchConfig(gpus_per_trial=gpus_per_trial), nodes) == expected
+
+
+def test_no_trial_asks_for_more_than_a_node_has() -> None:
+    assert share_out(SearchConfig(max_concurrent=1), [{"CPU": 4}, {"CPU": 4}]).cpus == 4
+    assert share_out(SearchConfig(max_concurrent=3), [{"CPU": 4}, {"CPU": 6}]).cpus == 3
 
 
 def test_limits() -> None:
-    assert share_out(SearchConfig(max_concurrent=3), {"CPU": 16, "GPU": 8}).concurrent == 3
-    assert share_out(SearchConfig(trials=2), {"CPU": 16}).concurrent == 2
+    assert share_out(SearchConfig(max_concurrent=3), [{"CPU": 16, "GPU": 8}]).concurrent == 3
+    assert share_out(SearchConfig(trials=2, max_concurrent=9), [{"CPU": 16}]).concurrent == 2
+
+
+def test_on_many_cores_most_trials_wait_for_others_to_learn_from() -> None:
+    assert share_out(SearchConfig(trials=14), [CPU_HEAD]) == Share(cpus=5, gpus=0, workers=1, concurrent=3)
+    assert share_out(SearchConfig(trials=14, max_concurrent=14), [CPU_HEAD]).concurrent == 14
 
 
 @pytest.mark.parametrize(
-    ("gpus_per_trial", "resources", "reason"),
+    ("gpus_per_trial", "nodes", "reason"),
     [
-        (3, {"CPU": 4, "GPU": 2}, "2 GPUs"),
-        (3, {"CPU": 2}, "no GPU, and only 2 CPU cores"),
+        (3, [{"CPU": 4, "GPU": 2}], "2 GPUs"),
+        (3, [{"CPU": 2}], "no GPU, and only 2 CPU cores"),
     ],
 )
-def test_refusals(gpus_per_trial: float, resources: dict[str, float], reason: str) -> None:
+def test_refusals(gpus_per_trial: float, nodes: list[dict[str, float]], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
-        share_out(SearchConfig(gpus_per_trial=gpus_per_trial), resources)
+        share_out(SearchConfig(gpus_per_trial=gpus_per_trial), nodes)

@@ -1,15 +1,15 @@
-"""Successive halving: hand-written scores in, decisions out."""
+"""Stopping at rungs: hand-written scores in, decisions out."""
 
 from __future__ import annotations
 
 import pytest
 
-from raylora.search.stopping import SuccessiveHalving
+from raylora.search.stopping import Rungs, above_median, best_share
 
 
 def decisions(scores: list[float], reduction_factor: float, images: int = 100) -> list[bool]:
     """What becomes of trials that reach the first rung one after another."""
-    rule = SuccessiveHalving(100, reduction_factor)
+    rule = Rungs(100, reduction_factor, best_share(reduction_factor))
     return [rule.goes_on(trial, images, score) for trial, score in enumerate(scores)]
 
 
@@ -35,14 +35,14 @@ def test_before_the_first_rung_all_go_on() -> None:
 
 
 def test_a_trial_is_judged_once_at_a_rung() -> None:
-    rule = SuccessiveHalving(100, 2)
+    rule = Rungs(100, 2, best_share(2))
     assert rule.goes_on(0, 100, 0.5)
     assert rule.goes_on(1, 100, 0.6)
     assert rule.goes_on(0, 104, 0.5)  # would be stopped if judged again
 
 
 def test_each_rung_has_its_own_scores() -> None:
-    rule = SuccessiveHalving(100, 2)
+    rule = Rungs(100, 2, best_share(2))
     assert rule.goes_on(0, 100, 0.5)
     assert rule.goes_on(0, 200, 0.9)
     assert rule.goes_on(1, 100, 0.6)
@@ -50,10 +50,16 @@ def test_each_rung_has_its_own_scores() -> None:
 
 
 def test_a_shorter_trial_counts_at_later_rungs_with_its_best() -> None:
-    rule = SuccessiveHalving(100, 2)
+    rule = Rungs(100, 2, best_share(2))
     assert rule.goes_on(0, 100, 0.1)
     rule.ends(0, 0.7)
     assert rule.goes_on(1, 100, 0.5)  # at the rung that both reached, what it had there counts
     assert not rule.goes_on(1, 200, 0.6)
     assert rule.goes_on(2, 100, 0.6)
     assert rule.goes_on(2, 200, 0.8)
+
+
+def test_the_median_rule_stops_the_lower_half() -> None:
+    rule = Rungs(100, 2, above_median)
+    scores = [0.5, 0.4, 0.45, 0.44, 0.9]  # the fourth is below the median of 0.445, the third is it
+    assert [rule.goes_on(trial, 100, score) for trial, score in enumerate(scores)] == [True, False, True, False, True]

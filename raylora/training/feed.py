@@ -1,0 +1,141 @@
+"""What a training step learns: pictures, captions, timesteps and noise of each position of the stream.
+
+Everything is a function of (seed, position): a run can stop anywhere and go on, and any number of workers
+can share a batch, and each position still brings the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raylora.config import Experiment
+from raylora.dataset.batches import ImageOrder
+from raylora.dataset.captions import varies, vary
+from raylora.diffusion.base import BaseModel, Conditioning
+from raylora.diffusion.encode import encode_prompts
+from raylora.diffusion.noise import training_noise
+from raylora.diffusion.objective import Cells
+from raylora.diffusion.tensor_cache import TensorCache, cached_conditioning
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What is learned, an entry per picture."""
+
+    latents: Sequence[Tensor]
+    """(4, height, width) each, scaled, on the CPU."""
+    captions: Sequence[str]
+    repeats: Sequence[int]
+    time_ids: Tensor
+    """(pictures, 6), see `dataset.frames.Frame.time_ids`."""
+    weights: Sequence[float]
+    """Of each picture's loss: 1, and for regularization images `dataset.prior_loss_weight`."""
+    mirrored: Sequence[Tensor] = ()
+    """Latents of the mirrored pictures, if they are learned too."""
+    cache: TensorCache = field(default_factory=lambda: TensorCache(None))
+    """Where embeddings are kept."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures of one shape, on the device."""
+
+    cells: Cells
+    noise: Tensor
+    """What the target is made of, like the latents."""
+    noise_in: Tensor
+    """What the latents are mixed with; the same unless `loss.input_perturbation` is set."""
+    weights: Tensor
+    """(batch,)"""
+
+
+class Feed:
+    """Batches by positions of the stream."""
+
+    def __init__(self, base: BaseModel, data: TrainingSet, config: Experiment, batch_size: int):
+        self._base, self._data, self._config = base, data, config
+        shapes = [tuple(latent.shape) for latent in data.latents]
+        self._order = ImageOrder(data.repeats, config.seed, shapes, batch_size)
+        self._variants = config.dataset.caption_variants if varies(config.dataset) else 1
+        self._embedded = None if config.model.train_text_encoder else self._embed_ahead()
+
+    def _embed_ahead(self) -> Conditioning:
+        """Embeddings of every variant of every caption, picture by picture."""
+        dataset, seed = self._config.dataset, self._config.seed
+        prompts = [
+            vary(caption, dataset, (seed, picture, variant))
+            for picture, caption in enumerate(self._data.captions)
+            for variant in range(self._variants)
+        ]
+        return cached_conditioning(self._base, prompts, self._data.cache)
+
+    def batches(self, positions: Sequence[int]) -> Iterator[Batch]:
+        """The pictures at these positions, those of one shape together."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for position in positions:
+            groups.setdefault(self._data.latents[self._order[position]].shape, []).append(position)
+        for group in groups.values():
+            yield self._batch(group)
+
+    def _batch(self, positions: Sequence[int]) -> Batch:
+        pictures = [self._order[position] for position in positions]
+        draws = [self._draw(position, picture) for position, picture in zip(positions, pictures, strict=True)]
+        device = self._base.device
+        noise = _on(torch.stack([draw.noise for draw in draws]), device)
+        perturbs = draws[0].noise_in is not draws[0].noise
+        cells = Cells(
+            latents=_on(torch.stack([draw.latents for draw in draws]), device),
+            conditioning=self._conditioning(pictures, positions),
+            time_ids=_on(self._data.time_ids[pictures], device),
+            timesteps=_on(torch.cat([draw.timestep for draw in draws]), device),
+        )
+        return Batch(
+            cells=cells,
+            noise=noise,
+            noise_in=_on(torch.stack([draw.noise_in for draw in draws]), device) if perturbs else noise,
+            weights=_on(torch.tensor([self._data.weights[picture] for picture in pictures]), device),
+        )
+
+    def _draw(self, position: int, picture: int) -> _Draw:
+        generator = torch.Generator().manual_seed((self._config.seed << 32) + position)
+        steps = self._base.noise_scheduler.config.num_train_timesteps
+        timestep = torch.randint(0, steps, (1,), generator=generator)
+        latents = self._data.latents[picture]
+        noise, noise_in = training_noise(latents.shape, self._config.loss, generator)
+        if self._data.mirrored and torch.rand((), generator=generator) < 0.5:
+            latents = self._data.mirrored[picture]
+        return _Draw(latents, timestep, noise, noise_in)
+
+    def _conditioning(self, pictures: Sequence[int], positions: Sequence[int]) -> Conditioning:
+        dataset, seed = self._config.dataset, self._config.seed
+        if self._embedded is None:
+            prompts = [
+                vary(self._data.captions[picture], dataset, (seed, position))
+                for picture, position in zip(pictures, positions, strict=True)
+            ]
+            return encode_prompts(self._base, prompts)
+        chosen = [
+            picture * self._variants + int(np.random.default_rng([seed, position, 2]).integers(self._variants))
+            for picture, position in zip(pictures, positions, strict=True)
+        ]
+        rows = self._embedded[chosen]
+        device = self._base.device
+        return Conditioning(_on(rows.embeddings, device), None if rows.pooled is None else _on(rows.pooled, device))
+
+
+@dataclass(frozen=True)
+class _Draw:
+    latents: Tensor
+    timestep: Tensor
+    noise: Tensor
+    noise_in: Tensor
+
+
+def _on(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copied to the device; to a GPU from pinned memory, so that neither side waits for the other."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
