@@ -2,8 +2,9 @@
 
 kohya's keys must agree with sd-scripts' networks/lora.py: a name as in kohya_names.py, then `.lora_down.weight`,
 `.lora_up.weight` and the scalar `.alpha`; with DoRA also `.dora_scale`, which LyCORIS brought and ComfyUI reads, one
-length per output. A1111 takes any `dora_scale` for lengths per input, and diffusers drops it from kohya's layout:
-for diffusers a DoRA must be in its own layout.
+length per output. A1111 takes any `dora_scale` for lengths per input, and diffusers drops it from kohya's layout; it
+also forgets alphas of attention layers that differ from the others' (see `load_lora`). For diffusers there is its own
+layout.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +27,7 @@ from raylora import __version__
 from raylora.diffusion.adapters import Adapter, StateDict, tuner_layers
 from raylora.diffusion.families import DTYPES, FAMILIES, BaseModel
 from raylora.diffusion.kohya_names import TEXT_ROOT, Naming, kohya_name, naming
-from raylora.diffusion.lora_reading import ADAPTER_METADATA, check_lora_file
+from raylora.diffusion.lora_reading import ADAPTER_METADATA, read_lora
 from raylora.diffusion.lora_weights import (
     LoraModule,
     LoraWeights,
@@ -145,7 +147,11 @@ def save_diffusers(weights: LoraWeights, path: Path, precision: str | None = Non
 
 
 def diffusers_tensors(weights: LoraWeights, precision: str | None = None) -> StateDict:
-    """A LoRA's tensors under diffusers' names: `<part>.<module>.lora_A.weight`, `.lora_B.weight`, DoRA's magnitude."""
+    """A LoRA's tensors under diffusers' names: `<part>.<module>.lora_A.weight`, `.lora_B.weight`, DoRA's magnitude.
+
+    peft's own key for the magnitude ends without `.weight` and peft reads both; transformers 5 loads it into a text
+    encoder only with it.
+    """
     cast = _cast(precision)
     tensors: StateDict = {}
     for part, path, module in weights.modules():
@@ -153,7 +159,7 @@ def diffusers_tensors(weights: LoraWeights, precision: str | None = None) -> Sta
         tensors[f"{part}.{path}.lora_B.weight"] = cast(module.up)
         if module.magnitude is not None:
             _check_peft_has(part, path, module)
-            tensors[f"{part}.{path}.lora_magnitude_vector"] = cast(magnitude_to_peft(module))
+            tensors[f"{part}.{path}.lora_magnitude_vector.weight"] = cast(magnitude_to_peft(module))
     return tensors
 
 
@@ -267,25 +273,34 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def load_lora(base: BaseModel, path: Path) -> None:
-    """Put any LoRA file or folder onto a base model through diffusers' own loader; it becomes active.
+    """Put any LoRA file or folder onto a base model; it becomes active.
+
+    It goes through diffusers' own loader and layout, whatever the file's, because diffusers 0.42.1 reads kohya's layout
+    with two losses: it drops `dora_scale`, and attention layers whose alpha is not the commonest get that one
+    (`get_peft_kwargs` looks for them under untranslated names).
 
     Raises:
         ModelError: no file, pickled, no LoRA, or one for another architecture.
     """
     file = lora_file_in(path)
-    check_lora_file(file)
+    weights = read_lora(file, unet_config=base.unet.config)
     mend = "it was trained for another architecture; give its own base model with --base-model"
+    misfit = f"{file}: does not fit the base model {base.reference}"
+    if weights.family != base.family.name and weights.family == "sdxl":  # `sd15` may be a guess
+        raise ModelError(f"{misfit}; {mend}")
     logging.disable(logging.ERROR)  # diffusers lists every tensor that doesn't fit
     try:
-        base.pipeline().load_lora_weights(str(file.parent), weight_name=file.name)
+        with tempfile.TemporaryDirectory(prefix="raylora-") as folder:
+            save_diffusers(weights, Path(folder) / DIFFUSERS_NAME)
+            base.pipeline().load_lora_weights(folder, weight_name=DIFFUSERS_NAME)
+    except ModelError:
+        raise
     except Exception as error:  # peft and diffusers raise many kinds
-        raise ModelError(f"{file}: does not fit the base model {base.reference}; {mend}") from error
+        raise ModelError(f"{misfit}; {mend}") from error
     finally:
         logging.disable(logging.NOTSET)
     if not tuner_layers(base.unet) and not tuner_layers(base.text_encoder):
-        raise ModelError(
-            f"{file}: does not fit the base model {base.reference}, which none of its weights belongs to; {mend}"
-        )
+        raise ModelError(f"{misfit}, which none of its weights belongs to; {mend}")
 
 
 def lora_file_in(path: Path) -> Path:

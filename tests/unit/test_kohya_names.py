@@ -128,7 +128,7 @@ def comfyui_target(family: str, name: str) -> str | None:
 
 
 def a1111_target(family: str, name: str) -> str:
-    """A1111: diffusers' names translated by arithmetic that knows SD1.5's shape; what remains is taken for Stability's."""
+    """A1111 translates diffusers' names by arithmetic that knows SD1.5's shape; others it takes for Stability's."""
     if found := re.match(r"lora_unet_(down|up)_blocks_(\d+)_(attentions|resnets)_(\d+)_(.+)", name):
         direction, block, kind, number, tail = found.groups()
         place = int(block) * 3 + int(number) + (direction == "down")
