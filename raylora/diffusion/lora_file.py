@@ -21,13 +21,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from raylora import __version__
 from raylora.diffusion.adapters import Adapter, StateDict, tuner_layers
 from raylora.diffusion.families import DTYPES, FAMILIES, BaseModel
 from raylora.diffusion.kohya_names import TEXT_ROOT, Naming, kohya_name, naming
-from raylora.diffusion.lora_reading import ADAPTER_METADATA, read_lora
+from raylora.diffusion.lora_reading import ADAPTER_METADATA, check_lora_file, read_lora
 from raylora.diffusion.lora_weights import (
     LoraModule,
     LoraWeights,
@@ -283,9 +283,13 @@ def load_lora(base: BaseModel, path: Path) -> None:
         ModelError: no file, pickled, no LoRA, or one for another architecture.
     """
     file = lora_file_in(path)
-    weights = read_lora(file, unet_config=base.unet.config)
+    check_lora_file(file)
     mend = "it was trained for another architecture; give its own base model with --base-model"
     misfit = f"{file}: does not fit the base model {base.reference}"
+    try:
+        weights = read_lora(file, unet_config=base.unet.config)
+    except ModelError as error:
+        raise ModelError(f"{misfit}: {str(error).removeprefix(f'{file}: ')}; or {mend}") from None
     if weights.family != base.family.name and weights.family == "sdxl":  # `sd15` may be a guess
         raise ModelError(f"{misfit}; {mend}")
     logging.disable(logging.ERROR)  # diffusers lists every tensor that doesn't fit
@@ -299,7 +303,8 @@ def load_lora(base: BaseModel, path: Path) -> None:
         raise ModelError(f"{misfit}; {mend}") from error
     finally:
         logging.disable(logging.NOTSET)
-    if not tuner_layers(base.unet) and not tuner_layers(base.text_encoder):
+    parts = (part for part in base.pipeline().components.values() if isinstance(part, nn.Module))
+    if not any(tuner_layers(part) for part in parts):
         raise ModelError(f"{misfit}, which none of its weights belongs to; {mend}")
 
 

@@ -111,7 +111,8 @@ def magnitude_to_kohya(magnitude: Tensor, up: Tensor) -> Tensor:
     """peft's magnitude, (out,) or (1, out, 1, 1), as `dora_scale`: (out, 1) or (out, 1, 1, 1).
 
     ComfyUI (comfy/weight_adapter/base.py, `weight_decompose`) takes it for one length per output when its first axis
-    is as long as the weight's.
+    is as long as the weight's. It then divides by the row lengths of the unchanged weight, where DoRA and peft take
+    those of the changed one: close for a small change, not equal.
     """
     return magnitude.reshape(up.shape[0], *[1] * (up.ndim - 1))
 

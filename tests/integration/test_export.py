@@ -161,6 +161,14 @@ def test_a_strength_is_what_diffusers_calls_scale(make: Make, tiny_base_folder: 
     assert min(difference(answers(trained.pipe), answers(half)).values()) > 0.01
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_strength_is_not_rounded(precision: str, tmp_path: Path) -> None:
+    """Alpha is 2 in float32; 0.6 has no place in 16 bits."""
+    file = kohya_file(tmp_path / "lora.safetensors")
+    export_lora(Export(file, "kohya", tmp_path / "weak.safetensors", strength=0.3, precision=precision))
+    assert only(read_lora(tmp_path / "weak.safetensors")).alpha == pytest.approx(0.6, rel=1e-7)
+
+
 # --- raylora reads what is written ---
 
 
@@ -462,6 +470,7 @@ def test_the_command(make: Make, tiny_base_folder: Path, tmp_path: Path, cli: Cl
     [
         ({"layout": "a1111"}, ConfigError, "layouts are kohya and diffusers"),
         ({"out": "lora.ckpt"}, OutputError, r"lora\.safetensors"),
+        ({"out": "lora.safetensors"}, OutputError, "exists already"),
         ({"out": "lora"}, OutputError, r"lora\.safetensors"),
         ({"strength": 0.0}, ConfigError, "above 0"),
         ({"strength": float("nan")}, ConfigError, "above 0"),
