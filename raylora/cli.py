@@ -17,6 +17,7 @@ import typer
 
 from raylora import __version__
 from raylora.bundled import DEMO_NAME
+from raylora.cli_export import export
 from raylora.errors import RayloraError, UserError
 
 if TYPE_CHECKING:
@@ -231,6 +232,9 @@ def evaluate(
     else:
         for name, value in table.items():
             print(f"{name:20} {'needs --train-dataset or another encoder' if value is None else f'{value:.4f}'}")
+
+
+app.command()(export)
 
 
 def _read(

@@ -8,7 +8,8 @@ from pathlib import Path
 from raylora.config import Experiment
 from raylora.dataset.folder import Picture, ReadOptions, read_folder, resolve_dataset
 from raylora.diffusion.families import resolve_base
-from raylora.diffusion.lora_file import check_lora_file, load_lora, lora_file_in
+from raylora.diffusion.lora_file import load_lora, lora_file_in
+from raylora.diffusion.lora_reading import check_lora_file
 from raylora.diffusion.tensor_cache import TensorCache
 from raylora.errors import ConfigError
 from raylora.evaluation.scorecard import Evaluator, Metrics

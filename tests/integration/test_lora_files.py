@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from raylora.config import LoraConfig, SamplingConfig
 from raylora.dataset.pixels import Pixels
 from raylora.diffusion.adapters import Adapter, count_parameters
-from raylora.diffusion.families import SD15, BaseModel, load_base, skeleton
+from raylora.diffusion.base import BaseModel
+from raylora.diffusion.families import SD15, load_base, skeleton
 from raylora.diffusion.generate import Request, generate
 from raylora.diffusion.lora_file import (
     DIFFUSERS_NAME,
@@ -133,7 +134,7 @@ def test_predicted_size_is_the_files_size(tiny_base: BaseModel, tmp_path: Path) 
 
 def test_full_size_sd15_has_kohyas_module_count() -> None:
     """sd-scripts prints 192 U-Net modules and 72 text-encoder modules for SD1.x."""
-    unet, text_encoder = skeleton(SD15, None)
+    unet, text_encoder = skeleton(SD15, None).values()
     from raylora.diffusion.adapters import target_modules
 
     config = LoraConfig()

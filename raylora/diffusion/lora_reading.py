@@ -1,0 +1,184 @@
+"""Any LoRA file, kohya's layout or diffusers', read without its model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from raylora.diffusion.families import FAMILIES, PICKLED_SUFFIXES
+from raylora.diffusion.kohya_names import TEXT_PATH, UNET_PATH, Naming, is_sgm, module_path, naming, text_path
+from raylora.diffusion.lora_weights import LoraModule, LoraWeights, magnitude_to_kohya
+from raylora.errors import ModelError
+
+ADAPTER_METADATA = "lora_adapter_metadata"
+"""diffusers' key for peft's settings, in JSON (diffusers/loaders/lora_base.py)."""
+
+Tensors = dict[str, Tensor]
+Fields = dict[tuple[str, str], Tensors]
+"""(part, module path) → `down`, `up`, `alpha`, `magnitude`."""
+
+KOHYA_FIELDS = {
+    "lora_down.weight": "down",
+    "lora_up.weight": "up",
+    "alpha": "alpha",
+    "dora_scale": "magnitude",
+}
+DIFFUSERS_KEY = re.compile(
+    r"(?P<part>unet|text_encoder_2|text_encoder)\.(?P<path>.+?)"
+    r"(?:\.lora_(?P<ab>[AB])\.weight|(?:\.lora|_lora|\.lora_linear_layer)\.(?P<direction>down|up)\.weight"
+    r"|\.lora_(?P<magnitude>magnitude)_vector(?:\.weight)?|(?P<alpha>\.alpha))"
+)
+"""`.lora_A.weight` is peft's; diffusers before 0.25 wrote `_lora.down.weight`, `.lora.down.weight` and, for text
+encoders, `.lora_linear_layer.down.weight` (diffusers/utils/state_dict_utils.py)."""
+OLD_TEXT_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+
+SDXL_CONTEXT = 2048
+"""Width of the text that SDXL's U-Net attends to; SD1.5's is 768."""
+
+
+def read_lora(path: Path, family: str | None = None, unet_config: Mapping[str, Any] | None = None) -> LoraWeights:
+    """A LoRA file of any layout.
+
+    Args:
+        path: the .safetensors file.
+        family: `sd15` or `sdxl`; by default what keys, metadata and shapes say.
+        unet_config: of the base model; needed only for SGM names of an SDXL whose blocks are not the usual ones.
+
+    Raises:
+        ModelError: no file, pickled, not safetensors, no LoRA, or a key that belongs to none of the layouts.
+    """
+    tensors, metadata = read_tensors(path)
+    chosen = family or family_of(tensors, metadata)
+    kohya = any(key.startswith("lora_") for key in tensors)
+    fields = (
+        _kohya_fields(path, tensors, naming(chosen, unet_config or FAMILIES[chosen].unet))
+        if kohya
+        else _diffusers_fields(path, tensors)
+    )
+    config = {} if kohya else _adapter_metadata(path, metadata)
+    parts: dict[str, dict[str, LoraModule]] = {}
+    for (part, module), values in fields.items():
+        parts.setdefault(part, {})[module] = _module(path, part, module, values, config)
+    return LoraWeights(chosen, parts, metadata)
+
+
+def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
+    """Everything in a LoRA's file: tensors by key, and its metadata."""
+    check_lora_file(path)
+    with safe_open(str(path), framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+
+
+def check_lora_file(file: Path) -> None:
+    """Refuse what is no LoRA in safetensors, before any model is loaded."""
+    if file.suffix.lower() in PICKLED_SUFFIXES:
+        raise ModelError(f"{file}: pickled files can run any code when they are read; use a .safetensors LoRA")
+    if not file.is_file():
+        raise ModelError(f"{file}: there is no such LoRA file")
+    try:
+        with safe_open(str(file), framework="pt") as opened:
+            keys = list(opened.keys())
+    except SafetensorError as error:
+        raise ModelError(f"{file}: is not a readable .safetensors file ({error})") from None
+    if not any("lora" in key for key in keys):
+        raise ModelError(f"{file}: holds no LoRA weights")
+
+
+def family_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """`sdxl` or `sd15`: what the metadata say, else what only SDXL has (names, a second text encoder, widths)."""
+    base, architecture = metadata.get("ss_base_model_version", ""), metadata.get("modelspec.architecture", "")
+    if base or architecture:
+        return "sdxl" if base.startswith("sdxl") or "xl" in architecture.partition("/")[0] else "sd15"
+    second = any(is_sgm(key.partition(".")[0]) or key.startswith(("lora_te2_", "text_encoder_2.")) for key in tensors)
+    return "sdxl" if second or _context_width(tensors) == SDXL_CONTEXT else "sd15"
+
+
+def _context_width(tensors: Mapping[str, Tensor]) -> int | None:
+    """How wide the text is that the U-Net's cross-attention reads, if the LoRA has it."""
+    down = re.compile(r"attn2[._](?:processor[._])?to_k.*(?:down|lora_A)\.weight")
+    return next((tensor.shape[1] for key, tensor in tensors.items() if down.search(key)), None)
+
+
+def _kohya_fields(path: Path, tensors: Tensors, names: Naming) -> Fields:
+    fields: Fields = {}
+    for key, tensor in tensors.items():
+        name, _, kind = key.partition(".")
+        place = module_path(names, name)
+        if place is None or kind not in KOHYA_FIELDS:
+            raise _unknown(path, key)
+        fields.setdefault(place, {})[KOHYA_FIELDS[kind]] = tensor
+    return fields
+
+
+def _diffusers_fields(path: Path, tensors: Tensors) -> Fields:
+    fields: Fields = {}
+    for key, tensor in tensors.items():
+        found = DIFFUSERS_KEY.fullmatch(key)
+        module = _diffusers_path(found["part"], found["path"]) if found else None
+        if not found or module is None:
+            raise _unknown(path, key)
+        low_rank = found["direction"] or {"A": "down", "B": "up", None: None}[found["ab"]]
+        kind = low_rank or found["magnitude"] or "alpha"
+        fields.setdefault((found["part"], module), {})[kind] = tensor
+    for values in fields.values():
+        if "magnitude" in values and "up" in values:
+            values["magnitude"] = magnitude_to_kohya(values["magnitude"], values["up"])
+    return fields
+
+
+def _diffusers_path(part: str, path: str) -> str | None:
+    """The module path of a diffusers key, without what older versions put in between; None if it is no layer's."""
+    if part == "unet":
+        path = path.replace(".processor.", ".")
+        path = f"{path}.0" if path.endswith(".to_out") else path
+        return path if UNET_PATH.fullmatch(path) else None
+    stem, _, last = path.rpartition(".")
+    path = text_path(f"{stem}.{OLD_TEXT_NAMES.get(last, last)}" if stem else last)
+    return path if TEXT_PATH.fullmatch(path) else None
+
+
+def _unknown(path: Path, key: str) -> ModelError:
+    return ModelError(f"{path}: the key {key} is of no LoRA for SD1.5 or SDXL that raylora knows "
+                      "(LoRA and DoRA in kohya's and diffusers' layouts)")  # fmt: skip
+
+
+def _module(path: Path, part: str, module: str, values: Tensors, config: Mapping[str, Any]) -> LoraModule:
+    if not {"down", "up"} <= values.keys():
+        raise ModelError(f"{path}: {part}.{module} lacks one of its two matrices; download the file again")
+    down, up = values["down"], values["up"]
+    if down.ndim < 2 or up.ndim != down.ndim or up.shape[1] != down.shape[0]:
+        raise ModelError(f"{path}: {part}.{module} has matrices of {tuple(up.shape)} and {tuple(down.shape)}, "
+                         "which don't belong together")  # fmt: skip
+    rank = down.shape[0]
+    alpha = float(values["alpha"]) if "alpha" in values else _alpha_of(part, module, rank, config)
+    return LoraModule(down, up, alpha, values.get("magnitude"))
+
+
+def _adapter_metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """peft's settings from diffusers' metadata: `unet.lora_alpha`, `unet.alpha_pattern` and so on; maybe none."""
+    try:
+        return dict(json.loads(metadata.get(ADAPTER_METADATA, "{}")))
+    except (ValueError, TypeError):
+        raise ModelError(f"{path}: its {ADAPTER_METADATA} is not readable as JSON; download the file again") from None
+
+
+def _alpha_of(part: str, module: str, rank: int, config: Mapping[str, Any]) -> float:
+    """A layer's alpha by peft's settings; the rank where there are none, as loaders take it.
+
+    peft's patterns are endings of a path, or regular expressions (peft/utils/other.py, `get_pattern_key`).
+    """
+    patterns: Mapping[str, float] = config.get(f"{part}.alpha_pattern") or {}
+    fits = _first_fit(patterns, module)
+    alpha = float(patterns[fits] if fits else config.get(f"{part}.lora_alpha", rank))
+    # Rank-stabilized LoRA scales by alpha / sqrt(rank) (https://arxiv.org/abs/2312.03732).
+    return alpha * rank**0.5 if config.get(f"{part}.use_rslora") else alpha
+
+
+def _first_fit(patterns: Iterable[str], module: str) -> str | None:
+    return next((pattern for pattern in patterns if re.match(rf"(.*\.)?({pattern})$", module)), None)
