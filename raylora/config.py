@@ -118,6 +118,12 @@ class ModelConfig(Section):
     )
 
 
+def _read_block_ranks(value: Any) -> Any:
+    """`down_blocks.1` is a block's name, also where dots were read as levels."""
+    return flatten(value) if isinstance(value, Mapping) else value
+
+
+BlockRanks = Annotated[dict[str, Annotated[int, Field(ge=1, le=1024)]], BeforeValidator(_read_block_ranks)]
 LoraTarget = Literal["attention", "feed_forward", "projections", "convolutions"]
 
 
@@ -132,7 +138,7 @@ class LoraConfig(Section):
         description="Which layers get a LoRA. Attention, feed-forward and projections of the transformer blocks are "
         "kohya's default; convolutions are those of the ResNet blocks and samplers (LoCon).",
     )
-    block_ranks: dict[str, Annotated[int, Field(ge=1, le=1024)]] | None = Field(
+    block_ranks: BlockRanks | None = Field(
         None,
         description="Ranks of single U-Net blocks, such as {down_blocks.1: 4, mid_block: 32}; alpha keeps its share.",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,26 +11,30 @@ import torch
 from torch import Tensor
 
 from raylora.bundled import DEMO_DATASET
-from raylora.config import EvaluationConfig, Experiment, LoraConfig, SamplingConfig
-from raylora.dataset.batches import make_schedule
+from raylora.config import DatasetConfig, EvaluationConfig, Experiment, LoraConfig, SamplingConfig
 from raylora.dataset.folder import Picture, read_folder
 from raylora.dataset.pixels import Pixels
 from raylora.diffusion.adapters import Adapter
 from raylora.diffusion.base import BaseModel
-from raylora.diffusion.encode import decode_latents
+from raylora.diffusion.encode import decode_all
 from raylora.diffusion.families import load_base
+from raylora.diffusion.tensor_cache import TensorCache
 from raylora.evaluation.encoders import ImageEncoder, load_encoder
 from raylora.evaluation.holdout import GRID_SEED
 from raylora.evaluation.scorecard import Evaluator, ImageSet, Metrics, Reference, is_finite, similarity_gain
 from raylora.evaluation.similarity import paired_similarity
-from raylora.execution.node_cache import SharedData, image_set
+from raylora.execution.node_cache import Material, SharedData, image_set, training_set
 from raylora.training.trainer import Trainer
 
 HELD_OUT, LEARNED = 4, 6
-SIZE = (64, 64)
 EVALUATION = EvaluationConfig(encoder="demo", timesteps=(200, 700))
 SAMPLING = SamplingConfig(seeds=(0, 1), steps=4, guidance_scale=3.0)
-EXPERIMENT = Experiment(evaluation=EVALUATION, sampling=SAMPLING, lora=LoraConfig(rank=4, alpha=4))
+EXPERIMENT = Experiment(
+    dataset=DatasetConfig(resolution=(64, 64)),
+    evaluation=EVALUATION,
+    sampling=SAMPLING,
+    lora=LoraConfig(rank=4, alpha=4),
+)
 ALL_MEASURES = {"score", "holdout_loss", "holdout_loss_ratio", "sample_similarity", "similarity_gain",
                 "prompt_alignment", "diversity", "train_probe_loss", "copying"}  # fmt: skip
 OF_TRAINING_IMAGES = {"train_probe_loss", "copying"}
@@ -54,10 +58,10 @@ def pictures() -> list[Picture]:
 
 @pytest.fixture(scope="module")
 def shared(base: BaseModel, encoder: ImageEncoder, pictures: list[Picture]) -> SharedData:
-    holdout = image_set(base, encoder, pictures[:HELD_OUT], SIZE)
-    train = image_set(base, encoder, pictures[HELD_OUT:], SIZE)
+    holdout = image_set(base, encoder, pictures[:HELD_OUT], EXPERIMENT.dataset, TensorCache(None))
+    train = image_set(base, encoder, pictures[HELD_OUT:], EXPERIMENT.dataset, TensorCache(None))
     reference = Evaluator(encoder, holdout, train, EVALUATION, SAMPLING).reference(base)
-    return SharedData(train, holdout, [1] * LEARNED, reference)
+    return SharedData(Material(pictures[HELD_OUT:], pictures[:HELD_OUT]), train, holdout, reference)
 
 
 @pytest.fixture
@@ -85,7 +89,7 @@ def fill(adapter: Adapter) -> None:
     adapter.load_state_dict(state)
 
 
-def similarity_of(pixels: Pixels, encoder: ImageEncoder, holdout: ImageSet) -> float:
+def similarity_of(pixels: Sequence[Pixels], encoder: ImageEncoder, holdout: ImageSet) -> float:
     return paired_similarity(encoder.images(pixels), holdout.embeddings)
 
 
@@ -94,8 +98,8 @@ def test_noise_is_below_the_base_and_the_base_below_the_real_pictures(
 ) -> None:
     """An unpaired mean scored noise as high as a good LoRA; see docs/architecture.md."""
     samples = evaluator.sample(base)
-    noise = np.random.default_rng(0).integers(0, 256, samples.shape, dtype=np.uint8)
-    good = decode_latents(base, evaluator.holdout.latents)
+    noise = list(np.random.default_rng(0).integers(0, 256, np.shape(samples), dtype=np.uint8))
+    good = decode_all(base, evaluator.holdout.latents)
     similarities = [similarity_of(pixels, encoder, evaluator.holdout) for pixels in (noise, samples, good)]
     assert similarities[0] + 0.05 < similarities[1]
     assert similarities[1] + 0.05 < similarities[2]
@@ -105,7 +109,7 @@ def test_noise_is_below_the_base_and_the_base_below_the_real_pictures(
 def test_the_reference_is_the_base_models_samples_and_the_vaes_round_trip(
     base: BaseModel, encoder: ImageEncoder, evaluator: Evaluator, shared: SharedData
 ) -> None:
-    round_trip = decode_latents(base, shared.holdout.latents)
+    round_trip = decode_all(base, shared.holdout.latents)
     assert shared.reference.sample_similarity == similarity_of(evaluator.sample(base), encoder, shared.holdout)
     assert shared.reference.ceiling_similarity == similarity_of(round_trip, encoder, shared.holdout)
 
@@ -116,7 +120,7 @@ def test_the_base_gains_nothing_and_the_round_trip_gains_all(
     metrics = evaluator.measure(base, shared.reference).metrics
     assert metrics["similarity_gain"] == 0
     assert metrics["holdout_loss_ratio"] == 1
-    ceiling = similarity_of(decode_latents(base, shared.holdout.latents), encoder, shared.holdout)
+    ceiling = similarity_of(decode_all(base, shared.holdout.latents), encoder, shared.holdout)
     assert similarity_gain(ceiling, shared.reference) == pytest.approx(1)
 
 
@@ -146,7 +150,7 @@ def test_the_holdout_loss_is_the_plain_formula(
     timestep, images = 350, 2
     evaluation = EVALUATION.model_copy(update={"timesteps": (timestep,), "max_images": images})
     evaluator = Evaluator(encoder, shared.holdout, None, evaluation, SAMPLING)
-    latents = shared.holdout.latents[:images]
+    latents = torch.stack(list(shared.holdout.latents[:images]))
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(GRID_SEED))
     cells = [plain_loss(base, pictures[i], latents[i], timestep, noise[i]) for i in range(images)]
     reference = Reference(holdout_loss=1.0, sample_similarity=0.5, ceiling_similarity=1.0)
@@ -159,8 +163,8 @@ def test_latents_are_the_posteriors_mean_times_the_vaes_factor(base: BaseModel, 
     pixels = torch.from_numpy(shared.holdout.pixels[:1]).permute(0, 3, 1, 2) / 127.5 - 1
     with torch.no_grad():
         mean = base.vae.encode(pixels).latent_dist.mean
-    assert torch.allclose(shared.holdout.latents[:1], mean * base.vae.config.scaling_factor, atol=1e-4)
-    assert 0.3 < float(shared.holdout.latents.std()) < 3
+    assert torch.allclose(shared.holdout.latents[0], mean[0] * base.vae.config.scaling_factor, atol=1e-4)
+    assert 0.3 < float(torch.stack(list(shared.holdout.latents)).std()) < 3
 
 
 def test_the_probe_is_the_same_loss_over_training_images(
@@ -175,8 +179,8 @@ def test_the_probe_is_the_same_loss_over_training_images(
 
 def measured_by_a_trial(base: BaseModel, encoder: ImageEncoder, shared: SharedData, experiment: Experiment) -> Metrics:
     """As trials measure: a trainer of these settings, all with the same weights, its adapter active."""
-    schedule = make_schedule(shared.folder_repeats, experiment.training)
-    trainer = Trainer(base, shared.training_set(experiment), experiment, schedule)
+    data = training_set(base, shared.material, experiment, TensorCache(None))
+    trainer = Trainer(base, data, experiment, shared.material.schedule(experiment))
     try:
         fill(trainer.adapter)
         trainer.adapter.activate()
@@ -230,8 +234,8 @@ def test_measures_after_training_are_taken_without_dropout(
     base: BaseModel, encoder: ImageEncoder, shared: SharedData
 ) -> None:
     dropping = EXPERIMENT.with_params({"lora.dropout": 0.5, "training.batch_size": 2})
-    schedule = make_schedule(shared.folder_repeats, dropping.training)
-    trainer = Trainer(base, shared.training_set(dropping), dropping, schedule)
+    data = training_set(base, shared.material, dropping, TensorCache(None))
+    trainer = Trainer(base, data, dropping, shared.material.schedule(dropping))
     trainer.advance(2)
     evaluator = shared.evaluator(encoder, dropping)
     first, second = (evaluator.measure(base, shared.reference).metrics for _ in range(2))
@@ -280,7 +284,7 @@ def test_measures_are_numbers_within_their_bounds(base: BaseModel, evaluator: Ev
     assert 0 < evaluation.metrics["holdout_loss"] < 1
     assert all(-1 <= evaluation.metrics[name] <= 1 for name in ("sample_similarity", "prompt_alignment"))
     assert 0 < evaluation.metrics["diversity"] < 2
-    assert evaluation.samples.shape == (HELD_OUT * len(SAMPLING.seeds), 64, 64, 3)
+    assert np.shape(evaluation.samples) == (HELD_OUT * len(SAMPLING.seeds), 64, 64, 3)
 
 
 def test_samples_are_of_their_own_captions(base: BaseModel, evaluator: Evaluator, pictures: list[Picture]) -> None:

@@ -222,7 +222,7 @@ def test_optimizer_steps_hold_all_batches_and_none_is_empty(
 @tried
 @given(st.integers(0, 50), st.integers(1, 8))
 def test_workers_see_each_image_of_a_batch_once(images: int, workers: int) -> None:
-    shares = [World(rank, workers).shard(range(images)) for rank in range(workers)]
+    shares = [World(rank, workers).share(range(images)) for rank in range(workers)]
     assert sorted(position for share in shares for position in share) == list(range(images))
 
 

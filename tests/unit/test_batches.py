@@ -85,14 +85,14 @@ def test_a_position_does_not_depend_on_what_was_asked_before() -> None:
 @pytest.mark.parametrize("images", [1, 2, 4, 7])
 def test_workers_share_a_batch_exactly(workers: int, images: int) -> None:
     batch = range(100, 100 + images)
-    shares = [World(rank, workers).shard(batch) for rank in range(workers)]
+    shares = [World(rank, workers).share(batch) for rank in range(workers)]
     assert sorted(position for share in shares for position in share) == list(batch)
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_only_the_first_worker_is_first() -> None:
     assert [World(rank, 3).is_first for rank in range(3)] == [True, False, False]
-    assert World().shard(range(5)) == range(5)
+    assert World().share(range(5)) == range(5)
 
 
 SHAPES = ["wide"] * 5 + ["tall"] * 4 + ["square"] * 2

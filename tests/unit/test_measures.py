@@ -150,14 +150,11 @@ def test_sample_grid_keeps_the_pictures_apart_and_in_order() -> None:
 
 
 def test_the_first_images_of_a_set() -> None:
-    images = ImageSet(np.zeros((5, 8, 8, 3), np.uint8), torch.arange(5.0), list("abcde"), torch.zeros(5, 2))
+    pixels, latents = list(np.zeros((5, 8, 16, 3), np.uint8)), list(torch.arange(5.0))
+    images = ImageSet(pixels, latents, list("abcde"), torch.zeros(5, 2), torch.zeros(5, 6))
     first = images.first(2)
-    assert (len(first.pixels), first.latents.tolist(), list(first.captions), len(first.embeddings)) == (
-        2,
-        [0.0, 1.0],
-        ["a", "b"],
-        2,
-    )
+    assert (first.sizes, list(first.latents), list(first.captions)) == ([(16, 8)] * 2, [0.0, 1.0], ["a", "b"])
+    assert (len(first.embeddings), len(first.time_ids)) == (2, 2)
     assert len(images.first(99).captions) == 5
 
 
