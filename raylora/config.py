@@ -314,6 +314,16 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def section_paths(section: type[BaseModel] = Experiment, prefix: str = "") -> list[str]:
+    """Every dotted path of a section, which holds settings and is none."""
+    paths: list[str] = []
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            paths += [prefix + name, *section_paths(kind, f"{prefix}{name}.")]
+    return paths
+
+
 def field_paths(section: type[BaseModel] = Experiment, prefix: str = "") -> list[str]:
     """Every dotted path that the configuration has."""
     paths: list[str] = []

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from raylora.config import Experiment, field_paths, flatten, set_path
+from raylora.config import Experiment, field_paths, flatten, section_paths, set_path
 from raylora.errors import ConfigError
 from raylora.files import write_atomically
 
@@ -22,6 +22,14 @@ class Layer:
 
     source: str
     settings: Mapping[str, Any]
+
+    @property
+    def flat(self) -> dict[str, Any]:
+        """The settings by dotted path. A section with nothing below, `lora:`, sets nothing."""
+        sections = section_paths()
+        return {
+            path: value for path, value in flatten(self.settings).items() if value is not None or path not in sections
+        }
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -68,7 +76,7 @@ def build_experiment(layers: Iterable[Layer]) -> Experiment:
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for layer in layers:
-        for path, value in flatten(layer.settings).items():
+        for path, value in layer.flat.items():
             set_path(merged, path, value)
             sources.pop(path, None)
             sources[path] = layer.source  # the latest layer comes last

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-from raylora.config import Experiment
+from raylora.config import Experiment, flatten
 from raylora.dataset.batches import Schedule
 from raylora.dataset.folder import Picture
 from raylora.diffusion.adapters import count_parameters
@@ -91,16 +91,25 @@ class Plan:
     def _search_lines(self) -> list[tuple[str, str]]:
         assert self.space is not None
         search = self.experiment.search
-        searched = ", ".join(self.space.parameters) or str(self.space.function)
+        searched = str(self.space.function) if self.space.function else ", ".join(self.space.searched(self.experiment))
         return [
             (
                 "Search",
                 f"{search.trials} trials of {self.space.name}: {search.optuna_sampler} + {search.trial_scheduler}",
             ),
             ("Searched", searched),
+            *_fixed_lines(self.space, self.experiment),
             ("First point", _first_point(self.space)),
             ("Rungs", f"{', '.join(f'{point:,}' for point in self.points)} images seen"),
         ]
+
+
+def _fixed_lines(space: SearchSpace, experiment: Experiment) -> list[tuple[str, str]]:
+    """What the space would search, had it not been set: a line for each file or option."""
+    values, by_source = flatten(experiment.model_dump()), defaultdict[str, list[str]](list)
+    for path, source in space.fixed.items():
+        by_source[source].append(f"{path} {values.get(path)}")
+    return [(f"Fixed by {source}: ", ", ".join(settings)) for source, settings in by_source.items()]
 
 
 def _first_point(space: SearchSpace) -> str:
