@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 import typer
 
 from raylora import __version__
-from raylora.bundled import DEMO_NAME
+from raylora.bundled import DEMO_NAME, search_spaces
 from raylora.cli_export import export
 from raylora.cli_output import (
     INTERRUPTED,
@@ -24,10 +24,11 @@ from raylora.cli_output import (
     print_summary,
     resumable,
     say_on,
+    unresumable,
     warn_on,
 )
 from raylora.errors import RayloraError, UserError
-from raylora.request import Request, check_told, read_request, search_wanted, training_wanted
+from raylora.request import Request, read_request, search_wanted, training_wanted
 
 if TYPE_CHECKING:
     from raylora.search.space import SearchSpace
@@ -48,12 +49,17 @@ BaseModel = Annotated[
 ]
 Space = Annotated[
     Optional[str],
-    typer.Option("--space", help="Bundled name (demo, realistic, anime, …), YAML file, or package.module:function."),
+    typer.Option(
+        "--space", help=f"Bundled name ({', '.join(search_spaces())}), YAML file, or package.module:function."
+    ),
 ]
 Settings = Annotated[
     Optional[list[str]], typer.Option("--set", help="Override a setting: section.field=value. Repeatable.")
 ]
-Out = Annotated[Optional[Path], typer.Option("--out", help="Output folder; new or empty.")]
+Out = Annotated[
+    Optional[Path],
+    typer.Option("--out", help="Output folder, new or empty; by default out/ and the space's name, or out/train."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 SplitFile = Annotated[
     Optional[Path], typer.Option("--split", help="split.json of an earlier search: hold out the same.")
@@ -115,7 +121,6 @@ def tune(
     chosen = _space(space, demo or base_model == DEMO_NAME, default="realistic")
     assert chosen is not None
     wanted = search_wanted(Request(experiment_file, given, settings or ()), chosen)
-    check_told(wanted.experiment)
     from raylora.execution.outputs import OutFolder
     from raylora.execution.prepare import prepare
 
@@ -124,13 +129,14 @@ def tune(
     for warning in wanted.warnings:
         warn(warning)
     job = prepare(wanted.experiment, wanted.space, split, warn)
-    print_plan(console, job.plan.lines())
-    if dry_run:
-        return
-    from raylora.execution.tuner import tune_job
+    from raylora.execution.tuner import check_start, tune_job
     from raylora.report.live import view
 
     folder = OutFolder(_absolute(out or Path("out") / chosen.name))
+    check_start(job, folder, address, warn if dry_run else None)
+    print_plan(console, [*job.plan.lines(), ("Output", str(folder.root))])
+    if dry_run:
+        return
     with resumable(folder.root), view(console, wanted.experiment.search.trials) as listener:
         summary = tune_job(job, folder, listener, say_on(console), address)
     print_summary(summary, folder.root, as_json)
@@ -185,22 +191,25 @@ def train(
     given = _options(demo, dataset, base_model, skip_bad_images)
     chosen = _space(space, demo or base_model == DEMO_NAME, default=None)
     wanted = training_wanted(Request(experiment_file, given, settings or ()), chosen)
-    check_told(wanted.experiment)
     from raylora.execution.outputs import OutFolder
-    from raylora.execution.prepare import prepare
+    from raylora.execution.prepare import check_hub, prepare
 
     console = on_stderr()
     warn = warn_on(console)
     for warning in wanted.warnings:
         warn(warning)
-    job = prepare(wanted.experiment, wanted.space, split, warn)
-    print_plan(console, job.plan.lines())
+    holds_out = holdout or split is not None
+    job = prepare(wanted.experiment, None, split, warn, holds_out)
+    folder = OutFolder(_absolute(out or Path("out") / "train"))
+    folder.check_free(job.plan.disk_bytes)
+    check_hub(job.experiment, warn if dry_run else None)
+    print_plan(console, [*job.plan.lines(), ("Output", str(folder.root))])
     if dry_run:
         return
     from raylora.execution.alone import train_job
 
-    folder = OutFolder(_absolute(out or Path("out") / "train"))
-    summary = train_job(job, folder, holdout or split is not None, say_on(console))
+    with unresumable(folder.root):
+        summary = train_job(job, folder, holds_out, say_on(console))
     print_summary(summary, folder.root, as_json)
 
 
@@ -270,6 +279,7 @@ def _quieten() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

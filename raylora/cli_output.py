@@ -56,6 +56,17 @@ def resumable(root: Path) -> Iterator[None]:
         raise SystemExit(INTERRUPTED) from None
 
 
+@contextmanager
+def unresumable(root: Path) -> Iterator[None]:
+    """The same for a training, which can't go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = f"what it had written is in {root}; " if (root / "state.json").is_file() else "nothing was written; "
+        print(f"interrupted; {kept}a training can't go on, so start it anew with another --out", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+
+
 def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
     """The answer of a search or a training."""
     if as_json:

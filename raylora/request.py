@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raylora.config import Experiment, nest
-from raylora.config_files import Layer, build_experiment, parse_assignments, read_yaml
-from raylora.errors import ConfigError
+from raylora.config_files import Layer, build_experiment, check_complete, parse_assignments, read_yaml
 
 if TYPE_CHECKING:
     from raylora.search.space import SearchSpace
@@ -77,6 +76,7 @@ def search_wanted(request: Request, space: SearchSpace) -> Wanted:
     from raylora.search.pinning import pin
 
     experiment = read_request(request, space)
+    check_complete(experiment)
     space = pin(space, _pins(request), experiment)
     return Wanted(experiment, space, _unheard_rate(request, experiment, space.searched(experiment)))
 
@@ -84,27 +84,13 @@ def search_wanted(request: Request, space: SearchSpace) -> Wanted:
 def training_wanted(request: Request, space: SearchSpace | None) -> Wanted:
     """One configuration: with a space, its first point, whose ratios hold for what was set by hand too."""
     experiment = read_request(request, space)
+    check_complete(experiment)
     if space is not None:
         from raylora.search.pinning import first_point
 
         point = Layer(f"search space {space.name}, first point", nest(first_point(space, _pins(request), experiment)))
         experiment = build_experiment([*_own_layer(space), point, *request.layers()])
     return Wanted(experiment, None, _unheard_rate(request, experiment, []))
-
-
-def check_told(experiment: Experiment) -> None:
-    """Whether the two things without a default were given.
-
-    Raises:
-        ConfigError: no base model, no data set, or neither.
-    """
-    missing = []
-    if experiment.model.base_model is None:
-        missing.append("no base model: give --base-model, a hub id, a diffusers folder or a .safetensors file")
-    if experiment.dataset.path is None:
-        missing.append("no dataset: give --dataset, a folder of images with captions")
-    if missing:
-        raise ConfigError("\n".join([*missing, "or try it with --demo, which brings its own"]))
 
 
 def _own_layer(space: SearchSpace | None) -> list[Layer]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +24,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from raylora.bundled import search_spaces
 from raylora.config import Experiment, Section, field_paths
-from raylora.config_files import Layer, explain, nearest, read_yaml
+from raylora.config_files import Layer, explain, in_words, nearest, read_yaml
 from raylora.errors import ConfigError
 
 Params = dict[str, Any]
@@ -260,6 +261,9 @@ def _is_number(value: Any) -> bool:
 def load_function(name: str) -> SpaceFunction:
     """The function that `package.module:function` names."""
     module, colon, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:  # as `python -m raylora` has it; the installed script has not
+        sys.path.insert(0, here)
     try:
         function: SpaceFunction = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
@@ -306,7 +310,7 @@ def _explain_space(error: ValidationError, path: Path) -> str:
             fields = [*Parameter.model_fields] if "parameters" in problem["loc"] else [*SearchSpace.model_fields]
             lines.append(f"{path}: {place}: there is no such key{nearest(str(problem['loc'][-1]), fields)}")
         else:
-            lines.append(f"{path}: {place}: {problem['msg'].removeprefix('Value error, ')}")
+            lines.append(f"{path}: {place}: {in_words(dict(problem))}")
     return "\n".join(lines)
 
 
@@ -330,24 +334,26 @@ def _check_paths(space: SearchSpace, source: str) -> None:
         raise ConfigError("\n".join(problems))
 
 
-def check_space(space: SearchSpace, experiment: Experiment) -> None:
-    """Try the first points and random draws against the configuration, before anything starts.
+def check_space(space: SearchSpace, experiment: Experiment) -> list[Experiment]:
+    """Try the first points and random draws against the configuration, before anything starts; returns what they give.
 
     Raises:
         ConfigError: a point that gives no valid configuration.
     """
+    tried = []
     for point in space.first_points:
         space.to_optuna(point, experiment)
-        _check_point(space, point, experiment)
+        tried.append(_configured(space, point, experiment))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(CHECKED_DRAWS):
-        _check_point(space, space.suggest(study.ask(), experiment), experiment)
+        tried.append(_configured(space, space.suggest(study.ask(), experiment), experiment))
+    return tried
 
 
-def _check_point(space: SearchSpace, point: Params, experiment: Experiment) -> None:
+def _configured(space: SearchSpace, point: Params, experiment: Experiment) -> Experiment:
     try:
-        experiment.with_params(point)
+        return experiment.with_params(point)
     except ValidationError as error:
         raise ConfigError(explain(error, dict.fromkeys(point, f"search space {space.name}"))) from None
 

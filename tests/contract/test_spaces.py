@@ -191,7 +191,7 @@ def test_any_searched_setting_can_be_set_by_hand(name: str, path: str) -> None:
     space = load_space(name)
     value = other_value(space.parameters[path], space.first_points[0], path)
     extra = ["lr_scheduler.name=cosine_with_restarts"] if path == "lr_scheduler.num_restarts" else []
-    options = {"model.base_model": "demo" if not name.startswith("sdxl") else None}
+    options = {"dataset.path": "demo", "model.base_model": "nobody/sdxl" if name.startswith("sdxl") else "demo"}
     wanted = search_wanted(Request(None, options, [f"{path}={value}", *extra]), space)
     assert wanted.space is not None
     check_space(wanted.space, wanted.experiment)

@@ -39,38 +39,43 @@ SETTINGS = [
     ("train misspelt.yaml", "misspelt.yaml: lora.rnak", "lora.rank?", "optimizer.nmae", "optimizer.name?",
      "lr_schedular", "lr_scheduler"),
     ("tune misspelt.yaml --dry-run --set seed=-1", "misspelt.yaml: lora.rnak", "--set: seed", "found -1"),
-    ("train good.yaml --set lora.rank=0", "--set: lora.rank", "greater than or equal to 1", "found 0"),
-    ("train good.yaml --set lora.rank=many", "--set: lora.rank", "integer", "'many'"),
-    ("train good.yaml --set lora.rank=1.5", "--set: lora.rank", "integer", "1.5"),
+    ("train good.yaml --set lora.rank=0", "--set: lora.rank", "at least 1", "found 0"),
+    ("train good.yaml --set lora.rank=many", "--set: lora.rank", "whole number", "'many'"),
+    ("train good.yaml --set lora.rank=1.5", "--set: lora.rank", "whole number", "1.5"),
     ("train good.yaml --set lora=3", "--set: lora", "found 3"),
     ("train good.yaml --set lora.rank.x=3", "--set: lora.rank"),
     ("train good.yaml --set optimizer.name=sgd", "--set: optimizer.name", "'adamw'", "'lion'", "'sgd'"),
     ("train good.yaml --set optimizer.learning_rate=.inf", "optimizer.learning_rate", "finite"),
-    ("train good.yaml --set optimizer.name=prodigy --set optimizer.unet_lr=1", "Prodigy", "set both to 1"),
-    ("train good.yaml --set dataset.resolution=500", "dataset.resolution", "multiple of 64", "nearest is 512"),
+    ("train good.yaml --set optimizer.name=prodigy --set optimizer.unet_lr=1", "Prodigy", "set both to 1: --set"),
+    ("tune good.yaml --dry-run --space anime --set optimizer.name=prodigy", "--set optimizer.unet_lr=1 --set"),
+    ("train good.yaml --set lora.rank=true", "lora.rank", "whole number"),
+    ("tune good.yaml --dry-run --space small.yaml --set lora.dropout=0", "small", "nothing to search", "--space"),
+    ("train good.yaml --set dataset.resolution=500", "dataset.resolution", "multiples of 64", "use 512x512"),
     ("train good.yaml --set dataset.resolution=0", "dataset.resolution"),
     ("train good.yaml --set dataset.resolution=-64", "dataset.resolution"),
     ("train good.yaml --set dataset.resolution=64x64x64", "dataset.resolution"),
     ("train good.yaml --set seed=99999999999999", "seed"),
-    ("train good.yaml --set evaluation.timesteps=[1000]", "evaluation.timesteps", "less than 1000"),
+    ("train good.yaml --set evaluation.timesteps=[1000]", "evaluation.timesteps", "below 1000"),
     ("train good.yaml --set training.epochs", "--set training.epochs", "section.field=value"),
     ("train good.yaml --set lora.rank=[1", "--set lora.rank=[1", "not valid YAML"),
-    ("tune good.yaml --dry-run --trials 0", "search.trials", "greater than or equal to 1"),
-    ("tune good.yaml --dry-run --gpus-per-trial 0", "search.gpus_per_trial", "greater than 0"),
-    ("tune good.yaml --dry-run --gpus-per-trial 1.5", "gpus_per_trial", "1.5"),
+    ("tune good.yaml --dry-run --trials 0", "search.trials", "at least 1"),
+    ("tune good.yaml --dry-run --gpus-per-trial 0", "--gpus-per-trial: search.gpus_per_trial", "above 0"),
+    ("tune good.yaml --dry-run --gpus-per-trial 1.5", "--gpus-per-trial: search.gpus_per_trial", "whole number", "1.5"),
     ("train broken.yaml", "broken.yaml", "not valid YAML", "line 2"),
     ("train list.yaml", "list.yaml", "`section:`", "list"),
     ("train number.yaml", "number.yaml: lora", "found 5"),
     ("train missing.yaml", "missing.yaml", "no such file"),
     ("train no_base.yaml", "no base model", "--base-model"),
     ("train no_dataset.yaml", "no dataset", "--dataset"),
+    ("train", "no base model", "no dataset"),
+    ("tune", "no base model", "no dataset"),
 ]  # fmt: skip
 SPACES = [
     ("tune good.yaml --dry-run --space realistc", "realistc", "anime", "did you mean realistic?"),
     ("train good.yaml --space sdxl-charakter", "sdxl-charakter", "did you mean sdxl-character?"),
     ("tune good.yaml --dry-run --space bad_key_space.yaml", "lora.rank", "whne", "did you mean when?"),
     ("tune good.yaml --dry-run --space bad_path_space.yaml", "lora.rnak", "did you mean lora.rank?"),
-    ("tune good.yaml --dry-run --space bad_value_space.yaml", "bad_value_space", "lora.dropout", "found 2"),
+    ("tune good.yaml --dry-run --space bad_value_space.yaml", "bad_value_space", "lora.dropout", "below 1"),
     ("tune good.yaml --dry-run --space measuring_space.yaml", "evaluation.noises", "can't be searched"),
     ("tune good.yaml --dry-run --space nowhere:function", "nowhere:function", "package.module:function"),
     ("tune good.yaml --space sdxl-character", "model.family is sdxl", "realistic or anime"),
@@ -97,7 +102,12 @@ DATASETS = [
 ]
 MODELS = [
     ("train good.yaml --base-model missing", "missing", "no such base model", "hub id"),
-    ("train good.yaml --base-model nobody/nothing", "nobody/nothing"),
+    ("train good.yaml --base-model nobody/nothing", "nobody/nothing", "no such path", "HF_HUB_OFFLINE"),
+    ("tune good.yaml --base-model nobody/nothing", "nobody/nothing", "no such path", "HF_HUB_OFFLINE"),
+    ("tune good.yaml --set evaluation.encoder=nobody/nothing", "evaluation.encoder nobody/nothing", "HF_HUB_OFFLINE"),
+    ("tune good.yaml --dry-run --base-model models/sd15.safetensors", "models/sd15.safetensors", "no such file"),
+    ("tune good.yaml --dry-run --base-model full/mine", "full/mine", "no such file"),
+    ("train good.yaml --set evaluation.encoder=full/mine", "evaluation.encoder full/mine", "no such folder"),
     ("train good.yaml --base-model model.ckpt", "model.ckpt", "pickled", "run any code", ".safetensors"),
     ("train good.yaml --base-model model.pt", "model.pt", "pickled", "run any code", ".safetensors"),
     ("train good.yaml --base-model MODEL.CKPT", "MODEL.CKPT", "pickled", "run any code", ".safetensors"),
@@ -117,7 +127,12 @@ MODELS = [
     ("train good.yaml --holdout --set evaluation.encoder=base", "evaluation.encoder base"),
 ]
 PLACES = [
-    ("tune good.yaml --tracking-uri http://127.0.0.1:9", "http://127.0.0.1:9", "start the server", "--tracking-uri"),
+    (
+        "tune good.yaml --tracking-uri http://127.0.0.1:9",
+        "http://127.0.0.1:9",
+        "(Connection refused); start the server",
+    ),
+    ("tune good.yaml --address 127.0.0.1:9", "--address 127.0.0.1:9", "no Ray cluster"),
     ("tune good.yaml --tracking-uri mlruns", "mlruns", "file store", "sqlite:///mlruns.db"),
     ("tune good.yaml --tracking-uri file:///mlruns", "file:///mlruns", "--tracking-uri"),
     ("tune good.yaml --tracking-uri nonsense://server", "nonsense://server", "--tracking-uri"),
@@ -134,7 +149,7 @@ def test_it_is_refused(line: str, fragments: list[str], run: Run, tmp_path: Path
 
 EVALUATIONS = [
     ("evaluate missing.safetensors", "missing.safetensors", "no such LoRA file"),
-    ("evaluate pictures", "pictures", "no such LoRA file"),
+    ("evaluate pictures", "pictures", "holds no LoRA", "best/"),
     ("evaluate lora.pt", "lora.pt", "pickled", "run any code", ".safetensors"),
     ("evaluate broken.safetensors", "broken.safetensors", "not a readable"),
     ("evaluate base/unet/diffusion_pytorch_model.safetensors", "holds no LoRA weights"),
@@ -163,7 +178,7 @@ def test_a_missing_judging_folder_is_refused(run: Run, tmp_path: Path) -> None:
 
 
 RESUMES = [
-    ("resume missing", "missing", "holds no search", "--out"),
+    ("resume missing", "missing", "no such folder", "--out"),
     ("resume pictures", "pictures", "holds no search", "--out"),
     ("resume list_state", "list_state", "holds no search"),
     ("resume empty_state", "empty_state", "holds no search"),
@@ -220,6 +235,20 @@ def test_wrong_usage_is_told(line: str, fragments: list[str], run: Run) -> None:
         assert fragment.lower() in result.stderr.lower()
 
 
+@pytest.mark.parametrize("line", [line for line, *_ in PLACES])
+def test_a_dry_run_looks_at_places_before_it_prints_the_plan(line: str, run: Run, tmp_path: Path) -> None:
+    result = run(f"{line} --dry-run {OUT}")
+    assert_refused(result, tmp_path)
+    assert "Images" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["tune", "train"])
+def test_a_dry_run_looks_at_its_output_folder(command: str, run: Run, tmp_path: Path) -> None:
+    result = run(f"{command} good.yaml --dry-run --out full")
+    assert_refused(result, tmp_path, "full", "not empty")
+    assert "Images" not in result.stderr
+
+
 @pytest.mark.parametrize("command", ["tune", "train"])
 def test_a_folder_in_use_is_left_alone(command: str, run: Run, bad_world: Path, tmp_path: Path) -> None:
     result = run(f"{command} good.yaml --out full")
@@ -229,7 +258,7 @@ def test_a_folder_in_use_is_left_alone(command: str, run: Run, bad_world: Path, 
 
 @pytest.mark.parametrize("command", ["tune", "train"])
 def test_a_file_as_output_folder_is_refused(command: str, run: Run, tmp_path: Path) -> None:
-    assert_refused(run(f"{command} good.yaml --out full/kept.txt"), tmp_path, "kept.txt", "can't be written", "--out")
+    assert_refused(run(f"{command} good.yaml --out full/kept.txt"), tmp_path, "kept.txt", "is a file", "--out")
 
 
 @pytest.mark.parametrize("command", ["tune", "train"])
@@ -255,8 +284,9 @@ def test_nothing_is_left_where_something_else_is_wrong_too(run: Run, tmp_path: P
 def test_a_lora_of_another_shape_gives_one_message(cli: Callable[..., Any], bad_world: Path) -> None:
     """In a process of its own: libraries write to stderr behind the back of a test in this one."""
     result = cli(
-        "evaluate", bad_world / "narrow.safetensors", "--dataset", bad_world / "seven",
-        "--base-model", bad_world / "base", "--set", "evaluation.encoder=demo", "--set", "dataset.resolution=64", "--set", "sampling.steps=1",
+        "evaluate", bad_world / "narrow.safetensors", "--dataset", bad_world / "seven", "--base-model",
+        bad_world / "base", "--set", "evaluation.encoder=demo", "--set", "dataset.resolution=64",
+        "--set", "sampling.steps=1",
     )  # fmt: skip
     assert result.returncode == 2
     assert "size mismatch" not in result.stderr.partition("raylora: error:")[0]

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from raylora.config import Experiment
 from raylora.errors import ConfigError
-from raylora.request import Request, Wanted, check_told, read_request, search_wanted, training_wanted
+from raylora.request import Request, Wanted, read_request, search_wanted, training_wanted
 from raylora.search.pinning import pin
 from raylora.search.space import SearchSpace, check_space, load_space
 from tests.unit.test_space import GUIDES, NO_TEXT, RATES, points, space_of
 
 
 def request(*assignments: str, file: Path | None = None, **options: Any) -> Request:
-    return Request(file, {name.replace("__", "."): value for name, value in options.items()}, assignments)
+    given = {"dataset.path": "demo", "model.base_model": "demo"}
+    return Request(file, given | {name.replace("__", "."): value for name, value in options.items()}, assignments)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -139,7 +139,7 @@ def test_errors_name_the_option() -> None:
 
 def test_what_has_no_default_is_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        check_told(Experiment())
+        training_wanted(Request(None, {}, ()), None)
     assert "--base-model" in str(caught.value) and "--dataset" in str(caught.value)
 
 
