@@ -262,10 +262,12 @@ def _options(demo: bool, dataset: str | None, base_model: str | None, skip_bad_i
 
 def _space(name: str | None, demo: bool, default: str | None) -> SearchSpace | None:
     """The named space; `--demo` is short for the bundled one."""
+    chosen = name or (DEMO_NAME if demo else default)
+    if chosen is None:
+        return None
     from raylora.search.space import load_space
 
-    chosen = name or (DEMO_NAME if demo else default)
-    return load_space(chosen) if chosen else None
+    return load_space(chosen)
 
 
 def _absolute(path: Path) -> Path:

@@ -245,6 +245,8 @@ def test_an_interrupted_training_says_so(
     assert not (tmp_path / "out" / "summary.json").exists()
     assert not (tmp_path / "out" / "best").exists()
     assert "Traceback" not in result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"interrupted; what it had written is in {tmp_path / 'out'}; a training can't go on")
 
 
 def test_a_diverged_training_fails_in_one_line(settings: Path, tmp_path: Path) -> None:

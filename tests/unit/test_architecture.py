@@ -94,26 +94,41 @@ def sections(section: type[BaseModel]) -> Iterator[type[BaseModel]]:
             yield from sections(field.annotation)
 
 
-@pytest.mark.parametrize("module", ["raylora.cli", "raylora.cli_export", "raylora.config", "raylora.config_files"])
+@pytest.mark.parametrize(
+    "module", ["raylora.cli", "raylora.cli_export", "raylora.cli_output", "raylora.request", "raylora.config"]
+)
 def test_the_command_line_starts_without_heavy_libraries(module: str) -> None:
     program = f"import sys, {module}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.split() == []
 
 
-def test_help_needs_no_heavy_libraries() -> None:
+def loaded_by(*words: str) -> tuple[str, list[str]]:
+    """What a command prints, and the heavy libraries that it loads."""
     program = f"""
 import sys
 from raylora.cli import main
-sys.argv = ["raylora", "tune", "--help"]
+sys.argv = ["raylora", *{words!r}]
 try:
     main()
 except SystemExit:
     print("loaded:", *[name for name in {HEAVY!r} if name in sys.modules])
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "--base-model" in run.stdout
-    assert run.stdout.splitlines()[-1].split() == ["loaded:"]
+    return run.stdout + run.stderr, run.stdout.splitlines()[-1].split()[1:]
+
+
+def test_help_needs_no_heavy_libraries() -> None:
+    told, loaded = loaded_by("tune", "--help")
+    assert "--base-model" in told
+    assert loaded == []
+
+
+@pytest.mark.parametrize(("command", "needed"), [("train", []), ("tune", ["optuna"])])
+def test_what_is_missing_is_told_before_heavy_libraries_are_loaded(command: str, needed: list[str]) -> None:
+    told, loaded = loaded_by(command)
+    assert "no base model" in told and "no dataset" in told
+    assert loaded == needed
 
 
 def test_every_room_has_its_floor() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from raylora.errors import ConfigError
+from raylora.execution.prepare import prepare
 from raylora.request import Request, Wanted, read_request, search_wanted, training_wanted
 from raylora.search.pinning import pin
 from raylora.search.space import SearchSpace, check_space, load_space
@@ -159,3 +160,16 @@ def test_a_rate_that_some_part_listens_to_is_not(tmp_path: Path) -> None:
     assert search_wanted(text_too, unet).warnings == []
     winner = write(tmp_path, "optimizer: {learning_rate: 1.0e-4, unet_lr: 1.0e-4, text_encoder_lr: 5.0e-5}")
     assert training_wanted(request(file=winner), None).warnings == []
+
+
+def test_what_the_points_of_a_search_are_warned_of_is_told_once() -> None:
+    """Prodigy's draws keep a rate that was set by hand, each with a number of its own."""
+    wanted = search_wanted(request("model.train_text_encoder=false", "lora.alpha=64"), space_of({
+        "optimizer.name": {"choices": ["adamw", "prodigy"]},
+        "optimizer.unet_lr": {"low": 1e-4, "high": 1e-2},
+        "lora.rank": {"low": 2, "high": 60},
+    }))  # fmt: skip
+    told: list[str] = []
+    prepare(wanted.experiment, wanted.space, None, told.append)
+    assert sum("is above lora.rank" in warning for warning in told) == 1
+    assert sum("Prodigy expects every rate at 1" in warning for warning in told) == 1

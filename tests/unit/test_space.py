@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,14 @@ def test_a_function_serves_as_a_space() -> None:
     space = load_space("tests.unit.test_space:rank_only")
     check_space(space, Experiment())
     assert {point["lora.rank"] for point in points(space)} == {2, 4, 8, 16}
+
+
+def test_a_function_may_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The installed script doesn't look there, `python -m raylora` does."""
+    monkeypatch.setattr("sys.path", [place for place in sys.path if place])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "space_of_my_own.py").write_text("def ranks(trial): return {'lora.rank': trial.suggest_int('r', 2, 4)}")
+    assert {point["lora.rank"] for point in points(load_space("space_of_my_own:ranks"))} == {2, 3, 4}
 
 
 @pytest.mark.parametrize("function", ["rank_zero", "held_out_otherwise"])
