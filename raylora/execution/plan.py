@@ -111,7 +111,7 @@ class Plan:
         if not self.space:
             return [("Steps", trial)]
         later = self._steps(self.refit, len(self.everything))
-        return [("Steps", f"a trial: {trial}"), ("", f"later, on all images: {later}")]
+        return [("Steps", f"a trial: {trial}"), ("", f"later, the winner on all images: {later}")]
 
     def _steps(self, schedule: Schedule, images: int) -> str:
         training, named = self.experiment.training, named_repeats(self.everything)

@@ -75,7 +75,10 @@ def test_a_dry_run_of_a_search_prints_the_arithmetic(run: Run) -> None:
     assert plan["Output"].endswith("/out/small")
     trial, refit = (text for text in told.splitlines() if " epochs = " in text)
     assert "a trial: the folders' repeats of 15 images" in trial and "= 1,500 images; ÷ batch 1 = 1,500 steps" in trial
-    assert "on all images: the folders' repeats of 20" in refit and "= 2,000 images; ÷ batch 1 = 2,000 steps" in refit
+    assert (
+        "the winner on all images: the folders' repeats of 20" in refit
+        and "= 2,000 images; ÷ batch 1 = 2,000 steps" in refit
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from raylora.errors import ConfigError
 from raylora.execution.prepare import prepare
@@ -173,3 +174,10 @@ def test_what_the_points_of_a_search_are_warned_of_is_told_once() -> None:
     prepare(wanted.experiment, wanted.space, None, told.append)
     assert sum("is above lora.rank" in warning for warning in told) == 1
     assert sum("Prodigy expects every rate at 1" in warning for warning in told) == 1
+
+
+def test_a_space_is_the_same_after_it_was_kept_for_resume(tmp_path: Path) -> None:
+    space = searched(search_wanted(request("lora.rank=8"), load_space("realistic")))
+    kept = yaml.safe_dump(space.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+    (tmp_path / "space.yaml").write_text(kept)
+    assert load_space(str(tmp_path / "space.yaml")) == space
