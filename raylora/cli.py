@@ -202,7 +202,7 @@ def train(
     job = prepare(wanted.experiment, None, split, warn, holds_out)
     folder = OutFolder(_absolute(out or Path("out") / "train"))
     folder.check_free(job.plan.disk_bytes)
-    check_hub(job.experiment, warn if dry_run else None)
+    check_hub(job.experiment, holds_out, warn if dry_run else None)
     print_plan(console, [*job.plan.lines(), ("Output", str(folder.root))])
     if dry_run:
         return

@@ -35,7 +35,7 @@ def train_job(job: Job, out: OutFolder, holdout: bool, say: Say) -> dict[str, An
     Returns the summary that is also written to `summary.json`.
     """
     out.check_free(job.plan.disk_bytes)
-    check_hub(job.experiment)
+    check_hub(job.experiment, holdout)
     base_of(job.experiment, pick_device())
     if holdout:
         encoder_of(job.experiment, pick_device())

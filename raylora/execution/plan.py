@@ -40,7 +40,12 @@ class Disk:
         return self.trials + self.files + self.grids + FIXED_BYTES
 
     def __str__(self) -> str:
-        parts = {"trials' weights": self.trials, "LoRA files": self.files, "samples": self.grids, "logs": FIXED_BYTES}
+        parts = {
+            "training state": self.trials,
+            "LoRA files": self.files,
+            "samples": self.grids,
+            "logs": FIXED_BYTES,
+        }
         named = " + ".join(f"{size / 2**30:.2f} for {name}" for name, size in parts.items() if size)
         return f"up to {self.total / 2**30:.2f} GiB: {named}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from raylora.bundled import DEMO_NAME
@@ -70,23 +71,27 @@ def prepare(
     return Job(experiment, space, pictures, split, regularization, plan)
 
 
-def check_hub(experiment: Experiment, warn: Warn | None = None) -> None:
+def check_hub(experiment: Experiment, judges: bool = True, warn: Warn | None = None) -> None:
     """Whether base model and encoder can be had, before anything is written.
 
     Args:
+        judges: whether anything is measured, so that the encoder is needed.
         warn: told of what can't be asked for from here, instead of an error: enough for a plan.
 
     Raises:
         ModelError: one of them isn't there.
     """
-    assert experiment.model.base_model is not None
-    try:
-        check_base_on_hub(experiment.model.base_model, experiment.model.family)
-        check_encoder_on_hub(experiment.evaluation.encoder)
-    except UnreachableError as error:
-        if warn is None:
-            raise
-        warn(str(error))
+    base = experiment.model.base_model
+    assert base is not None
+    look_ups = [partial(check_base_on_hub, base, experiment.model.family)]
+    look_ups += [partial(check_encoder_on_hub, experiment.evaluation.encoder)] if judges else []
+    for look_up in look_ups:
+        try:
+            look_up()
+        except UnreachableError as error:
+            if warn is None:
+                raise
+            warn(str(error))
 
 
 def _warn_of_settings(configurations: Sequence[Experiment], warn: Warn) -> None:

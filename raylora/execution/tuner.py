@@ -84,7 +84,7 @@ def check_start(job: Job, out: OutFolder, address: str | None = None, warn: Say 
     out.check_free(job.plan.disk_bytes)
     check_address(address)
     uri = check_tracking(job.experiment, out.root)
-    check_hub(job.experiment, warn)
+    check_hub(job.experiment, warn=warn)
     return uri
 
 

@@ -98,6 +98,13 @@ def test_a_dry_run_of_a_training_tells_what_will_run(option: str, images: str, s
     assert "trial" not in plan["Steps"]
 
 
+def test_training_on_all_images_needs_no_judge(run: Run) -> None:
+    absent = "--dry-run --set evaluation.encoder=nobody/clip --base-model nobody/base"
+    told = {line: run(f"{line} {absent}").stderr for line in ("train good.yaml", "train good.yaml --holdout")}
+    assert "nobody/base: " in told["train good.yaml"] and "nobody/clip: " not in told["train good.yaml"]
+    assert "nobody/base: " in told["train good.yaml --holdout"] and "nobody/clip: " in told["train good.yaml --holdout"]
+
+
 def test_training_on_all_images_needs_no_split(run: Run) -> None:
     assert run("train good.yaml --dataset copies --dry-run").status == 0
 
