@@ -32,11 +32,16 @@ def evaluation_points(images_total: int, grace_period: int, reduction_factor: fl
     return [*takewhile(lambda rung: rung < images_total, rungs(grace_period, reduction_factor)), images_total]
 
 
-def advance_saving(trainer: Trainer, images: int, files: EpochFiles | None) -> None:
-    """Train to `images` images seen, with a file at the end of each epoch that wants one."""
-    for end in files.due(trainer.images_seen, images) if files else ():
-        trainer.advance(end)
-        files.save(trainer.adapter, end)
+def advance_saving(trainer: Trainer, images: int, files: EpochFiles | None, world: World = World()) -> None:
+    """Train to `images` images seen, with a file at the end of each epoch that wants one.
+
+    All workers stop where the first one writes: the losses between two stops are summed over them together.
+    """
+    if files is not None:
+        for end in files.due(trainer.images_seen, images):
+            trainer.advance(end)
+            if world.is_first:
+                files.save(trainer.adapter, end)
     trainer.advance(images)
 
 
@@ -80,7 +85,7 @@ class Fit:
     def step(self, images: int) -> Report:
         """Train to `images` images seen, measure, and write down what came of it."""
         since = self.trainer.images_seen
-        self._advance(images)
+        advance_saving(self.trainer, images, self.epoch_files, self.world)
         self.trainer.adapter.activate()
         evaluation = self.evaluator.measure(self.trainer.base, self.reference, self.world)
         metrics = self.world.from_first(evaluation.metrics)
@@ -92,9 +97,6 @@ class Fit:
         if self.world.is_first:
             self._keep(evaluation.samples, is_best)
         return report
-
-    def _advance(self, images: int) -> None:
-        advance_saving(self.trainer, images, self.epoch_files if self.world.is_first else None)
 
     def _make_report(self, metrics: Metrics, since: int) -> Report:
         return {
