@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
 
 from raylora import __version__
-from raylora.bundled import DEMO_NAME
+from raylora.bundled import DEMO_NAME, search_spaces
 from raylora.cli_export import export
+from raylora.cli_output import (
+    INTERRUPTED,
+    on_stderr,
+    print_metrics,
+    print_plan,
+    print_summary,
+    resumable,
+    say_on,
+    unresumable,
+    warn_on,
+)
 from raylora.errors import RayloraError, UserError
+from raylora.request import Request, read_request, search_wanted, training_wanted
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from raylora.config import Experiment
     from raylora.search.space import SearchSpace
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="raylora",
@@ -44,12 +49,17 @@ BaseModel = Annotated[
 ]
 Space = Annotated[
     Optional[str],
-    typer.Option("--space", help="Bundled name (demo, realistic, anime, …), YAML file, or package.module:function."),
+    typer.Option(
+        "--space", help=f"Bundled name ({', '.join(search_spaces())}), YAML file, or package.module:function."
+    ),
 ]
 Settings = Annotated[
     Optional[list[str]], typer.Option("--set", help="Override a setting: section.field=value. Repeatable.")
 ]
-Out = Annotated[Optional[Path], typer.Option("--out", help="Output folder; new or empty.")]
+Out = Annotated[
+    Optional[Path],
+    typer.Option("--out", help="Output folder, new or empty; by default out/ and the space's name, or out/train."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 SplitFile = Annotated[
     Optional[Path], typer.Option("--split", help="split.json of an earlier search: hold out the same.")
@@ -110,23 +120,26 @@ def tune(
     }
     chosen = _space(space, demo or base_model == DEMO_NAME, default="realistic")
     assert chosen is not None
-    experiment = _read(experiment_file, chosen, given, settings)
-    chosen = chosen.without(_pinned(settings))
+    wanted = search_wanted(Request(experiment_file, given, settings or ()), chosen)
     from raylora.execution.outputs import OutFolder
     from raylora.execution.prepare import prepare
 
-    console = _stderr()
-    job = prepare(experiment, chosen, split, _warn(console))
-    _print_plan(console, job.plan.lines())
-    if dry_run:
-        return
-    from raylora.execution.tuner import tune_job
+    console = on_stderr()
+    warn = warn_on(console)
+    for warning in wanted.warnings:
+        warn(warning)
+    job = prepare(wanted.experiment, wanted.space, split, warn)
+    from raylora.execution.tuner import check_start, tune_job
     from raylora.report.live import view
 
     folder = OutFolder(_absolute(out or Path("out") / chosen.name))
-    with _resumable(folder.root), view(console, experiment.search.trials) as listener:
-        summary = tune_job(job, folder, listener, _say(console), address)
-    _print_summary(summary, folder.root, as_json)
+    check_start(job, folder, address, warn if dry_run else None)
+    print_plan(console, [*job.plan.lines(), ("Output", str(folder.root))])
+    if dry_run:
+        return
+    with resumable(folder.root), view(console, wanted.experiment.search.trials) as listener:
+        summary = tune_job(job, folder, listener, say_on(console), address)
+    print_summary(summary, folder.root, as_json)
 
 
 @app.command()
@@ -144,10 +157,10 @@ def resume(
     from raylora.execution.tuner import resume_job
     from raylora.report.live import view
 
-    console = _stderr()
-    with _resumable(folder.root), view(console, read_experiment(folder.experiment).search.trials) as listener:
-        summary = resume_job(folder.root, listener, _say(console), address)
-    _print_summary(summary, folder.root, as_json)
+    console = on_stderr()
+    with resumable(folder.root), view(console, read_experiment(folder.experiment).search.trials) as listener:
+        summary = resume_job(folder.root, listener, say_on(console), address)
+    print_summary(summary, folder.root, as_json)
 
 
 @app.command()
@@ -177,20 +190,27 @@ def train(
     """
     given = _options(demo, dataset, base_model, skip_bad_images)
     chosen = _space(space, demo or base_model == DEMO_NAME, default=None)
-    experiment = _read(experiment_file, chosen, given, settings, first_point=True)
+    wanted = training_wanted(Request(experiment_file, given, settings or ()), chosen)
     from raylora.execution.outputs import OutFolder
-    from raylora.execution.prepare import prepare
+    from raylora.execution.prepare import check_hub, prepare
 
-    console = _stderr()
-    job = prepare(experiment, None, split, _warn(console))
-    _print_plan(console, job.plan.lines())
+    console = on_stderr()
+    warn = warn_on(console)
+    for warning in wanted.warnings:
+        warn(warning)
+    holds_out = holdout or split is not None
+    job = prepare(wanted.experiment, None, split, warn, holds_out)
+    folder = OutFolder(_absolute(out or Path("out") / "train"))
+    folder.check_free(job.plan.disk_bytes)
+    check_hub(job.experiment, warn if dry_run else None)
+    print_plan(console, [*job.plan.lines(), ("Output", str(folder.root))])
     if dry_run:
         return
     from raylora.execution.alone import train_job
 
-    folder = OutFolder(_absolute(out or Path("out") / "train"))
-    summary = train_job(job, folder, holdout or split is not None, _say(console))
-    _print_summary(summary, folder.root, as_json)
+    with unresumable(folder.root):
+        summary = train_job(job, folder, holds_out, say_on(console))
+    print_summary(summary, folder.root, as_json)
 
 
 @app.command()
@@ -219,43 +239,15 @@ def evaluate(
     beside = lora_file_in(lora).parent / "experiment.yaml"
     file = beside if beside.is_file() else None
     space = _space(None, demo=base_model == DEMO_NAME and not file, default=None)
-    experiment = _read(file, space, _options(False, None, base_model, skip_bad_images), settings)
+    given = _options(False, None, base_model, skip_bad_images)
+    experiment = read_request(Request(file, given, settings or ()), space)
     from raylora.execution.assess import evaluate_lora
 
     learned = train_dataset or (experiment.dataset.path if file else None)
-    metrics = evaluate_lora(lora, dataset, learned, experiment, _warn(_stderr()))
-    names = ("score", "holdout_loss", "holdout_loss_ratio", "train_probe_loss", "sample_similarity", "similarity_gain",
-             "prompt_alignment", "diversity", "copying")  # fmt: skip
-    table = {name: metrics.get(name) for name in names}
-    if as_json:
-        print(json.dumps({"metrics": table}, indent=2))
-    else:
-        for name, value in table.items():
-            print(f"{name:20} {'needs --train-dataset or another encoder' if value is None else f'{value:.4f}'}")
+    print_metrics(evaluate_lora(lora, dataset, learned, experiment, warn_on(on_stderr())), as_json)
 
 
 app.command()(export)
-
-
-def _read(
-    file: Path | None,
-    space: SearchSpace | None,
-    given: dict[str, Any],
-    settings: list[str] | None,
-    first_point: bool = False,
-) -> Experiment:
-    """Settings in layers: the space's, the file's, the options', `--set`. Later ones win."""
-    from raylora.config import nest
-    from raylora.config_files import Layer, build_experiment, parse_assignments, read_yaml
-    from raylora.search.space import space_layer
-
-    layers = [space_layer(space)] if space else []
-    if space and first_point and space.first_points:
-        layers.append(Layer(f"search space {space.name}, first point", nest(space.first_points[0])))
-    if file:
-        layers.append(Layer(str(file), read_yaml(file)))
-    options = nest({path: value for path, value in given.items() if value is not None})
-    return build_experiment([*layers, Layer("command line", options), parse_assignments(settings or [])])
 
 
 def _options(demo: bool, dataset: str | None, base_model: str | None, skip_bad_images: bool) -> dict[str, Any]:
@@ -266,14 +258,6 @@ def _options(demo: bool, dataset: str | None, base_model: str | None, skip_bad_i
         "dataset.skip_bad_images": skip_bad_images or None,
         "model.base_model": base_model or bundled,
     }
-
-
-def _pinned(settings: list[str] | None) -> list[str]:
-    """Paths that `--set` names: what is set by hand is not searched."""
-    from raylora.config import flatten
-    from raylora.config_files import parse_assignments
-
-    return list(flatten(parse_assignments(settings or []).settings))
 
 
 def _space(name: str | None, demo: bool, default: str | None) -> SearchSpace | None:
@@ -289,70 +273,13 @@ def _absolute(path: Path) -> Path:
     return path.expanduser().resolve()
 
 
-def _stderr() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def _warn(console: Console) -> Callable[[str], None]:
-    return lambda message: console.print(
-        f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True
-    )
-
-
-def _say(console: Console) -> Callable[[str], None]:
-    return lambda message: console.print(message, markup=False, highlight=False, soft_wrap=True)
-
-
-def _print_plan(console: Console, lines: list[tuple[str, str]]) -> None:
-    for label, text in lines:
-        console.print(f"{label:12}{text}", markup=False, highlight=False, soft_wrap=True)
-
-
-class _resumable:  # noqa: N801  # used as a function
-    """Turns Ctrl-C into exit status 130 and a word on how to go on."""
-
-    def __init__(self, root: Path):
-        self._root = root
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if kind is KeyboardInterrupt and (self._root / "state.json").is_file():
-            print(f"interrupted; go on with: raylora resume {self._root}", file=sys.stderr)
-            raise SystemExit(INTERRUPTED)
-
-
-def _print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
-    """The answer on stdout."""
-    if as_json:
-        print(json.dumps(summary, indent=2))
-        return
-    best, baseline, trials = summary["best"], summary["baseline"], summary["trials"]
-    if best["score"] is not None:
-        against = f"; the guide's own settings reach {baseline['score']:.3f}" if baseline else ""
-        print(f"Best: {best['trial_id']} with score {best['score']:.3f}{against}")
-    for path, value in best["params"].items():
-        print(f"  {path} = {value:.4g}" if isinstance(value, float) else f"  {path} = {value}")
-    print(f"Trials: {trials['finished']} finished, {trials['stopped_early']} stopped early, {trials['failed']} failed; "
-          f"{summary['images_seen']:,} images in {summary['wall_s']:.0f} s")  # fmt: skip
-    print(f"LoRA for A1111 and ComfyUI: {best['lora_kohya']}")
-    print(f"LoRA for diffusers:         {best['lora_diffusers']}")
-    print(f"Samples:                    {root / 'best' / 'samples' / 'grid.png'}")
-    print(f"Everything:                 {root}")
-    if summary["tracking_uri"]:
-        print(f"MLflow:                     mlflow ui --backend-store-uri {summary['tracking_uri']}")
-    if summary["registered"]:
-        print("Registered:                 models:/{name}@{alias} (version {version})".format(**summary["registered"]))
-
-
 def _quieten() -> None:
     """Libraries' warnings are for developers; users get raylora's own words."""
     warnings.filterwarnings("ignore")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

@@ -29,18 +29,20 @@ def _read_size(value: Any) -> Any:
         value = [value]
     if isinstance(value, (list, tuple)) and len(value) == 1:
         value = [value[0], value[0]]
+    if (
+        not isinstance(value, (list, tuple))
+        or len(value) != 2
+        or not all(str(side).strip("-").isdigit() for side in value)
+    ):
+        raise ValueError("must be a width and a height such as 512x768")
     return value
 
 
-def _check_side(side: int) -> int:
-    if side <= 0 or side % SIZE_STEP_PX:
-        nearest = max(SIZE_STEP_PX, round(side / SIZE_STEP_PX) * SIZE_STEP_PX)
-        raise ValueError(f"must be a multiple of {SIZE_STEP_PX}; the nearest is {nearest}")
-    return side
-
-
 def _check_sides(size: tuple[int, int]) -> tuple[int, int]:
-    return _check_side(size[0]), _check_side(size[1])
+    near = tuple(max(SIZE_STEP_PX, round(side / SIZE_STEP_PX) * SIZE_STEP_PX) for side in size)
+    if near != size:
+        raise ValueError(f"both sides must be multiples of {SIZE_STEP_PX}; use {near[0]}x{near[1]}")
+    return size
 
 
 Size = Annotated[tuple[int, int], BeforeValidator(_read_size), AfterValidator(_check_sides)]
@@ -123,7 +125,7 @@ def _read_block_ranks(value: Any) -> Any:
     return flatten(value) if isinstance(value, Mapping) else value
 
 
-BlockRanks = Annotated[dict[str, Annotated[int, Field(ge=1, le=1024)]], BeforeValidator(_read_block_ranks)]
+BlockRanks = Annotated[dict[str, Annotated[int, Field(ge=1, le=1024, strict=True)]], BeforeValidator(_read_block_ranks)]
 LoraTarget = Literal["attention", "feed_forward", "projections", "convolutions"]
 
 
@@ -312,6 +314,30 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def describe(params: Mapping[str, Any]) -> str:
+    """Settings in one line, by their short names: `optimizer lion, unet_lr 1e-05, rank 8`."""
+    short = {
+        path.rpartition(".")[2] if not path.endswith(".name") else path.split(".")[0]: value
+        for path, value in params.items()
+    }
+    return ", ".join(f"{name} {shown(value)}" for name, value in short.items())
+
+
+def shown(value: Any) -> str:
+    """A setting's value as people write it."""
+    return f"{value:.3g}" if isinstance(value, float) else "null" if value is None else str(value)
+
+
+def section_paths(section: type[BaseModel] = Experiment, prefix: str = "") -> list[str]:
+    """Every dotted path of a section, which holds settings and is none."""
+    paths: list[str] = []
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            paths += [prefix + name, *section_paths(kind, f"{prefix}{name}.")]
+    return paths
 
 
 def field_paths(section: type[BaseModel] = Experiment, prefix: str = "") -> list[str]:

@@ -11,9 +11,34 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from raylora.config import Experiment, field_paths, flatten, set_path
+from raylora.config import Experiment, field_paths, flatten, section_paths, set_path
 from raylora.errors import ConfigError
 from raylora.files import write_atomically
+
+WHOLE, NUMBER = "must be a whole number", "must be a number"
+WORDS = {
+    "greater_than_equal": "must be at least {ge:.10g}",
+    "greater_than": "must be above {gt:.10g}",
+    "less_than_equal": "must be at most {le:.10g}",
+    "less_than": "must be below {lt:.10g}",
+    "int_type": WHOLE,
+    "int_parsing": WHOLE,
+    "int_from_float": WHOLE,
+    "float_type": NUMBER,
+    "float_parsing": NUMBER,
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text; put it in quotes",
+    "literal_error": "must be {expected}",
+    "tuple_type": "must be a list such as [1, 2]",
+    "too_short": "must have {min_length} or more entries",
+    "too_long": "must have at most {max_length} entries",
+    "missing": "is missing",
+    "dict_type": "must be settings of its own, such as {{name: value}}",
+    "string_too_short": "must not be empty",
+}
+"""pydantic's kinds of errors. https://docs.pydantic.dev/latest/errors/validation_errors/"""
 
 
 @dataclass(frozen=True)
@@ -22,6 +47,14 @@ class Layer:
 
     source: str
     settings: Mapping[str, Any]
+
+    @property
+    def flat(self) -> dict[str, Any]:
+        """The settings by dotted path. A section with nothing below, `lora:`, sets nothing."""
+        sections = section_paths()
+        return {
+            path: value for path, value in flatten(self.settings).items() if value is not None or path not in sections
+        }
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -68,7 +101,7 @@ def build_experiment(layers: Iterable[Layer]) -> Experiment:
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for layer in layers:
-        for path, value in flatten(layer.settings).items():
+        for path, value in layer.flat.items():
             set_path(merged, path, value)
             sources.pop(path, None)
             sources[path] = layer.source  # the latest layer comes last
@@ -78,9 +111,33 @@ def build_experiment(layers: Iterable[Layer]) -> Experiment:
         raise ConfigError(explain(error, sources)) from None
 
 
+def check_complete(experiment: Experiment) -> None:
+    """Whether the two things without a default were given.
+
+    Raises:
+        ConfigError: no base model, no data set, or neither.
+    """
+    missing = []
+    if experiment.model.base_model is None:
+        missing.append("no base model: give --base-model, a hub id, a diffusers folder or a .safetensors file")
+    if experiment.dataset.path is None:
+        missing.append("no dataset: give --dataset, a folder of images with captions")
+    if missing:
+        raise ConfigError("\n".join(missing))
+
+
 def explain(error: ValidationError, sources: Mapping[str, str]) -> str:
     """pydantic's errors as one line each: source, field, what is wrong, how to mend it."""
-    return "\n".join(_explain_one(dict(problem), sources) for problem in error.errors())
+    problems = [dict(problem) for problem in error.errors()]
+    return "\n".join(_explain_one(problem, sources) for problem in problems if not _is_echo(problem, problems))
+
+
+def _is_echo(problem: Mapping[str, Any], problems: Sequence[Mapping[str, Any]]) -> bool:
+    """A list whose only entry is wrong is also too short for pydantic."""
+    place = problem["loc"]
+    return problem["type"] == "too_short" and any(
+        other is not problem and other["loc"][: len(place)] == place for other in problems
+    )
 
 
 def _explain_one(problem: dict[str, Any], sources: Mapping[str, str]) -> str:
@@ -88,11 +145,22 @@ def _explain_one(problem: dict[str, Any], sources: Mapping[str, str]) -> str:
     path = ".".join(part for part in location if not part.isdigit())
     source = _source_of(path, sources)
     if problem["type"] == "extra_forbidden":
-        return f"{source}: {path}: there is no such setting{nearest(path, field_paths())}"
-    message = problem["msg"].removeprefix("Value error, ")
+        known = [*section_paths(), *field_paths()] if problem["input"] is None else field_paths()
+        known = section_paths() if isinstance(problem["input"], dict) else known
+        return f"{source}: {path}: there is no such setting{nearest(path, known)}"
+    message = in_words(problem)
     if not path:  # a rule over several fields begins with the section that it is about
         return f"{_source_of(message.partition(':')[0], sources)}: {message}"
+    if path in section_paths():
+        example = next(known for known in field_paths() if known.startswith(f"{path}."))
+        message = f"is a section; set {example}=…"
     return f"{source}: {path}: {message} (found {problem['input']!r})"
+
+
+def in_words(problem: Mapping[str, Any]) -> str:
+    """What is wrong, as raylora says it; pydantic's own words where it has none."""
+    known = WORDS.get(problem["type"])
+    return known.format(**problem.get("ctx", {})) if known else problem["msg"].removeprefix("Value error, ")
 
 
 def _source_of(path: str, sources: Mapping[str, str]) -> str:

@@ -154,7 +154,7 @@ def check_rates(optimizer: OptimizerConfig, trains_text: bool) -> None:
     if optimizer.is_prodigy and trains_text and unet != text:
         raise ValueError(
             f"optimizer: Prodigy needs one rate for all parts, but unet_lr is {unet:g} and "
-            f"text_encoder_lr is {text:g}; set both to 1"
+            f"text_encoder_lr is {text:g}; set both to 1: --set optimizer.unet_lr=1 --set optimizer.text_encoder_lr=1"
         )
     if optimizer.is_prodigy and optimizer.loraplus_ratio not in (None, 1):
         raise ValueError(

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 
 class Section(BaseModel):
     """A part of the configuration: it can't be changed, and it knows all of its keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic reads true as 1."""
+        if isinstance(value, bool):
+            kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+            if kinds & {int, float} and bool not in kinds:
+                raise ValueError(f"must be a {'number' if float in kinds else 'whole number'}")
+        return value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """All types that an annotation mentions."""
+    return {annotation}.union(*(_kinds(part) for part in get_args(annotation) if not isinstance(part, str)))

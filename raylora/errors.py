@@ -6,6 +6,7 @@ RayloraError                 the work failed                              exit s
     ├── ConfigError          settings, search spaces, command line
     ├── DatasetError         folders, pictures, captions
     ├── ModelError           base models and LoRA files
+    │   └── UnreachableError     a model that is neither here nor can be asked for
     ├── OutputError          the output folder and its disk
     └── TrackingError        the MLflow server
 """
@@ -39,6 +40,10 @@ class DatasetError(UserError):
 
 class ModelError(UserError):
     """A base model or a LoRA file can't be used."""
+
+
+class UnreachableError(ModelError):
+    """A model's hub doesn't answer, and the model was not downloaded before."""
 
 
 class OutputError(UserError):

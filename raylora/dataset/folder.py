@@ -2,28 +2,27 @@
 
 - kohya: sub-folders `10_name/` (repeats and class words), captions in `.txt` or `.caption` files
 - plain: pictures with captions beside them
-- Hugging Face imagefolder: `metadata.jsonl` with `file_name` and `text`
+- Hugging Face imagefolder: `metadata.jsonl` or `metadata.csv` with `file_name` and `text`
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
 from raylora.bundled import DEMO_DATASET, DEMO_NAME
+from raylora.dataset.imagefolder import read_index, read_text
 from raylora.dataset.pixels import picture_size
 from raylora.errors import DatasetError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 CAPTION_SUFFIXES = (".txt", ".caption")
-CAPTION_KEYS = ("text", "caption", "prompt")
 KOHYA_FOLDER = re.compile(r"(\d+)_(.+)")
 FEWEST_IMAGES = 8
 
@@ -74,60 +73,57 @@ def read_folder(folder: Path, options: ReadOptions = ReadOptions(), warn: Warn =
         raise DatasetError(
             f"{folder}: {len(found)} usable images found, at least {options.fewest} are needed; "
             f"looked for {', '.join(sorted(IMAGE_SUFFIXES))} here and in folders named like 10_name"
+            f"{_elsewhere(folder, found)}"
         )
-    return [_finish(picture, options, warn) for picture in found]
+    finished = [_finish(picture, options) for picture in found]
+    if options.needs_captions:
+        _check_captions(found, finished, warn)
+    return finished
+
+
+def named_repeats(pictures: Sequence[Picture]) -> list[int]:
+    """The repeats that kohya's folder names ask for, if any asks for more than one."""
+    named = dict.fromkeys(picture.repeats for picture in pictures if KOHYA_FOLDER.fullmatch(picture.folder))
+    return [] if set(named) == {1} else list(named)
 
 
 def _scan(folder: Path) -> list[Picture]:
-    if (folder / "metadata.jsonl").is_file():
-        return list(_scan_imagefolder(folder))
+    if listed := read_index(folder):
+        return [Picture(path, caption, repeats=1, folder="", digest="") for path, caption in listed]
     pictures = list(_scan_plain(folder, folder_name="", repeats=1))
-    for below in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for below in _folders_in(folder):
         if match := KOHYA_FOLDER.fullmatch(below.name):
             pictures += _scan_plain(below, folder_name=below.name, repeats=max(1, int(match[1])))
     return pictures
 
 
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir())
+
+
+def _elsewhere(folder: Path, found: Sequence[Picture]) -> str:
+    """Where images lie that were not looked for."""
+    used = {picture.path.parent for picture in found}
+    others = {below: sum(1 for _ in _images_in(below)) for below in _folders_in(folder) if below not in used}
+    named = [f"{count} in {below.name}/" for below, count in others.items() if count]
+    return f"; other images: {', '.join(named)}: give that folder, or name it like 10_name" if named else ""
+
+
+def _images_in(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
+
 def _scan_plain(folder: Path, folder_name: str, repeats: int) -> Iterator[Picture]:
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-            yield Picture(path, _caption_beside(path), repeats, folder_name, digest="")
+    for path in _images_in(folder):
+        yield Picture(path, _caption_beside(path), repeats, folder_name, digest="")
 
 
 def _caption_beside(path: Path) -> str:
     for suffix in CAPTION_SUFFIXES:
         file = path.with_suffix(suffix)
         if file.is_file():
-            return " ".join(_read_text(file).split())
+            return " ".join(read_text(file).split())
     return ""
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise DatasetError(f"{file}: is not UTF-8 text; save it as UTF-8") from None
-
-
-def _scan_imagefolder(folder: Path) -> Iterator[Picture]:
-    index = folder / "metadata.jsonl"
-    for number, line in enumerate(_read_text(index).split("\n"), 1):
-        if line.strip():
-            name, caption = _read_metadata_line(line, where=f"{index}, line {number}")
-            path = (folder / name).resolve()
-            if not path.is_relative_to(folder.resolve()):
-                raise DatasetError(f"{index}, line {number}: {name} lies outside the folder; move it inside")
-            yield Picture(path, caption, repeats=1, folder="", digest="")
-
-
-def _read_metadata_line(line: str, where: str) -> tuple[str, str]:
-    try:
-        row = json.loads(line)
-        name = row["file_name"]
-    except (ValueError, KeyError, TypeError):
-        raise DatasetError(f'{where}: expected {{"file_name": …, "text": …}}') from None
-    caption = next((row[key] for key in CAPTION_KEYS if isinstance(row.get(key), str)), "")
-    return str(name), " ".join(caption.split())
 
 
 def _is_readable(path: Path, options: ReadOptions, warn: Warn) -> bool:
@@ -146,13 +142,9 @@ def _is_readable(path: Path, options: ReadOptions, warn: Warn) -> bool:
     return False
 
 
-def _finish(picture: Picture, options: ReadOptions, warn: Warn) -> Picture:
+def _finish(picture: Picture, options: ReadOptions) -> Picture:
     """Give the picture its digest, its size and its final caption."""
-    caption = picture.caption
-    if not caption:
-        caption = _class_words(picture) or options.trigger or ""
-        if options.needs_captions:
-            _check_fallback(picture, caption, warn)
+    caption = picture.caption or _class_words(picture) or options.trigger or ""
     if options.trigger and not re.search(rf"(?<!\w){re.escape(options.trigger)}(?!\w)", caption):
         caption = f"{options.trigger}, {caption}"
     digest = hashlib.sha256(picture.path.read_bytes()).hexdigest()
@@ -165,13 +157,20 @@ def _class_words(picture: Picture) -> str:
     return match[2].replace("_", " ") if match else ""
 
 
-def _check_fallback(picture: Picture, caption: str, warn: Warn) -> None:
-    if not caption:
+def _check_captions(found: Sequence[Picture], finished: Sequence[Picture], warn: Warn) -> None:
+    """One word on all pictures without a caption: an error where nothing serves for it."""
+    bare = [after for before, after in zip(found, finished, strict=True) if not before.caption]
+    if nameless := [picture for picture in bare if not picture.caption]:
+        first, more = nameless[0].path, f" (and {len(nameless) - 1} more)" if len(nameless) > 1 else ""
         raise DatasetError(
-            f"{picture.path}: has no caption; write one into {picture.path.with_suffix('.txt').name} beside it, "
+            f"{first}{more}: has no caption; write one into {first.with_suffix('.txt').name} beside it, "
             "or give a word for all with --set dataset.trigger=WORD"
         )
-    warn(f"{picture.path}: has no caption; using {caption!r}")
+    if bare:
+        warn(
+            f"{len(bare)} of {len(found)} images have no caption, such as {bare[0].path}; "
+            f"using {bare[0].caption!r} in its place"
+        )
 
 
 def dataset_digest(pictures: list[Picture]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from transformers import CLIPTextConfig
 from raylora.bundled import DEMO_BASE, DEMO_NAME
 from raylora.config import ModelConfig
 from raylora.diffusion.base import UNET, BaseModel, Family
+from raylora.diffusion.hub import is_hub_id, is_meant_as_path, read_hub_config
 from raylora.diffusion.sd15 import SD15
 from raylora.diffusion.sdxl import SDXL
 from raylora.errors import ConfigError, ModelError, first_line
@@ -29,7 +29,7 @@ PICKLED_SUFFIXES = {".ckpt", ".pt", ".pth", ".bin"}
 UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
 SDXL_TEXT_ENCODERS = ("conditioner.embedders.0.", "conditioner.embedders.1.")
 LATENT_CHANNELS = 4
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+INDEX_NAME = "model_index.json"
 DTYPES = {"no": torch.float32, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -54,9 +54,22 @@ def resolve_base(reference: str, family: str = SD15.name) -> str:
     if path.is_file():
         _check_single_file(path, family)
         return str(path.resolve())
-    if HUB_ID.fullmatch(reference) and not reference.startswith("."):
+    if is_hub_id(reference):
         return reference
-    raise ModelError(f"{reference}: there is no such base model; give a hub id, a diffusers folder or a .safetensors")
+    missing = "file or folder" if is_meant_as_path(reference) else "base model"
+    raise ModelError(
+        f"{reference}: there is no such {missing}; give a hub id, a diffusers folder or a .safetensors file"
+    )
+
+
+def check_base_on_hub(reference: str, family: str) -> None:
+    """Whether the hub has this base model, if it is to come from there; fetches its index and no weights.
+
+    Raises:
+        ModelError: no such model, or one of another family.
+    """
+    if is_hub_id(resolve_base(reference, family)):
+        _check_index(reference, read_hub_config(reference, INDEX_NAME), family)
 
 
 def _check_family(reference: object, found: str, wanted: str) -> None:
@@ -68,16 +81,11 @@ def _check_family(reference: object, found: str, wanted: str) -> None:
 
 
 def _check_folder(folder: Path, family: str) -> None:
-    index = folder / "model_index.json"
     try:
-        pipeline_class = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ModelError(f"{folder}: is not a diffusers folder (no readable model_index.json)") from None
-    found = next((known for known in FAMILIES.values() if known.pipeline.__name__ == pipeline_class), None)
-    if found is None:
-        known = " or ".join(known.title for known in FAMILIES.values())
-        raise ModelError(f"{folder}: holds a {pipeline_class}; raylora trains {known} models")
-    _check_family(folder, found.name, family)
+        index = dict(json.loads((folder / INDEX_NAME).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise ModelError(f"{folder}: is not a diffusers folder (no readable {INDEX_NAME})") from None
+    found = _check_index(folder, index, family)
     unet = read_component_config(folder, UNET)
     widths = [read_component_config(folder, part).get("hidden_size", 0) for part in found.text_encoders]
     if unet.get("in_channels") != LATENT_CHANNELS or unet.get("cross_attention_dim") != sum(widths):
@@ -85,6 +93,17 @@ def _check_folder(folder: Path, family: str) -> None:
     for part in (*found.parts, "vae"):
         if not any((folder / part).glob("*.safetensors")):
             raise ModelError(f"{folder / part}: holds no .safetensors weights; download the model again")
+
+
+def _check_index(reference: object, index: dict[str, Any], family: str) -> Family:
+    """The family that a pipeline's index names, which must be the wanted one."""
+    pipeline_class = index.get("_class_name", "pipeline without a class")
+    found = next((known for known in FAMILIES.values() if known.pipeline.__name__ == pipeline_class), None)
+    if found is None:
+        known = " or ".join(known.title for known in FAMILIES.values())
+        raise ModelError(f"{reference}: holds a {pipeline_class}; raylora trains {known} models")
+    _check_family(reference, found.name, family)
+    return found
 
 
 def _misshapen(family: Family) -> str:

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPMode
 
 from raylora.bundled import DEMO_ENCODER, DEMO_NAME
 from raylora.dataset.pixels import Pixels
+from raylora.diffusion.hub import is_meant_as_path, read_hub_config
 from raylora.errors import ModelError, first_line
 
 BATCH_SIZE = 32
@@ -84,9 +85,32 @@ def check_encoder(reference: str) -> None:
         ModelError: a folder that isn't there or holds no model.
     """
     folder = Path(reference).expanduser()
-    is_path = folder.is_dir() or reference.startswith((".", "/", "~"))
-    if is_path and not ((folder / "config.json").is_file() and any(folder.glob("*.safetensors"))):
-        raise ModelError(f"evaluation.encoder {reference}: holds no encoder (config.json and .safetensors weights)")
+    if folder.is_dir():
+        if not ((folder / "config.json").is_file() and any(folder.glob("*.safetensors"))):
+            raise ModelError(f"evaluation.encoder {reference}: holds no encoder (config.json and .safetensors weights)")
+    elif is_meant_as_path(reference):
+        raise ModelError(f"evaluation.encoder {reference}: there is no such folder; mend the path, or give a hub id")
+
+
+def check_encoder_on_hub(reference: str) -> None:
+    """Whether the hub has this encoder, if it is to come from there; fetches its configuration and no weights.
+
+    Raises:
+        ModelError: no such model, or one of an unknown kind.
+    """
+    check_encoder(reference)
+    if reference != DEMO_NAME and not Path(reference).expanduser().is_dir():
+        try:
+            kind = str(read_hub_config(reference, "config.json").get("model_type"))
+        except ModelError as error:
+            raise type(error)(f"evaluation.encoder {error}") from None
+        if kind not in IMAGE_ENCODERS:
+            raise _unknown_kind(reference, kind)
+
+
+def _unknown_kind(reference: str, kind: str) -> ModelError:
+    known = ", ".join(IMAGE_ENCODERS)
+    return ModelError(f"evaluation.encoder {reference}: is a {kind} model; known kinds are {known}")
 
 
 def load_encoder(reference: str, device: str = "cpu") -> ImageEncoder:
@@ -103,8 +127,7 @@ def load_encoder(reference: str, device: str = "cpu") -> ImageEncoder:
     except Exception as error:  # transformers and huggingface_hub raise many kinds
         raise ModelError(f"evaluation.encoder {reference}: can't be loaded: {first_line(error)}") from error
     if encoder is None:
-        known = ", ".join(IMAGE_ENCODERS)
-        raise ModelError(f"evaluation.encoder {reference}: is a {kind} model; known kinds are {known}")
+        raise _unknown_kind(reference, kind)
     return encoder
 
 

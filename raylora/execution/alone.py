@@ -17,7 +17,7 @@ from raylora.diffusion.tensor_cache import framed_pixels
 from raylora.evaluation.scorecard import Evaluator
 from raylora.execution.node_cache import Material, entries_in, framed, look_prompts, make_shared, training_set
 from raylora.execution.outputs import OutFolder, write_json, write_trials_csv
-from raylora.execution.prepare import Job, absolute
+from raylora.execution.prepare import Job, absolute, check_hub
 from raylora.execution.trial import base_of, encoder_of, pick_device
 from raylora.execution.winner import adapter_of, epoch_files, first_seed, lora_paths, write_lora, write_samples
 from raylora.tracking.recorder import TrialRecord, measures
@@ -36,6 +36,7 @@ def train_job(job: Job, out: OutFolder, holdout: bool, say: Say) -> dict[str, An
     Returns the summary that is also written to `summary.json`.
     """
     out.check_free(job.plan.disk_bytes)
+    check_hub(job.experiment)
     base_of(job.experiment, pick_device())
     if holdout:
         encoder_of(job.experiment, pick_device())

@@ -8,12 +8,13 @@ from pathlib import Path
 from raylora.config import Experiment
 from raylora.dataset.folder import Picture, ReadOptions, read_folder, resolve_dataset
 from raylora.diffusion.families import resolve_base
-from raylora.diffusion.lora_file import load_lora, lora_file_in
+from raylora.diffusion.lora_file import DIFFUSERS_NAME, KOHYA_NAME, load_lora, lora_file_in
 from raylora.diffusion.lora_reading import check_lora_file
 from raylora.diffusion.tensor_cache import TensorCache
-from raylora.errors import ConfigError
+from raylora.errors import ConfigError, ModelError
 from raylora.evaluation.scorecard import Evaluator, Metrics
 from raylora.execution.node_cache import image_set
+from raylora.execution.prepare import check_hub
 from raylora.execution.trial import base_of, encoder_of, pick_device
 
 Warn = Callable[[str], None]
@@ -29,12 +30,14 @@ def evaluate_lora(lora: Path, dataset: str, train_dataset: str | None, experimen
     Raises:
         UserError: a file, folder or model can't be used.
     """
+    _check_place(lora)
     check_lora_file(lora_file_in(lora))
     if experiment.model.base_model is None:
         raise ConfigError("no base model: give --base-model, or evaluate a LoRA that lies beside its experiment.yaml")
     resolve_base(experiment.model.base_model, experiment.model.family)
     held_out = _read(dataset, experiment, warn)
     learned = _without(_read(train_dataset, experiment, warn), held_out) if train_dataset else []
+    check_hub(experiment)
     device, cache = pick_device(), TensorCache(None)
     base = base_of(experiment, device)
     encoder = encoder_of(experiment, device)
@@ -48,6 +51,16 @@ def evaluate_lora(lora: Path, dataset: str, train_dataset: str | None, experimen
     reference = evaluator.reference(base)
     load_lora(base, lora)
     return evaluator.measure(base, reference).metrics
+
+
+def _check_place(lora: Path) -> None:
+    if not lora.exists():
+        raise ModelError(f"{lora}: there is no such LoRA file or folder; mend the path")
+    if lora_file_in(lora).is_dir():
+        raise ModelError(
+            f"{lora}: holds no LoRA (looked for {KOHYA_NAME} in it and in best/, and {DIFFUSERS_NAME}); "
+            "give the file itself, or the output folder of finished work"
+        )
 
 
 def _read(dataset: str, experiment: Experiment, warn: Warn) -> list[Picture]:

@@ -72,6 +72,8 @@ class OutFolder:
         Raises:
             OutputError: it holds something, can't be written, or its disk is too full.
         """
+        if self.root.is_file():
+            raise OutputError(f"{self.root}: is a file; give a folder, new or empty, with --out")
         if self.root.is_dir() and any(self.root.iterdir()):
             goes_on = (
                 f"go on with the search in it by `raylora resume {self.root}`, or " if self.space.is_file() else ""
@@ -102,6 +104,8 @@ class OutFolder:
 
     def read_state(self) -> dict[str, Any]:
         """`state`, and the tracking URI and run to go on with."""
+        if not self.root.is_dir():
+            raise OutputError(f"{self.root}: there is no such folder; give the --out folder of an earlier search")
         try:
             state: dict[str, Any] = json.loads(self.state_file.read_text(encoding="utf-8"))
             is_search = {"tracking_uri", "parent_run_id"} <= set(state) and self.space.is_file()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-from raylora.config import Experiment
+from raylora.config import Experiment, describe, flatten, shown
 from raylora.dataset.batches import Schedule
-from raylora.dataset.folder import Picture
+from raylora.dataset.folder import Picture, named_repeats
 from raylora.diffusion.adapters import count_parameters
 from raylora.diffusion.base import UNET
 from raylora.diffusion.families import FAMILIES, resolve_base, skeleton
@@ -25,6 +25,27 @@ GRID_BYTES_PER_PX = 2.0
 
 
 @dataclass(frozen=True)
+class Disk:
+    """Most that a job writes, by what it is, in bytes."""
+
+    trials: int
+    """Each trial's best weights and its state."""
+    files: int
+    """The LoRA files of `best/` and their copies in MLflow's store."""
+    grids: int
+    """Samples of every evaluation."""
+
+    @property
+    def total(self) -> int:
+        return self.trials + self.files + self.grids + FIXED_BYTES
+
+    def __str__(self) -> str:
+        parts = {"trials' weights": self.trials, "LoRA files": self.files, "samples": self.grids, "logs": FIXED_BYTES}
+        named = " + ".join(f"{size / 2**30:.2f} for {name}" for name, size in parts.items() if size)
+        return f"up to {self.total / 2**30:.2f} GiB: {named}"
+
+
+@dataclass(frozen=True)
 class Plan:
     """The arithmetic of a job. `trial` is the first point's run, `refit` the same on all images."""
 
@@ -35,7 +56,11 @@ class Plan:
     refit: Schedule
     points: list[int]
     lora_bytes: int
-    disk_bytes: int
+    disk: Disk
+
+    @property
+    def disk_bytes(self) -> int:
+        return self.disk.total
 
     def lines(self) -> list[tuple[str, str]]:
         """Label and text of each line, as printed."""
@@ -43,16 +68,21 @@ class Plan:
             ("Images", self._images()),
             *self._buckets(),
             ("Base model", str(self.experiment.model.base_model)),
-            ("Steps", self._steps("a trial", self.trial, len(self.material.train))),
-            ("", self._steps("on all images", self.refit, len(self.everything))),
+            *([("Judge", self.experiment.evaluation.encoder)] if self.material.holdout else []),
+            *self._runs(),
             ("LoRA file", f"{self.lora_bytes / 1e6:.1f} MB ({self.experiment.training.save_precision})"),
-            ("Disk", f"up to {self.disk_bytes / 2**30:.2f} GiB"),
+            ("Disk", str(self.disk)),
         ]
-        return rows + (self._search_lines() if self.space else [])
+        return rows + (self._search_lines() if self.space else [("Settings", _settings(self.experiment))])
 
     @property
     def everything(self) -> list[Picture]:
         return [*self.material.train, *self.material.holdout]
+
+    @property
+    def searched(self) -> list[str]:
+        """The paths that some trial may search; a function doesn't say them."""
+        return self.space.searched(self.experiment) if self.space else []
 
     @property
     def regularization_images(self) -> int:
@@ -61,7 +91,9 @@ class Plan:
 
     def _images(self) -> str:
         train, holdout = self.material.train, self.material.holdout
-        text = f"{len(self.everything)} = {len(train)} to learn + {len(holdout)} held out"
+        text = f"{len(self.everything)}"
+        if holdout:
+            text += f" = {len(train)} to learn + {len(holdout)} held out"
         if self.material.regularization:
             text += f"; {len(self.material.regularization)} for regularization"
         return text
@@ -73,17 +105,25 @@ class Plan:
         sizes = Counter(cut.frame.size for cut in framed(self.everything, self.experiment.dataset))
         return [("Buckets", ", ".join(f"{count} of {wide}x{high}" for (wide, high), count in sizes.most_common()))]
 
-    def _steps(self, label: str, schedule: Schedule, images: int) -> str:
-        training = self.experiment.training
-        an_epoch = (
-            f"the folders' repeats of {images} images"
-            if training.repeats is None
-            else f"{images} images × {training.repeats} repeats"
-        )
+    def _runs(self) -> list[tuple[str, str]]:
+        """The steps of what will run; of a search also those of the winner's settings on all images, run later."""
+        trial = self._steps(self.trial, len(self.material.train))
+        if not self.space:
+            return [("Steps", trial)]
+        later = self._steps(self.refit, len(self.everything))
+        return [("Steps", f"a trial: {trial}"), ("", f"later, on all images: {later}")]
+
+    def _steps(self, schedule: Schedule, images: int) -> str:
+        training, named = self.experiment.training, named_repeats(self.everything)
+        an_epoch = f"{images} images × {training.repeats} repeats"
+        if training.repeats is None:
+            an_epoch = f"the folders' repeats of {images} images"
+        elif named and named != [training.repeats]:
+            an_epoch += f" (not the folders' {' and '.join(map(str, named))})"
         if self.regularization_images:
             an_epoch = f"({an_epoch} + {self.regularization_images} for regularization)"
         product = schedule.images_per_epoch * training.epochs
-        text = f"{label}: {an_epoch} × {training.epochs} epochs = {product:,} images"
+        text = f"{an_epoch} × {training.epochs} epochs = {product:,} images"
         if schedule.images_total < product:
             text += f", capped at {schedule.images_total:,}"
         return f"{text}; ÷ batch {schedule.batch_size} = {schedule.micro_steps:,} steps"
@@ -91,22 +131,38 @@ class Plan:
     def _search_lines(self) -> list[tuple[str, str]]:
         assert self.space is not None
         search = self.experiment.search
-        searched = ", ".join(self.space.parameters) or str(self.space.function)
         return [
             (
                 "Search",
                 f"{search.trials} trials of {self.space.name}: {search.optuna_sampler} + {search.trial_scheduler}",
             ),
-            ("Searched", searched),
+            ("Searched", self.space.function or ", ".join(self.searched)),
+            *_fixed_lines(self.space, self.experiment),
             ("First point", _first_point(self.space)),
             ("Rungs", f"{', '.join(f'{point:,}' for point in self.points)} images seen"),
         ]
 
 
+def _settings(experiment: Experiment) -> str:
+    """The settings that people ask for first."""
+    values = flatten(experiment.model_dump())
+    rates = {"optimizer.unet_lr": experiment.optimizer.unet_rate}
+    if experiment.model.train_text_encoder:
+        rates["optimizer.text_encoder_lr"] = experiment.optimizer.text_encoder_rate
+    first = {path: values[path] for path in ("lora.rank", "lora.alpha", "optimizer.name")}
+    return describe(first | rates | {"lr_scheduler.name": experiment.lr_scheduler.name})
+
+
+def _fixed_lines(space: SearchSpace, experiment: Experiment) -> list[tuple[str, str]]:
+    """What the space would search, had it not been set: a line for each file or option."""
+    values, by_source = flatten(experiment.model_dump()), defaultdict[str, list[str]](list)
+    for path, source in space.fixed.items():
+        by_source[source].append(f"{path} {shown(values.get(path))}")
+    return [(f"Fixed by {source}: ", ", ".join(settings)) for source, settings in by_source.items()]
+
+
 def _first_point(space: SearchSpace) -> str:
-    if not space.first_points:
-        return "none: the space has no first_points"
-    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in space.first_points[0].items())
+    return describe(space.first_points[0]) if space.first_points else "none: the space has no first_points"
 
 
 def make_plan(experiment: Experiment, space: SearchSpace | None, material: Material) -> Plan:
@@ -119,7 +175,7 @@ def make_plan(experiment: Experiment, space: SearchSpace | None, material: Mater
     lora_bytes = _trained_weights(experiment, experiment.lora.rank) * BYTES[experiment.training.save_precision]
     search = experiment.search
     points = evaluation_points(trial.images_total, search.grace_period, search.reduction_factor)
-    grids = trials * len(points) * _grid_bytes(experiment, len(material.holdout)) if space else 0
+    grids = trials * len(points) * _grid_bytes(experiment, len(material.holdout)) if material.holdout else 0
     return Plan(
         experiment=experiment,
         space=space,
@@ -128,7 +184,7 @@ def make_plan(experiment: Experiment, space: SearchSpace | None, material: Mater
         refit=Material([*material.train, *material.holdout], (), material.regularization).schedule(experiment),
         points=points,
         lora_bytes=lora_bytes,
-        disk_bytes=trials * largest * BYTES_PER_TRAINED_WEIGHT + 4 * lora_bytes + grids + FIXED_BYTES,
+        disk=Disk(trials * largest * BYTES_PER_TRAINED_WEIGHT, 4 * lora_bytes, grids),
     )
 
 

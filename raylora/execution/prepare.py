@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from raylora.bundled import DEMO_NAME
 from raylora.config import Experiment
-from raylora.dataset.folder import Picture, ReadOptions, read_folder, resolve_dataset
+from raylora.config_files import check_complete
+from raylora.dataset.folder import Picture, ReadOptions, named_repeats, read_folder, resolve_dataset
 from raylora.dataset.split import Split, read_split, split_pictures
-from raylora.diffusion.families import resolve_base
-from raylora.errors import ConfigError
-from raylora.evaluation.encoders import check_encoder
+from raylora.diffusion.families import check_base_on_hub, resolve_base
+from raylora.errors import UnreachableError
+from raylora.evaluation.encoders import check_encoder, check_encoder_on_hub
 from raylora.execution.node_cache import Material, framed
 from raylora.execution.plan import Plan, make_plan
 from raylora.search.space import SearchSpace, check_space
@@ -39,44 +41,84 @@ class Job:
         return Material(self.split.train, self.split.holdout, self.regularization)
 
 
-def prepare(experiment: Experiment, space: SearchSpace | None, split_file: Path | None, warn: Warn) -> Job:
+def prepare(
+    experiment: Experiment, space: SearchSpace | None, split_file: Path | None, warn: Warn, holds_out: bool = True
+) -> Job:
     """Read and check everything that a job needs, without starting anything.
+
+    Args:
+        holds_out: whether images are held out to judge by; without, all are learned.
 
     Raises:
         UserError: whatever is wrong with settings, dataset, base model or search space.
     """
-    if space is not None:
-        check_space(space, experiment)
-    for warning in experiment.warnings():
-        warn(warning)
-    if experiment.model.base_model is None:
-        raise ConfigError("no base model: give --base-model, a hub id, a diffusers folder or a .safetensors file")
+    check_complete(experiment)
+    assert experiment.model.base_model is not None
+    _warn_of_settings(check_space(space, experiment) if space else [experiment], warn)
     resolve_base(experiment.model.base_model, experiment.model.family)
     check_optimizer(experiment.optimizer)
     check_encoder(experiment.evaluation.encoder)
     pictures = read_pictures(experiment, warn)
     regularization = read_regularization(experiment, warn)
     framed([*pictures, *regularization], experiment.dataset)
-    split = (
-        read_split(split_file, pictures)
-        if split_file
-        else split_pictures(pictures, experiment.dataset.holdout_fraction)
-    )
-    material = Material(split.train, split.holdout, regularization)
-    plan = make_plan(experiment, space, material)
-    if plan.regularization_images > plan.trial.images_per_epoch / 2:
+    split = Split(tuple(pictures), ())
+    if holds_out:
+        fraction = experiment.dataset.holdout_fraction
+        split = read_split(split_file, pictures) if split_file else split_pictures(pictures, fraction)
+    plan = make_plan(experiment, space, Material(split.train, split.holdout, regularization))
+    _warn_of_repeats(plan, warn)
+    return Job(experiment, space, pictures, split, regularization, plan)
+
+
+def check_hub(experiment: Experiment, warn: Warn | None = None) -> None:
+    """Whether base model and encoder can be had, before anything is written.
+
+    Args:
+        warn: told of what can't be asked for from here, instead of an error: enough for a plan.
+
+    Raises:
+        ModelError: one of them isn't there.
+    """
+    assert experiment.model.base_model is not None
+    try:
+        check_base_on_hub(experiment.model.base_model, experiment.model.family)
+        check_encoder_on_hub(experiment.evaluation.encoder)
+    except UnreachableError as error:
+        if warn is None:
+            raise
+        warn(str(error))
+
+
+def _warn_of_settings(configurations: Sequence[Experiment], warn: Warn) -> None:
+    """Each kind of warning once: draws differ in their numbers."""
+    told = set()
+    for warning in (warning for configuration in configurations for warning in configuration.warnings()):
+        kind = re.sub(r"[\d.]+(e[+-]?\d+)?", "", warning)
+        if kind not in told:
+            warn(warning)
+        told.add(kind)
+
+
+def _warn_of_repeats(plan: Plan, warn: Warn) -> None:
+    """Repeats that folders' names ask for in vain, and more regularization images than the guide advises."""
+    dataset, trial = plan.experiment.dataset, plan.trial
+    named = named_repeats(plan.everything)
+    if named and "training.repeats" in plan.searched and dataset.path != DEMO_NAME:
+        warn(
+            f"the folders' names say {' and '.join(map(str, named))} repeats; the space searches training.repeats "
+            "instead; --set training.repeats=null keeps the folders'"
+        )
+    if plan.regularization_images > trial.images_per_epoch / 2:
         warn(
             f"dataset.regularization: {plan.regularization_images} regularization images an epoch and "
-            f"{plan.trial.images_per_epoch - plan.regularization_images} of the set; the guide advises a smaller set"
+            f"{trial.images_per_epoch - plan.regularization_images} of the set; the guide advises a smaller set"
         )
-    return Job(experiment, space, pictures, split, regularization, plan)
 
 
 def read_pictures(experiment: Experiment, warn: Warn) -> list[Picture]:
     """The pictures of the experiment's dataset."""
     dataset = experiment.dataset
-    if dataset.path is None:
-        raise ConfigError("no dataset: give --dataset, a folder of images with captions")
+    assert dataset.path is not None
     options = ReadOptions(trigger=dataset.trigger, skip_bad_images=dataset.skip_bad_images)
     return read_folder(resolve_dataset(dataset.path), options, warn)
 
@@ -91,7 +133,7 @@ def read_regularization(experiment: Experiment, warn: Warn) -> list[Picture]:
 
 
 def check_tracking(experiment: Experiment, out: Path) -> str:
-    """The absolute tracking URI, once something answers there. The default store needs no asking."""
+    """The absolute tracking URI, if something answers there. The default store needs no asking; nothing is made."""
     uri = tracking_uri(experiment.tracking.uri, out)
     if experiment.tracking.uri is not None:
         check_reachable(uri)

@@ -24,7 +24,7 @@ from raylora.execution.cluster import Share, check_address, connected, node_reso
 from raylora.execution.listening import RayListener
 from raylora.execution.node_cache import SharedData, is_shared, make_shared, read_shared, write_shared
 from raylora.execution.outputs import OutFolder, write_json, write_text, write_trials_csv
-from raylora.execution.prepare import Job, absolute, check_tracking, prepare
+from raylora.execution.prepare import Job, absolute, check_hub, check_tracking, prepare
 from raylora.execution.schedulers import TRIAL_SCHEDULERS
 from raylora.execution.searcher import METRIC, MODE, StudySearcher
 from raylora.execution.trial import TrialJob, base_of, encoder_of, pick_device, run_trial
@@ -58,9 +58,7 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
         UserError: the output folder or the tracking server can't be used; nothing was started.
         RayloraError: no trial came to a result.
     """
-    out.check_free(job.plan.disk_bytes)
-    check_address(address)
-    uri = check_tracking(job.experiment, out.root)
+    uri = check_start(job, out, address)
     out.claim()
     experiment = absolute(job.experiment)
     write_experiment(experiment, out.experiment)
@@ -73,6 +71,22 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
     space = yaml.safe_dump(job.space.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
     write_text(out.space, space)  # the last of what `resume` needs
     return _run(Search(replace(job, experiment=experiment), out, tracker, listener, say, address))
+
+
+def check_start(job: Job, out: OutFolder, address: str | None = None, warn: Say | None = None) -> str:
+    """Everything outside the settings that a search needs; nothing is made. Returns the tracking URI.
+
+    Args:
+        warn: of models that can't be asked for from here, which is an error without it.
+
+    Raises:
+        UserError: the output folder, the cluster, the tracking server or a model can't be used.
+    """
+    out.check_free(job.plan.disk_bytes)
+    check_address(address)
+    uri = check_tracking(job.experiment, out.root)
+    check_hub(job.experiment, warn)
+    return uri
 
 
 def resume_job(root: Path, listener: Listener, say: Say, address: str | None = None) -> dict[str, Any]:

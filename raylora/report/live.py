@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from raylora.config import describe
 from raylora.tracking.recorder import Listener, TrialRecord
 
 MOST_ROWS = 20
@@ -92,17 +93,6 @@ def _cells(record: TrialRecord) -> list[str]:
     status = record.stop_reason or record.status.replace("_", " ")
     name = f"{record.trial_id} guide" if record.is_baseline else record.trial_id
     return [name, status, str(record.images_seen), *numbers, describe(record.params)]
-
-
-def describe(params: dict[str, object]) -> str:
-    """Settings in one line, by their short names."""
-    short = {
-        key.rpartition(".")[2] if not key.endswith(".name") else key.split(".")[0]: value
-        for key, value in params.items()
-    }
-    return ", ".join(
-        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in short.items()
-    )
 
 
 @contextmanager

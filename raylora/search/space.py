@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from raylora.bundled import search_spaces
 from raylora.config import Experiment, Section, field_paths
-from raylora.config_files import Layer, explain, nearest, read_yaml
+from raylora.config_files import Layer, explain, in_words, nearest, read_yaml
 from raylora.errors import ConfigError
 
 Params = dict[str, Any]
@@ -83,10 +84,12 @@ class Parameter(Section):
                 raise ValueError("a log scale needs low above 0")
         return self
 
-    def holds(self, params: Mapping[str, Any]) -> bool:
-        """Whether it is searched, given the values so far."""
+    def holds(self, params: Mapping[str, Any], but_for: Container[str] = ()) -> bool:
+        """Whether it is searched, given the values so far, and whatever those of `but_for` are."""
         return all(
-            params[path] in (value if isinstance(value, tuple) else (value,)) for path, value in self.when.items()
+            params[path] in (value if isinstance(value, tuple) else (value,))
+            for path, value in self.when.items()
+            if path not in but_for
         )
 
     def factor(self, params: Mapping[str, Any]) -> float:
@@ -111,6 +114,15 @@ class Parameter(Section):
     def mentions(self) -> list[str]:
         return [*self.when, *self.scale, *([self.ratio_of] if self.ratio_of else [])]
 
+    @property
+    def lowest(self) -> Any:
+        """A value to begin with where nothing says more: the first choice, or the lower bound."""
+        return self.choices[0] if self.choices else self.low
+
+    def unscaled(self, value: Any, params: Mapping[str, Any], where: str) -> Any:
+        """Optuna's value for the setting's, given the values so far: the inverse of `factor`."""
+        return _rounded(_number(value, where) / self.factor(params)) if self.is_scaled else value
+
     def suggest(self, trial: optuna.trial.BaseTrial, name: str) -> Any:
         """Ask Optuna for the unscaled value."""
         if self.choices:
@@ -130,15 +142,22 @@ class SearchSpace(Section):
     parameters: dict[str, Parameter] = Field({}, description="What is searched, by dotted path.")
     function: str | None = Field(None, description="`package.module:function` in place of `parameters`.")
     first_points: tuple[Params, ...] = Field((), description="Points tried first, in the settings' own values.")
+    fixed: dict[str, str] = Field(
+        {}, description="Settings that the space would search but something else sets, and what that is."
+    )
 
     def suggest(self, trial: optuna.Trial, experiment: Experiment) -> Params:
         """One point: dotted paths and the values that a trial's configuration gets."""
         if self.function:
             return self._from_function(trial)
-        known, params = _Known(experiment), {}
+        return self.point_of(lambda path, parameter: parameter.suggest(trial, optuna_name(path, parameter)), experiment)
+
+    def point_of(self, value_of: Callable[[str, Parameter], Any], experiment: Experiment) -> Params:
+        """The point that comes of unscaled values, which are asked for only where a parameter is searched."""
+        known, params = Known(experiment), {}
         for path, parameter in self.parameters.items():
             if parameter.holds(known):
-                value = parameter.suggest(trial, optuna_name(path, parameter))
+                value = value_of(path, parameter)
                 params[path] = _rounded(value * parameter.factor(known)) if parameter.is_scaled else value
             elif parameter.otherwise is not None:
                 params[path] = parameter.otherwise
@@ -146,19 +165,10 @@ class SearchSpace(Section):
                 known.params[path] = params[path]
         return params
 
-    def without(self, paths: Sequence[str]) -> SearchSpace:
-        """The same space with these settings not searched.
-
-        Raises:
-            ConfigError: nothing is left to search.
-        """
-        if self.function or not set(paths) & set(self.parameters):
-            return self
-        parameters = {path: parameter for path, parameter in self.parameters.items() if path not in paths}
-        points = tuple({path: point[path] for path in point if path not in paths} for point in self.first_points)
-        if not parameters:
-            raise ConfigError(f"search space {self.name}: --set leaves nothing to search; use `raylora train`")
-        return self.model_copy(update={"parameters": parameters, "first_points": points})
+    def searched(self, experiment: Experiment) -> list[str]:
+        """The paths that some trial may search: a condition on a setting that no trial moves must hold."""
+        known = Known(experiment)
+        return [path for path, parameter in self.parameters.items() if parameter.holds(known, but_for=self.parameters)]
 
     def _from_function(self, trial: optuna.Trial) -> Params:
         assert self.function is not None
@@ -166,7 +176,7 @@ class SearchSpace(Section):
         for path in params:
             if not path.startswith(SEARCHABLE):
                 raise ConfigError(f"search space {self.function}: {path} can't be searched; {UNSEARCHABLE}")
-        return params
+        return {path: value for path, value in params.items() if path not in self.fixed}
 
     def to_optuna(self, point: Params, experiment: Experiment) -> Params:
         """The inverse of `suggest`: a point in the settings' values as Optuna's own parameters.
@@ -174,14 +184,13 @@ class SearchSpace(Section):
         Raises:
             ConfigError: the point names a setting that isn't searched, lacks one, or lies outside the bounds.
         """
-        known, found = _Known(experiment, dict(point)), {}
+        known, found = Known(experiment, dict(point)), {}
         for path, parameter in self.parameters.items():
             if parameter.holds(known):
                 if path not in point:
                     raise ConfigError(f"search space {self.name}: a first point has no {path}")
-                where, value = f"search space {self.name}: {path}", point[path]
-                if parameter.is_scaled:
-                    value = _rounded(_number(value, where) / parameter.factor(known))
+                where = f"search space {self.name}: {path}"
+                value = parameter.unscaled(point[path], known, where)
                 found[optuna_name(path, parameter)] = _inside(value, parameter, where)
             elif parameter.otherwise is not None:
                 known.params.setdefault(path, parameter.otherwise)
@@ -190,7 +199,7 @@ class SearchSpace(Section):
         return found
 
 
-class _Known(Mapping[str, Any]):
+class Known(Mapping[str, Any]):
     """Values by dotted path: those suggested so far, else the experiment's own."""
 
     def __init__(self, experiment: Experiment, params: Params | None = None):
@@ -252,6 +261,9 @@ def _is_number(value: Any) -> bool:
 def load_function(name: str) -> SpaceFunction:
     """The function that `package.module:function` names."""
     module, colon, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:  # as `python -m raylora` has it; the installed script has not
+        sys.path.insert(0, here)
     try:
         function: SpaceFunction = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
@@ -298,7 +310,7 @@ def _explain_space(error: ValidationError, path: Path) -> str:
             fields = [*Parameter.model_fields] if "parameters" in problem["loc"] else [*SearchSpace.model_fields]
             lines.append(f"{path}: {place}: there is no such key{nearest(str(problem['loc'][-1]), fields)}")
         else:
-            lines.append(f"{path}: {place}: {problem['msg'].removeprefix('Value error, ')}")
+            lines.append(f"{path}: {place}: {in_words(dict(problem))}")
     return "\n".join(lines)
 
 
@@ -322,24 +334,26 @@ def _check_paths(space: SearchSpace, source: str) -> None:
         raise ConfigError("\n".join(problems))
 
 
-def check_space(space: SearchSpace, experiment: Experiment) -> None:
-    """Try the first points and random draws against the configuration, before anything starts.
+def check_space(space: SearchSpace, experiment: Experiment) -> list[Experiment]:
+    """Try the first points and random draws against the configuration, before anything starts; returns what they give.
 
     Raises:
         ConfigError: a point that gives no valid configuration.
     """
+    tried = []
     for point in space.first_points:
         space.to_optuna(point, experiment)
-        _check_point(space, point, experiment)
+        tried.append(_configured(space, point, experiment))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(CHECKED_DRAWS):
-        _check_point(space, space.suggest(study.ask(), experiment), experiment)
+        tried.append(_configured(space, space.suggest(study.ask(), experiment), experiment))
+    return tried
 
 
-def _check_point(space: SearchSpace, point: Params, experiment: Experiment) -> None:
+def _configured(space: SearchSpace, point: Params, experiment: Experiment) -> Experiment:
     try:
-        experiment.with_params(point)
+        return experiment.with_params(point)
     except ValidationError as error:
         raise ConfigError(explain(error, dict.fromkeys(point, f"search space {space.name}"))) from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -75,16 +76,24 @@ def check_reachable(uri: str) -> None:
     """
     _quieten()
     if uri.startswith("sqlite:///"):
-        _check_sqlite(Path(uri.removeprefix("sqlite:///")))
+        file = Path(uri.removeprefix("sqlite:///"))
+        _check_sqlite(file)
+        if not file.exists():  # asking would make it
+            return
     try:
         with _short_patience():
             MlflowClient(uri).search_experiments(max_results=1)
     except Exception as error:  # MLflow, requests and SQLAlchemy raise many kinds
-        reason = first_line(error)[:200]
         raise TrackingError(
-            f"tracking URI {uri}: MLflow can't be reached ({reason}); start the server, mend the address, "
+            f"tracking URI {uri}: MLflow can't be reached ({_reason(error)}); start the server, mend the address, "
             "or leave --tracking-uri out to use a file in the output folder"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """What the operating system said, out of requests' long chain of causes; else the first line."""
+    told = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
+    return told[1].strip() if told else "no answer" if "timed out" in str(error) else first_line(error)[:200]
 
 
 def _check_sqlite(file: Path) -> None:
@@ -167,7 +176,7 @@ class MlflowTracker:
             write(trial)
         except Exception as error:  # MLflow, requests and SQLAlchemy raise many kinds
             if not self._behind:
-                self._warn(f"MLflow at {self.uri} can't be written ({first_line(error)[:200]}); the search goes on")
+                self._warn(f"MLflow at {self.uri} can't be written ({_reason(error)}); the search goes on")
             self._behind[trial.number] = trial
 
     def _write_whole(self, trial: TrialRecord) -> None:

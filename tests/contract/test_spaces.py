@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import optuna
 import pytest
 
-from raylora.bundled import search_spaces
+from raylora.bundled import DEMO_DATASET, search_spaces
 from raylora.config import Experiment, flatten
 from raylora.config_files import build_experiment
-from raylora.search.space import SearchSpace, check_space, load_space, space_layer
+from raylora.dataset.folder import read_folder
+from raylora.execution.node_cache import Material
+from raylora.execution.plan import make_plan
+from raylora.request import Request, search_wanted
+from raylora.search.space import Parameter, SearchSpace, check_space, load_space, space_layer
 
+DEMO_PICTURES = read_folder(DEMO_DATASET)
 SPACES = sorted(search_spaces())
 DRAWS = 200
 
@@ -166,3 +172,29 @@ def test_the_text_encoders_rate_is_a_half_to_a_tenth_of_the_unets_or_it_is_not_t
 def test_restarts_are_three_to_five(name: str) -> None:
     restarts = [d.lr_scheduler.num_restarts for d in draws(name) if d.lr_scheduler.name == "cosine_with_restarts"]
     assert set(restarts) == (set() if name.startswith("sdxl") else {3, 4, 5})
+
+
+def other_value(parameter: Parameter, point: dict[str, Any], path: str) -> Any:
+    """A value of the parameter that the first point doesn't have."""
+    if parameter.choices and parameter.ratio_of is None:
+        return next(choice for choice in parameter.choices if choice != point.get(path))
+    return 0.8 * point[path] if path in point else parameter.high
+
+
+def cases() -> Iterator[tuple[str, str]]:
+    yield from ((name, path) for name in SPACES for path in load_space(name).parameters)
+
+
+@pytest.mark.parametrize(("name", "path"), list(cases()))
+def test_any_searched_setting_can_be_set_by_hand(name: str, path: str) -> None:
+    """The plan of a dry run works: the first point keeps its ratios beside it."""
+    space = load_space(name)
+    value = other_value(space.parameters[path], space.first_points[0], path)
+    extra = ["lr_scheduler.name=cosine_with_restarts"] if path == "lr_scheduler.num_restarts" else []
+    options = {"dataset.path": "demo", "model.base_model": "nobody/sdxl" if name.startswith("sdxl") else "demo"}
+    wanted = search_wanted(Request(None, options, [f"{path}={value}", *extra]), space)
+    assert wanted.space is not None
+    check_space(wanted.space, wanted.experiment)
+    plan = make_plan(wanted.experiment, wanted.space, Material(DEMO_PICTURES, DEMO_PICTURES[:4]))
+    assert any(label == "Fixed by --set: " and path in text for label, text in plan.lines())
+    assert flatten(plan.experiment.model_dump())[path] == pytest.approx(value)

@@ -28,7 +28,7 @@ FLOORS = (
     {"search", "training", "tracking"},
     {"execution"},
     {"report"},
-    {"cli_export"},
+    {"cli_export", "cli_output", "request"},
     {"cli"},
     {"__main__"},
 )

@@ -90,10 +90,10 @@ def test_sizes(written: object, read: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(("side", "nearest_side"), [(500, 512), (540, 512), (550, 576), (10, 64)])
-def test_a_size_that_is_no_multiple_of_64_names_the_nearest(side: int, nearest_side: int) -> None:
+def test_a_size_that_is_no_multiple_of_64_names_the_nearest_size(side: int, nearest_side: int) -> None:
     message = complaint(("file", {"dataset": {"resolution": [512, side]}}))
-    assert "multiple of 64" in message
-    assert f"nearest is {nearest_side}" in message
+    assert "multiples of 64" in message
+    assert f"use 512x{nearest_side}" in message
 
 
 @pytest.mark.parametrize("size", ["512x", "axb", "1x2x3", 0, -64, "512x0", 512.5, None])
@@ -423,3 +423,42 @@ def test_the_loss_is_plain_unless_asked() -> None:
         "multires_noise_iterations": 0,
         "input_perturbation": 0,
     }
+
+
+@pytest.mark.parametrize(
+    ("assignment", "told"),
+    [
+        ("lora.rank=0", "lora.rank: must be at least 1 (found 0)"),
+        ("lora.rank=1.5", "lora.rank: must be a whole number (found 1.5)"),
+        ("lora.rank=true", "lora.rank: must be a whole number (found True)"),
+        ("lora.block_ranks={mid_block: true}", "lora.block_ranks.mid_block: must be a whole number (found True)"),
+        ("optimizer.unet_lr=false", "optimizer.unet_lr: must be a number (found False)"),
+        ("training.tf32=3", "training.tf32: must be true or false (found 3)"),
+        ("dataset.path=5", "dataset.path: must be text; put it in quotes (found 5)"),
+        ("dataset.resolution=500x700", "both sides must be multiples of 64; use 512x704 (found '500x700')"),
+        ("dataset.resolution=64x64x64", "must be a width and a height such as 512x768"),
+        ("lora=3", "lora: is a section; set lora.rank=… (found 3)"),
+        ("evaluation.score=3", "evaluation.score: is a section; set evaluation.score.w_loss=… (found 3)"),
+        ("evaluation.timesteps=[1000]", "evaluation.timesteps: must be below 1000 (found 1000)"),
+        ("lora.targets=[]", "lora.targets: must have 1 or more entries (found [])"),
+        ("seed=99999999999", "seed: must be below 2147483648 (found 99999999999)"),
+        ("optimiser.name=lion", "optimiser: there is no such setting; did you mean optimizer?"),
+    ],
+)
+def test_errors_are_in_words_and_one_line(assignment: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        setting(assignment)
+    assert str(caught.value).startswith("--set: ")
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["lora:\n", "evaluation: {score: }\n", "lora:\ntraining:\n"])
+def test_a_section_with_nothing_below_sets_nothing(tmp_path: Path, content: str) -> None:
+    (tmp_path / "job.yaml").write_text(content)
+    assert read_experiment(tmp_path / "job.yaml") == Experiment()
+
+
+@pytest.mark.parametrize("section", [None, {"name": "lion"}])
+def test_a_misspelt_section_names_the_nearest(section: object) -> None:
+    assert complaint(("file", {"optimiser": section})).endswith("did you mean optimizer?")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from raylora.bundled import DEMO_DATASET
-from raylora.dataset.folder import ReadOptions, dataset_digest, read_folder, resolve_dataset
+from raylora.dataset.folder import ReadOptions, dataset_digest, named_repeats, read_folder, resolve_dataset
 from raylora.dataset.pixels import load_pixels
 from raylora.errors import DatasetError
 from tests.tiny import make_pictures
@@ -127,7 +127,48 @@ def test_metadata_lines_end_at_line_feeds_only(tmp_path: Path) -> None:
 
 def test_a_file_that_metadata_names_but_is_not_there(tmp_path: Path) -> None:
     write_metadata(make_pictures(tmp_path, 8), [*rows_for(8), {"file_name": "gone.png", "text": "x"}])
-    assert "gone.png" in complaint(tmp_path)
+    assert f"{tmp_path / 'metadata.jsonl'}, line 9: names gone.png" in complaint(tmp_path)
+
+
+def write_csv(folder: Path, *lines: str) -> Path:
+    (folder / "metadata.csv").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def test_an_index_may_be_csv(tmp_path: Path) -> None:
+    lines = [f'picture_{number:02d}.png,"red hair, number {number}"' for number in range(8)]
+    folder = write_csv(make_pictures(tmp_path, 9), "file_name,text", *lines)
+    assert captions(folder)[3] == "red hair, number 3"
+    assert len(read_folder(folder)) == 8
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (["file,text", "picture_00.png,a"], "line 1: expected a column file_name"),
+        (["file_name,text", "gone.png,a"], "line 2: names gone.png"),
+        (["file_name,text", ",a"], "line 2: expected"),
+        (["file_name,text", "../x.png,a"], "line 2: ../x.png lies outside"),
+    ],
+)
+def test_a_bad_csv_index_is_told_with_its_line(tmp_path: Path, lines: list[str], told: str) -> None:
+    assert f"{tmp_path / 'metadata.csv'}, {told}" in complaint(write_csv(make_pictures(tmp_path, 8), *lines))
+
+
+def test_images_that_were_not_looked_for_are_named(tmp_path: Path) -> None:
+    make_pictures(tmp_path / "train", 9)
+    make_pictures(tmp_path / "10_sks", 2)
+    (tmp_path / "notes").mkdir()
+    message = complaint(tmp_path)
+    assert "2 usable images" in message
+    assert "other images: 9 in train/: give that folder, or name it like 10_name" in message
+
+
+def test_repeats_that_folders_name(tmp_path: Path) -> None:
+    make_pictures(tmp_path / "10_sks", 4)
+    make_pictures(tmp_path / "5_hat", 4)
+    assert named_repeats(read_folder(tmp_path)) == [10, 5]
+    assert named_repeats(read_folder(make_pictures(tmp_path / "plain", 8))) == []
 
 
 def test_without_captions_the_folders_class_words_serve(tmp_path: Path) -> None:
@@ -135,8 +176,10 @@ def test_without_captions_the_folders_class_words_serve(tmp_path: Path) -> None:
     told: list[str] = []
     pictures = read_folder(tmp_path, warn=told.append)
     assert {picture.caption for picture in pictures} == {"sks woman"}
-    assert len(told) == 8
-    assert "picture_00.png" in told[0]
+    (warning,) = told
+    assert "8 of 8 images have no caption" in warning
+    assert "picture_00.png" in warning
+    assert "'sks woman'" in warning
 
 
 def test_without_captions_and_class_words_the_trigger_serves(tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""What the commands print: plans and progress on stderr, answers on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+INTERRUPTED = 130
+
+
+def on_stderr() -> Console:
+    """A console that leaves stdout to answers."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def warn_on(console: Console) -> Callable[[str], None]:
+    """Prints warnings, in yellow where there are colours; each once."""
+    told: set[str] = set()
+
+    def warn(message: str) -> None:
+        if message not in told:
+            told.add(message)
+            console.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    return warn
+
+
+def say_on(console: Console) -> Callable[[str], None]:
+    """Prints progress."""
+    return lambda message: console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_plan(console: Console, lines: list[tuple[str, str]]) -> None:
+    """Label and text of each line."""
+    for label, text in lines:
+        console.print(f"{label:12}{text}", markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def resumable(root: Path) -> Iterator[None]:
+    """Turns Ctrl-C into exit status 130 and a word on how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (root / "state.json").is_file():
+            print(f"interrupted; go on with: raylora resume {root}", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+
+
+@contextmanager
+def unresumable(root: Path) -> Iterator[None]:
+    """The same for a training, which can't go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = f"what it had written is in {root}; " if (root / "state.json").is_file() else "nothing was written; "
+        print(f"interrupted; {kept}a training can't go on, so start it anew with another --out", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+
+
+def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
+    """The answer of a search or a training."""
+    if as_json:
+        print(json.dumps(summary, indent=2))
+        return
+    best, baseline, trials = summary["best"], summary["baseline"], summary["trials"]
+    if best["score"] is not None:
+        against = f"; the guide's own settings reach {baseline['score']:.3f}" if baseline else ""
+        print(f"Best: {best['trial_id']} with score {best['score']:.3f}{against}")
+    for path, value in best["params"].items():
+        print(f"  {path} = {value:.4g}" if isinstance(value, float) else f"  {path} = {value}")
+    print(f"Trials: {trials['finished']} finished, {trials['stopped_early']} stopped early, {trials['failed']} failed; "
+          f"{summary['images_seen']:,} images in {summary['wall_s']:.0f} s")  # fmt: skip
+    print(f"LoRA for A1111 and ComfyUI: {best['lora_kohya']}")
+    print(f"LoRA for diffusers:         {best['lora_diffusers']}")
+    print(f"Samples:                    {root / 'best' / 'samples' / 'grid.png'}")
+    print(f"Everything:                 {root}")
+    if summary["tracking_uri"]:
+        print(f"MLflow:                     mlflow ui --backend-store-uri {summary['tracking_uri']}")
+    if summary["registered"]:
+        print("Registered:                 models:/{name}@{alias} (version {version})".format(**summary["registered"]))
+
+
+def print_metrics(metrics: dict[str, float], as_json: bool) -> None:
+    """The answer of `evaluate`."""
+    names = ("score", "holdout_loss", "holdout_loss_ratio", "train_probe_loss", "sample_similarity", "similarity_gain",
+             "prompt_alignment", "diversity", "copying")  # fmt: skip
+    table = {name: metrics.get(name) for name in names}
+    if as_json:
+        print(json.dumps({"metrics": table}, indent=2))
+        return
+    for name, value in table.items():
+        print(f"{name:20} {'needs --train-dataset or another encoder' if value is None else f'{value:.4f}'}")

@@ -1,0 +1,101 @@
+"""Models on the Hugging Face hub: what is a hub id, and whether there is such a model."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+
+from raylora.errors import ModelError, UnreachableError, first_line
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+REACH_S = 10
+
+
+def is_hub_id(reference: str) -> bool:
+    """Whether a reference can be a hub id and is not meant as a path."""
+    return bool(HUB_ID.fullmatch(reference)) and not is_meant_as_path(reference)
+
+
+def is_meant_as_path(reference: str) -> bool:
+    """Whether a reference names a place on disk, there or not: `models/mine` where there is a folder `models`."""
+    first, slash, _ = reference.partition("/")
+    return reference.startswith((".", "/", "~")) or reference.endswith(".safetensors") or (
+        bool(slash) and Path(first).is_dir()
+    )  # fmt: skip
+
+
+def read_hub_config(reference: str, name: str) -> dict[str, Any]:
+    """A JSON file of a model on the hub: the cached one, else the hub's; a few kB.
+
+    Raises:
+        UnreachableError: not cached, and the hub doesn't answer.
+        ModelError: no such model, none that may be read, or one without such a file.
+    """
+    try:
+        file = hf_hub_download(reference, name, local_files_only=True)
+    except HFValidationError:
+        raise ModelError(f"{reference}: can't be a hub id; give owner/name, or the path of a folder") from None
+    except LocalEntryNotFoundError:
+        file = _download(reference, name)
+    try:
+        return dict(json.loads(Path(file).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        raise ModelError(f"{reference}: {name} on the hub can't be read; choose another model") from None
+
+
+def _why_silent() -> str | None:
+    """Why the hub can't be asked, if so: huggingface_hub itself tries for half a minute, and says so on stderr."""
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    place = urlsplit(constants.ENDPOINT)
+    try:
+        if not getproxies():
+            socket.create_connection((place.hostname or "", place.port or 443), timeout=REACH_S).close()
+    except OSError as error:
+        return f"{place.hostname} can't be reached ({error.strerror or error})"
+    return None
+
+
+def _download(reference: str, name: str) -> str:
+    reason = _why_silent()
+    if reason is not None:
+        raise _unreachable(reference, reason)
+    try:
+        return hf_hub_download(reference, name, etag_timeout=REACH_S)
+    except GatedRepoError:
+        raise ModelError(
+            f"{reference}: its owner gives it only to those who asked; accept its terms at "
+            f"https://huggingface.co/{reference} and log in with `hf auth login`"
+        ) from None
+    except RepositoryNotFoundError:
+        raise ModelError(
+            f"{reference}: there is no such path here and no such model on the Hugging Face hub (or it is private: "
+            "log in with `hf auth login`); mend the name"
+        ) from None
+    except LocalEntryNotFoundError as error:
+        raise _unreachable(reference, f"the hub can't be asked ({first_line(error)})") from None
+    except EntryNotFoundError:
+        raise ModelError(f"{reference}: is on the hub, but without {name}; is it a model of another kind?") from None
+    except Exception as error:  # huggingface_hub and httpx raise many kinds
+        raise _unreachable(reference, f"the hub can't be asked ({first_line(error)})") from None
+
+
+def _unreachable(reference: str, reason: str) -> UnreachableError:
+    return UnreachableError(
+        f"{reference}: there is no such path here, it was not downloaded before, and {reason}; mend the name, "
+        "go online, or give the path of a folder"
+    )

@@ -1,0 +1,122 @@
+"""What was asked for: settings in layers, later ones winning, and what they leave to search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raylora.config import Experiment, nest
+from raylora.config_files import Layer, build_experiment, check_complete, parse_assignments, read_yaml
+
+if TYPE_CHECKING:
+    from raylora.search.space import SearchSpace
+
+OPTIONS = {
+    "dataset.path": "--dataset",
+    "dataset.skip_bad_images": "--skip-bad-images",
+    "model.base_model": "--base-model",
+    "search.trials": "--trials",
+    "search.gpus_per_trial": "--gpus-per-trial",
+    "tracking.uri": "--tracking-uri",
+    "tracking.register_name": "--register",
+}
+"""The options that are short for a setting."""
+RATE, PART_RATES = "optimizer.learning_rate", ("optimizer.unet_lr", "optimizer.text_encoder_lr")
+TRAINS_TEXT = "model.train_text_encoder"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Where settings come from beside a search space."""
+
+    file: Path | None
+    options: Mapping[str, Any]
+    """By the paths of `OPTIONS`; None where nothing was said."""
+    assignments: Sequence[str]
+    """As `--set` has them."""
+
+    @cached_property
+    def by_hand(self) -> list[Layer]:
+        """The layers that set single settings on purpose: the file and `--set`."""
+        file = [Layer(str(self.file), read_yaml(self.file))] if self.file else []
+        return [*file, parse_assignments(self.assignments)]
+
+    def layers(self) -> list[Layer]:
+        """All layers, later ones winning: the file's, the options', `--set`."""
+        *file, assigned = self.by_hand
+        options = [
+            Layer(OPTIONS[path], nest({path: value})) for path, value in self.options.items() if value is not None
+        ]
+        return [*file, *options, assigned]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a command is to do."""
+
+    experiment: Experiment
+    space: SearchSpace | None
+    warnings: list[str]
+
+
+def read_request(request: Request, space: SearchSpace | None = None) -> Experiment:
+    """The settings that hold for all trials; the space's own are the lowest layer."""
+    return build_experiment([*_own_layer(space), *request.layers()])
+
+
+def search_wanted(request: Request, space: SearchSpace) -> Wanted:
+    """A search of whatever was not set by hand.
+
+    Raises:
+        ConfigError: a setting is wrong, or nothing is left to search.
+    """
+    from raylora.search.pinning import pin
+
+    experiment = read_request(request, space)
+    check_complete(experiment)
+    space = pin(space, _pins(request), experiment)
+    return Wanted(experiment, space, _unheard_rate(request, experiment, space.searched(experiment)))
+
+
+def training_wanted(request: Request, space: SearchSpace | None) -> Wanted:
+    """One configuration: with a space, its first point, whose ratios hold for what was set by hand too."""
+    experiment = read_request(request, space)
+    check_complete(experiment)
+    if space is not None:
+        from raylora.search.pinning import first_point
+
+        point = Layer(f"search space {space.name}, first point", nest(first_point(space, _pins(request), experiment)))
+        experiment = build_experiment([*_own_layer(space), point, *request.layers()])
+    return Wanted(experiment, None, _unheard_rate(request, experiment, []))
+
+
+def _own_layer(space: SearchSpace | None) -> list[Layer]:
+    return [Layer(f"search space {space.name}", space.experiment)] if space else []
+
+
+def _pins(request: Request) -> dict[str, str]:
+    """What was set by hand, and where."""
+    return {path: layer.source for layer in request.by_hand for path in layer.flat}
+
+
+def _unheard_rate(request: Request, experiment: Experiment, searched: Sequence[str]) -> list[str]:
+    """A general rate that was set by hand, where every part has a rate of its own from somewhere else.
+
+    A layer that sets both is left in peace: the settings of a winner name every rate.
+    """
+    speaking = [layer for layer in request.by_hand if RATE in layer.flat]
+    if not speaking or PART_RATES[0] in speaking[-1].flat:
+        return []
+    trains_text = experiment.model.train_text_encoder or TRAINS_TEXT in searched
+    parts = PART_RATES if trains_text else PART_RATES[:1]
+    set_rates = {path: getattr(experiment.optimizer, path.rpartition(".")[2]) is not None for path in parts}
+    if not all(path in searched or is_set for path, is_set in set_rates.items()):
+        return []
+    names, verb = " and ".join(parts), "is" if len(parts) == 1 else "are"
+    return [
+        f"{speaking[-1].source}: {RATE} has no effect, since {names} {verb} "
+        f"{'searched' if set(parts) & set(searched) else 'set'}; set {names} instead"
+    ]

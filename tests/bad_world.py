@@ -1,0 +1,139 @@
+"""A folder with good things and all kinds of bad ones, and what a command said of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from raylora.config import LoraConfig
+from raylora.dataset.folder import read_folder
+from raylora.diffusion.adapters import Adapter
+from raylora.diffusion.families import load_base
+from raylora.diffusion.lora_file import LoraCard, write_kohya
+from tests.tiny import make_pictures, make_sdxl
+
+GOOD = """
+dataset: {path: pictures, resolution: 64}
+model: {base_model: base}
+lora: {rank: 4, alpha: 4}
+training: {batch_size: 1, epochs: 10}
+evaluation: {encoder: demo, timesteps: [200, 800]}
+sampling: {seeds: [0], steps: 2}
+"""
+
+FILES = {
+    "good.yaml": GOOD,
+    "no_base.yaml": "dataset: {path: pictures}\n",
+    "no_dataset.yaml": "model: {base_model: base}\n",
+    "misspelt.yaml": "lora: {rnak: 8}\noptimizer: {nmae: adamw}\nlr_schedular: {name: cosine}\n",
+    "broken.yaml": "lora: {rank: 8\n",
+    "list.yaml": "- lora\n",
+    "number.yaml": "lora: 5\n",
+    "small.yaml": "parameters:\n  lora.dropout: {choices: [0, 0.1]}\n",
+    "bad_key_space.yaml": "parameters:\n  lora.rank: {choices: [2, 4], whne: {optimizer.name: lion}}\n",
+    "bad_path_space.yaml": "parameters:\n  lora.rnak: {choices: [2, 4]}\n",
+    "bad_value_space.yaml": "parameters:\n  lora.dropout: {choices: [2, 3]}\n",
+    "measuring_space.yaml": "parameters:\n  evaluation.noises: {choices: [1, 2]}\n",
+    "not_split.json": "[]",
+    "other_split.json": '{"holdout": [{"digest": "abc"}]}',
+    "empty_split.json": '{"holdout": []}',
+    "model.ckpt": "x",
+    "model.pt": "x",
+    "MODEL.CKPT": "x",
+    "broken.safetensors": "x" * 100,
+    "lora.pt": "x",
+    "full/kept.txt": "x",
+    "finished/state.json": '{"state": "finished"}',
+    "list_state/state.json": "[]",
+    "empty_state/state.json": "{}",
+    "trained/state.json": '{"state": "interrupted"}',
+    "trained/experiment.yaml": GOOD,
+}
+
+
+def make_world(root: Path, tiny: Path) -> Path:
+    """Write it all; `tiny` is a base model."""
+    for name, text in FILES.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(text)
+    make_datasets(root)
+    make_bases(root, tiny)
+    make_loras(root)
+    digests = [{"digest": picture.digest} for picture in read_folder(root / "pictures")]
+    (root / "whole_split.json").write_text(json.dumps({"holdout": digests}))
+    return root
+
+
+def make_datasets(root: Path) -> None:
+    make_pictures(root / "pictures" / "10_sks", 20)
+    make_pictures(root / "seven", 7)
+    make_pictures(root / "seven_more", 14)
+    make_pictures(root / "uncaptioned", 8, captions=False)
+    make_pictures(root / "class_words" / "2_sks person", 8, captions=False)
+    for name in ("unreadable", "cut_off", "latin", "indexed", "outside", "binary_index"):
+        make_pictures(root / name, 9)
+    (root / "empty").mkdir()
+    (root / "unreadable" / "picture_03.png").write_bytes(b"no picture")
+    whole = (root / "cut_off" / "picture_03.png").read_bytes()
+    (root / "cut_off" / "picture_03.png").write_bytes(whole[: len(whole) // 2])
+    (root / "latin" / "picture_03.txt").write_bytes("h\xe9llo".encode("latin-1"))
+    (root / "indexed" / "metadata.jsonl").write_text('{"file_name": "picture_00.png", "text": "a"}\n{"file": 1}\n')
+    (root / "outside" / "metadata.jsonl").write_text('{"file_name": "../good.yaml", "text": "a"}\n')
+    (root / "binary_index" / "metadata.jsonl").write_bytes(b"\xff\xfe\x00")
+    make_copies(root / "copies", root / "seven" / "picture_00.png")
+
+
+def make_copies(folder: Path, picture: Path) -> None:
+    folder.mkdir()
+    for number in range(10):
+        shutil.copy(picture, folder / f"copy_{number}.png")
+        (folder / f"copy_{number}.txt").write_text("sks")
+
+
+def make_bases(root: Path, tiny: Path) -> None:
+    shutil.copytree(tiny, root / "base")
+    make_sdxl(root / "sdxl_base")
+    change_json(copy_base(root, "sdxl") / "model_index.json", _class_name="StableDiffusionXLPipeline")
+    change_json(copy_base(root, "inpainting") / "unet" / "config.json", in_channels=9)
+    change_json(copy_base(root, "two_widths") / "unet" / "config.json", cross_attention_dim=64)
+    (copy_base(root, "no_unet") / "unet" / "config.json").unlink()
+    (copy_base(root, "no_weights") / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    first, zero = "model.diffusion_model.input_blocks.0.0.weight", torch.zeros(1)
+    save_file({first: torch.zeros(320, 9, 3, 3)}, root / "inpainting.safetensors")
+    save_file({first: torch.zeros(320, 4, 3, 3), "conditioner.embedders.0.x": zero}, root / "sdxl.safetensors")
+    save_file({"weight": zero}, root / "resnet.safetensors")
+
+
+def copy_base(root: Path, name: str) -> Path:
+    return Path(shutil.copytree(root / "base", root / name))
+
+
+def change_json(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def make_loras(root: Path) -> None:
+    base = load_base(str(root / "base"))
+    adapter = Adapter(base, LoraConfig(rank=2, alpha=2), "fresh", train_text_encoder=True, seed=0)
+    write_kohya(adapter, root / "lora.safetensors", LoraCard("fresh", (64, 64), 8))
+    whole = load_file(root / "lora.safetensors")
+    narrow = {key: value[:, :3].contiguous() if value.ndim > 1 else value for key, value in whole.items()}
+    save_file(narrow, root / "narrow.safetensors")
+    save_file({"lora_unet_elsewhere.lora_down.weight": torch.zeros(2, 3)}, root / "elsewhere.safetensors")
+    save_file({"transformer.blocks.0.to_q.lora_A.weight": torch.zeros(2, 3)}, root / "flux.safetensors")
+
+
+@dataclass(frozen=True)
+class Result:
+    status: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[[str], Result]

@@ -1,0 +1,172 @@
+"""What is told before anything starts: the plan of a dry run, warnings, help."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from raylora import __version__
+from raylora.bundled import search_spaces
+from tests.bad_world import Run
+
+OUT = "--out out"
+
+WARNINGS = [
+    ("train good.yaml --set lora.alpha=8", "lora.alpha 8 is above lora.rank 4"),
+    ("train good.yaml --set optimizer.name=prodigy", "Prodigy expects every rate at 1"),
+    ("train good.yaml --dataset uncaptioned --set dataset.trigger=sks", "8 of 8 images have no caption"),
+    ("train good.yaml --dataset class_words", "using 'sks person' in its place"),
+    ("train good.yaml --dataset unreadable --skip-bad-images", "picture_03.png: can't be read as an image"),
+    ("train good.yaml --dataset cut_off --set dataset.skip_bad_images=true", "picture_03.png: can't be read"),
+    ("tune good.yaml --dataset unreadable --skip-bad-images", "picture_03.png: can't be read as an image"),
+    ("tune good.yaml --space small.yaml --set lora.alpha=8", "lora.alpha 8 is above lora.rank 4"),
+    ("tune good.yaml --space realistic", "the folders' names say 10 repeats; the space searches training.repeats"),
+    ("tune good.yaml --set optimizer.learning_rate=1e-5", "--set: optimizer.learning_rate has no effect"),
+    ("tune good.yaml --base-model nobody/nothing", "nobody/nothing: there is no such path here"),
+]
+
+
+@pytest.mark.parametrize(("line", "fragment"), [pytest.param(*case, id=case[0]) for case in WARNINGS])
+def test_it_is_warned_of(line: str, fragment: str, run: Run) -> None:
+    result = run(f"{line} --dry-run")
+    assert result.status == 0
+    warnings = [text for text in result.stderr.splitlines() if text.startswith("warning: ")]
+    assert sum(fragment in text for text in warnings) == 1
+    assert "Images " in result.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "tune good.yaml --space realistic --set training.repeats=null",
+        "tune good.yaml --space realistic --dataset seven_more",
+        "tune --demo",
+        "tune good.yaml --space realistic --set lora.rank=32 --set lora.alpha=16 --set training.repeats=3",
+    ],
+)
+def test_nothing_is_warned_of(line: str, run: Run) -> None:
+    result = run(f"{line} --dry-run")
+    assert result.status == 0
+    assert "warning" not in result.stderr
+
+
+def test_a_skipped_picture_is_not_counted(run: Run) -> None:
+    assert (
+        "8 = 4 to learn + 4 held out" in run("tune good.yaml --dataset unreadable --skip-bad-images --dry-run").stderr
+    )
+
+
+def lines_of(told: str) -> dict[str, str]:
+    """The plan by its labels."""
+    return {line[:12].strip(): line[12:] for line in told.splitlines()}
+
+
+LONGER = "--dry-run --set training.epochs=10 --set training.batch_size=1"
+
+
+def test_a_dry_run_of_a_search_prints_the_arithmetic(run: Run) -> None:
+    told = run(f"tune good.yaml --space small.yaml {LONGER}").stderr
+    plan = lines_of(told)
+    assert plan["Images"] == "20 = 15 to learn + 5 held out"
+    assert plan["Judge"] == "demo"
+    assert plan["Disk"].startswith("up to ") and "samples" in plan["Disk"]
+    assert plan["Output"].endswith("/out/small")
+    trial, refit = (text for text in told.splitlines() if " epochs = " in text)
+    assert "a trial: the folders' repeats of 15 images" in trial and "= 1,500 images; ÷ batch 1 = 1,500 steps" in trial
+    assert "on all images: the folders' repeats of 20" in refit and "= 2,000 images; ÷ batch 1 = 2,000 steps" in refit
+
+
+@pytest.mark.parametrize(
+    ("option", "images", "steps"), [("", "20", "2,000"), ("--holdout", "20 = 15 to learn + 5 held out", "1,500")]
+)
+def test_a_dry_run_of_a_training_tells_what_will_run(option: str, images: str, steps: str, run: Run) -> None:
+    told = run(f"train good.yaml {option} {LONGER} --set optimizer.text_encoder_lr=5e-5").stderr
+    plan = lines_of(told)
+    assert plan["Images"] == images
+    assert plan["Steps"].endswith(f"= {steps} steps")
+    assert told.count(" epochs = ") == 1
+    assert plan["Settings"] == (
+        "rank 4, alpha 4, optimizer adamw, unet_lr 0.0001, text_encoder_lr 5e-05, lr_scheduler cosine"
+    )
+    assert ("Judge" in plan) == bool(option)
+    assert plan["Output"].endswith("/out/train")
+    assert "trial" not in plan["Steps"]
+
+
+def test_training_on_all_images_needs_no_split(run: Run) -> None:
+    assert run("train good.yaml --dataset copies --dry-run").status == 0
+
+
+def test_repeats_in_place_of_the_folders_are_told(run: Run) -> None:
+    assert "20 images × 3 repeats (not the folders' 10)" in run(
+        "train good.yaml --dry-run --set training.repeats=3"
+    ).stderr  # fmt: skip
+
+
+def test_a_dry_run_divides_by_the_batch(run: Run) -> None:
+    assert "2,000 images; ÷ batch 4 = 500 steps" in run("train good.yaml --dry-run --set training.batch_size=4").stderr
+
+
+def test_a_dry_run_of_a_search_tells_its_rungs_and_its_first_point(run: Run) -> None:
+    told = run("tune good.yaml --dry-run --space realistic --trials 7 --set search.grace_period=500").stderr
+    assert "7 trials of realistic: tpe + asha" in told
+    assert "500, 1,000, 2,000, 2,250 images seen" in told
+    assert "unet_lr 0.0001" in told and "optimizer adamw8bit" in told and "lr_scheduler cosine" in told
+
+
+def test_a_dry_run_tells_what_was_set_by_hand(run: Run) -> None:
+    told = run("tune good.yaml --dry-run --space realistic --set training.repeats=3").stderr
+    assert "Fixed by good.yaml: lora.rank 4, lora.alpha 4" in told
+    assert "Fixed by --set: training.repeats 3" in told
+    (searched,) = (line for line in told.splitlines() if line.startswith("Searched"))
+    assert "lora.rank" not in searched
+
+
+def test_a_dry_run_plans_sdxl(run: Run) -> None:
+    result = run("tune good.yaml --dry-run --space sdxl-character --base-model sdxl_base --set dataset.resolution=64")
+    assert result.status == 0
+    assert "20 trials of sdxl-character" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["tune", "train"])
+def test_a_dry_run_writes_nothing(command: str, run: Run, bad_world: Path, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in bad_world.rglob("*")}
+    assert run(f"{command} good.yaml --dry-run {OUT}").status == 0
+    assert {path: path.stat().st_mtime_ns for path in bad_world.rglob("*")} == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_format_named_no_can_be_given_as_it_is_documented(run: Run) -> None:
+    """YAML reads a bare `no` as false; the documentation names the value so."""
+    assert run("train good.yaml --dry-run --set training.mixed_precision=no").status == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("", "--version --help tune resume train evaluate"),
+        ("tune", "--demo --dataset --base-model --space --trials --set --out --tracking-uri --register --address "
+                 "--gpus-per-trial --split --skip-bad-images --dry-run --json"),
+        ("resume", "--address --json"),
+        ("train", "--demo --dataset --base-model --space --set --out --holdout --split --skip-bad-images --dry-run "
+                  "--json"),
+        ("evaluate", "--dataset --base-model --train-dataset --set --skip-bad-images --json"),
+    ],
+)  # fmt: skip
+def test_help_names_every_option(command: str, options: str, run: Run) -> None:
+    result = run(f"{command} --help")
+    assert result.status == 0
+    words = set(result.stdout.replace(",", " ").split())
+    assert set(options.split()) <= words
+
+
+def test_help_names_every_space(run: Run) -> None:
+    words = set(re.findall(r"[\w-]+", run("tune --help").stdout))
+    assert set(search_spaces()) <= words
+
+
+def test_version(run: Run) -> None:
+    result = run("--version")
+    assert (result.status, result.stdout) == (0, f"raylora {__version__}\n")
