@@ -100,6 +100,7 @@ def _train_on_all(job: Job, experiment: Experiment, out: OutFolder, record: Tria
     _advance_by_epochs(trainer, schedule, say)
     write_weights(Path(record.folder) / BEST_NAME, trainer.weights())
     captions = [picture.caption for picture in job.pictures]
+    write_lora(trainer.adapter, experiment, captions, out.best, title=out.root.name)
     shown = [framed_pixels(cut) for cut in framed(job.pictures[:MOST_SAMPLES], experiment.dataset)]
     sizes = [(pixels.shape[1], pixels.shape[0]) for pixels in shown]
     prompts = look_prompts(experiment)
@@ -109,7 +110,6 @@ def _train_on_all(job: Job, experiment: Experiment, out: OutFolder, record: Tria
         [experiment.dataset.resolution] * len(prompts) if prompts else sizes,
     )
     samples = generate(base, requests, experiment.sampling)
-    write_lora(trainer.adapter, experiment, captions, out.best, title=out.root.name)
     write_samples(out.best / "samples", [shown, samples])
     record.params = {"train_loss": trainer.train_loss, "images_seen": trainer.images_seen}
     trainer.close()
