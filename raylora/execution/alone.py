@@ -21,9 +21,8 @@ from raylora.execution.prepare import Job, absolute, check_hub
 from raylora.execution.trial import base_of, encoder_of, pick_device
 from raylora.execution.winner import adapter_of, epoch_files, first_seed, lora_paths, write_lora, write_samples
 from raylora.tracking.recorder import TrialRecord, measures
-from raylora.training.checkpoint import write_weights
 from raylora.training.epoch_files import EpochFiles
-from raylora.training.fit import BEST_NAME, Fit, Report, advance_saving, evaluation_points
+from raylora.training.fit import Fit, Report, advance_saving, evaluation_points
 from raylora.training.trainer import Trainer
 
 Say = Callable[[str], None]
@@ -102,7 +101,7 @@ def _train_on_all(job: Job, experiment: Experiment, out: OutFolder, record: Tria
     trainer = Trainer(base, data, experiment, schedule)
     captions = [picture.caption for picture in job.pictures]
     _advance_by_epochs(trainer, schedule, epoch_files(experiment, schedule, captions, out.root), say)
-    write_weights(Path(record.folder) / BEST_NAME, trainer.weights())
+    write_lora(trainer.adapter, experiment, captions, out.best, title=out.root.name)
     shown = [framed_pixels(cut) for cut in framed(job.pictures[:MOST_SAMPLES], experiment.dataset)]
     sizes = [(pixels.shape[1], pixels.shape[0]) for pixels in shown]
     prompts = look_prompts(experiment)
@@ -112,7 +111,6 @@ def _train_on_all(job: Job, experiment: Experiment, out: OutFolder, record: Tria
         [experiment.dataset.resolution] * len(prompts) if prompts else sizes,
     )
     samples = generate(base, requests, experiment.sampling)
-    write_lora(trainer.adapter, experiment, captions, out.best, title=out.root.name)
     write_samples(out.best / "samples", [shown, samples])
     record.params = {"train_loss": trainer.train_loss, "images_seen": trainer.images_seen}
     trainer.close()

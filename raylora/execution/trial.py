@@ -18,9 +18,8 @@ from raylora.errors import RayloraError
 from raylora.evaluation.encoders import ImageEncoder, load_encoder
 from raylora.execution.node_cache import entries_in, read_shared, training_set
 from raylora.execution.outputs import OutFolder
-from raylora.execution.searcher import IS_OVER
 from raylora.execution.winner import epoch_files
-from raylora.search.stopping import is_overfitting
+from raylora.search.stopping import IS_OVER, is_overfitting
 from raylora.training.fit import Fit, Report, evaluation_points
 from raylora.training.trainer import Trainer
 from raylora.world import World
