@@ -208,6 +208,12 @@ def _load_pipeline(reference: str, family: Family, dtype: torch.dtype) -> Any:
         raise ModelError(f"{reference}: can't be loaded as a {family.title} model: {first_line(error)}") from error
 
 
+def save_as_folder(reference: str, family: Family, folder: Path) -> Path:
+    """A single-file model as a diffusers folder in fp16, for programs that load only those."""
+    _load_pipeline(reference, family, torch.float16).save_pretrained(folder)
+    return folder
+
+
 def _checked_clip_skip(clip_skip: int, encoders: dict[str, Any]) -> int:
     layers = min(encoder.config.num_hidden_layers for encoder in encoders.values())
     if clip_skip > layers:

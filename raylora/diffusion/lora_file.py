@@ -35,6 +35,7 @@ from raylora.diffusion.lora_weights import (
     magnitude_to_peft,
     most_common,
     only_value,
+    with_one_alpha,
 )
 from raylora.errors import ModelError
 from raylora.files import write_atomically
@@ -65,7 +66,7 @@ class LoraCard:
 def write_kohya(adapter: Adapter, path: Path, card: LoraCard) -> None:
     """One file that A1111, ComfyUI and diffusers load. Written whole or not at all."""
     names = naming(adapter.base.family.name, adapter.base.unet.config)
-    save_kohya(weights_of(adapter, card_metadata(card)), names, path, card.save_precision)
+    save_kohya(with_one_alpha(weights_of(adapter, card_metadata(card))), names, path, card.save_precision)
 
 
 def write_diffusers(adapter: Adapter, folder: Path, precision: str, card: LoraCard | None = None) -> None:

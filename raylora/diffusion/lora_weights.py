@@ -146,6 +146,22 @@ def with_strength(weights: LoraWeights, strength: float) -> LoraWeights:
     return replace(weights, parts=parts)
 
 
+def with_one_alpha(weights: LoraWeights) -> LoraWeights:
+    """The same LoRA with one alpha in all layers of a part, the commonest; what differs goes into `up`.
+
+    diffusers 0.42.1 reads kohya's layout as if it were so (`_convert_non_diffusers_lora_to_diffusers` keeps alphas
+    apart, but attention layers then get the commonest).
+    """
+    parts = {}
+    for part, modules in weights.parts.items():
+        alpha = most_common(module.alpha for module in modules.values())
+        parts[part] = {
+            path: replace(module, up=module.up * (module.alpha / alpha), alpha=alpha)
+            for path, module in modules.items()
+        }
+    return replace(weights, parts=parts)
+
+
 def only_value(values: Iterable[float]) -> float | None:
     """The value that all have, or None."""
     distinct = set(values)

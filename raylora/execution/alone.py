@@ -19,10 +19,10 @@ from raylora.execution.node_cache import Material, entries_in, framed, look_prom
 from raylora.execution.outputs import OutFolder, write_json, write_trials_csv
 from raylora.execution.prepare import Job, absolute, check_hub
 from raylora.execution.trial import base_of, encoder_of, pick_device
-from raylora.execution.winner import adapter_of, first_seed, lora_paths, write_lora, write_samples
+from raylora.execution.winner import adapter_of, epoch_files, first_seed, lora_paths, write_lora, write_samples
 from raylora.tracking.recorder import TrialRecord, measures
-from raylora.training.checkpoint import write_weights
-from raylora.training.fit import BEST_NAME, Fit, Report, evaluation_points
+from raylora.training.epoch_files import EpochFiles
+from raylora.training.fit import Fit, Report, advance_saving, evaluation_points
 from raylora.training.trainer import Trainer
 
 Say = Callable[[str], None]
@@ -69,7 +69,8 @@ def _train_measured(job: Job, experiment: Experiment, out: OutFolder, record: Tr
     data = training_set(base, shared.material, experiment, entries_in(out.cache))
     trainer = Trainer(base, data, experiment, schedule)
     evaluator = shared.evaluator(encoder, experiment)
-    fit = Fit(trainer, evaluator, shared.reference, Path(record.folder))
+    files = epoch_files(experiment, schedule, shared.train.captions, out.root)
+    fit = Fit(trainer, evaluator, shared.reference, Path(record.folder), epoch_files=files)
     search = experiment.search
 
     def report(latest: Report) -> bool:
@@ -98,9 +99,9 @@ def _train_on_all(job: Job, experiment: Experiment, out: OutFolder, record: Tria
     schedule = material.schedule(experiment)
     data = training_set(base, material, experiment, entries_in(out.cache))
     trainer = Trainer(base, data, experiment, schedule)
-    _advance_by_epochs(trainer, schedule, say)
-    write_weights(Path(record.folder) / BEST_NAME, trainer.weights())
     captions = [picture.caption for picture in job.pictures]
+    _advance_by_epochs(trainer, schedule, epoch_files(experiment, schedule, captions, out.root), say)
+    write_lora(trainer.adapter, experiment, captions, out.best, title=out.root.name)
     shown = [framed_pixels(cut) for cut in framed(job.pictures[:MOST_SAMPLES], experiment.dataset)]
     sizes = [(pixels.shape[1], pixels.shape[0]) for pixels in shown]
     prompts = look_prompts(experiment)
@@ -110,15 +111,15 @@ def _train_on_all(job: Job, experiment: Experiment, out: OutFolder, record: Tria
         [experiment.dataset.resolution] * len(prompts) if prompts else sizes,
     )
     samples = generate(base, requests, experiment.sampling)
-    write_lora(trainer.adapter, experiment, captions, out.best, title=out.root.name)
     write_samples(out.best / "samples", [shown, samples])
     record.params = {"train_loss": trainer.train_loss, "images_seen": trainer.images_seen}
     trainer.close()
 
 
-def _advance_by_epochs(trainer: Trainer, schedule: Schedule, say: Say) -> None:
+def _advance_by_epochs(trainer: Trainer, schedule: Schedule, files: EpochFiles, say: Say) -> None:
     while not trainer.is_done:
-        trainer.advance(trainer.images_seen + schedule.images_per_epoch)
+        epoch = trainer.images_seen // schedule.images_per_epoch
+        advance_saving(trainer, (epoch + 1) * schedule.images_per_epoch, files)
         say(f"{trainer.images_seen} of {schedule.images_total} images: training loss {trainer.train_loss:.4f}")
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from ray.tune import Callback
 
-from raylora.execution.searcher import IS_OVER
 from raylora.execution.trial import ERROR_NAME, STOP_REASON, TrialJob, trial_id
+from raylora.search.stopping import IS_OVER
 from raylora.tracking.recorder import Listener, TrialRecord
 
 REPORT_KEYS = (

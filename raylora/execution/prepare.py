@@ -19,7 +19,6 @@ from raylora.evaluation.encoders import check_encoder, check_encoder_on_hub
 from raylora.execution.node_cache import Material, framed
 from raylora.execution.plan import Plan, make_plan
 from raylora.search.space import SearchSpace, check_space
-from raylora.tracking.mlflow_runs import check_reachable, tracking_uri
 from raylora.training.optimizers import check_optimizer
 
 Warn = Callable[[str], None]
@@ -139,6 +138,8 @@ def read_regularization(experiment: Experiment, warn: Warn) -> list[Picture]:
 
 def check_tracking(experiment: Experiment, out: Path) -> str:
     """The absolute tracking URI, if something answers there. The default store needs no asking; nothing is made."""
+    from raylora.tracking.mlflow_runs import check_reachable, tracking_uri  # MLflow takes seconds; training needs none
+
     uri = tracking_uri(experiment.tracking.uri, out)
     if experiment.tracking.uri is not None:
         check_reachable(uri)

@@ -8,8 +8,8 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from raylora.config import SearchConfig
-from raylora.execution.searcher import IS_OVER, METRIC, TIME_ATTR
-from raylora.search.stopping import Rungs, above_median, best_share
+from raylora.execution.searcher import METRIC, TIME_ATTR
+from raylora.search.stopping import IS_OVER, Rungs, above_median, best_share
 from raylora.tracking.recorder import TrialRecord
 
 

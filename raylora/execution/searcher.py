@@ -11,11 +11,10 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from raylora.search.stopping import IS_OVER
 from raylora.search.study import Outcome, SearchStudy
 
 METRIC, MODE, TIME_ATTR = "best_score", "max", "images_seen"
-IS_OVER = "is_over"
-"""In a report: the trial has come to its own end, by its last image or because it overfits; its best counts."""
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]  # Ray ships no types

@@ -18,8 +18,8 @@ from raylora.errors import RayloraError
 from raylora.evaluation.encoders import ImageEncoder, load_encoder
 from raylora.execution.node_cache import entries_in, read_shared, training_set
 from raylora.execution.outputs import OutFolder
-from raylora.execution.searcher import IS_OVER
-from raylora.search.stopping import is_overfitting
+from raylora.execution.winner import epoch_files
+from raylora.search.stopping import IS_OVER, is_overfitting
 from raylora.training.fit import Fit, Report, evaluation_points
 from raylora.training.trainer import Trainer
 from raylora.world import World
@@ -118,7 +118,8 @@ def _run(config: dict[str, Any], job: TrialJob, folder: Path, report: Callable[[
     trainer = Trainer(base, data, experiment, schedule, world)
     try:
         evaluator = shared.evaluator(encoder_of(experiment, device), experiment)
-        fit = Fit(trainer, evaluator, shared.reference, folder, world)
+        files = epoch_files(experiment, schedule, shared.train.captions, folder)
+        fit = Fit(trainer, evaluator, shared.reference, folder, world, files)
         search = experiment.search
         points = evaluation_points(schedule.images_total, search.grace_period, search.reduction_factor)
 

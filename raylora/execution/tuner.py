@@ -18,6 +18,7 @@ from raylora.config import Experiment
 from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import dataset_digest
 from raylora.dataset.split import write_split
+from raylora.diffusion.families import FAMILIES, save_as_folder
 from raylora.errors import RayloraError, first_line
 from raylora.execution.cluster import Share, check_address, connected, node_resources, share_out
 from raylora.execution.listening import RayListener
@@ -257,16 +258,20 @@ def _track_winner(search: Search, winner: TrialRecord) -> Registered | None:
 def _register(search: Search) -> Registered | None:
     """Log the winner to the parent run, and register it where a name was given."""
     experiment, tracker = search.job.experiment, search.tracker
+    name = experiment.tracking.register_name
+    base_model = base_of(experiment, pick_device()).reference
+    if name and base_model.endswith(".safetensors"):  # MLflow loads base models from hub ids and folders alone
+        family = FAMILIES[experiment.model.family]
+        base_model = str(save_as_folder(base_model, family, search.out.root / "base_model"))
     model_uri = log_lora(
         tracker.uri,
         tracker.parent_run_id,
         lora=Path(lora_paths(search.out)["lora_diffusers"]),
-        base_model=base_of(experiment, pick_device()).reference,
+        base_model=base_model,
         size=experiment.dataset.resolution,
         steps=experiment.sampling.steps,
         guidance_scale=experiment.sampling.guidance_scale,
     )
-    name = experiment.tracking.register_name
     return register(tracker.uri, model_uri, name) if name else None
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from raylora.config import Experiment
 from raylora.config_files import write_experiment
+from raylora.dataset.batches import Schedule
 from raylora.dataset.pixels import Pixels
 from raylora.diffusion.adapters import Adapter
 from raylora.diffusion.base import BaseModel
@@ -19,6 +20,7 @@ from raylora.evaluation.scorecard import Evaluator, sample_grid
 from raylora.execution.outputs import OutFolder
 from raylora.tracking.recorder import TrialRecord
 from raylora.training.checkpoint import read_weights
+from raylora.training.epoch_files import EPOCHS_FOLDER, EpochFiles
 from raylora.training.fit import BEST_NAME
 
 EXPERIMENT_NAME = "experiment.yaml"
@@ -37,19 +39,35 @@ def adapter_of(base: BaseModel, experiment: Experiment, folder: Path) -> Iterato
         adapter.close()
 
 
-def write_lora(adapter: Adapter, experiment: Experiment, captions: Sequence[str], folder: Path, title: str) -> None:
-    """`lora.safetensors` (kohya), `pytorch_lora_weights.safetensors` (diffusers) and the settings."""
-    card = LoraCard(
+def lora_card(experiment: Experiment, captions: Sequence[str], title: str) -> LoraCard:
+    """What the files of a LoRA say about it."""
+    return LoraCard(
         title=title,
         resolution=experiment.dataset.resolution,
         train_images=len(captions),
         save_precision=experiment.training.save_precision,
         trigger=experiment.dataset.trigger,
         tag_frequency={title: tag_frequency(captions)},
+        clip_skip=experiment.model.clip_skip,
     )
+
+
+def epoch_files(experiment: Experiment, schedule: Schedule, captions: Sequence[str], folder: Path) -> EpochFiles:
+    """Files in kohya's layout below `folder`, as `training.save_every_epochs` wants them."""
+    card = lora_card(experiment, captions, folder.name)
+
+    def write(adapter: Adapter, path: Path) -> None:
+        write_kohya(adapter, path, card)
+
+    return EpochFiles(folder / EPOCHS_FOLDER, schedule, experiment.training, write)
+
+
+def write_lora(adapter: Adapter, experiment: Experiment, captions: Sequence[str], folder: Path, title: str) -> None:
+    """`lora.safetensors` (kohya), `pytorch_lora_weights.safetensors` (diffusers) and the settings."""
+    card = lora_card(experiment, captions, title)
     folder.mkdir(parents=True, exist_ok=True)
     write_kohya(adapter, folder / KOHYA_NAME, card)
-    write_diffusers(adapter, folder, experiment.training.save_precision)
+    write_diffusers(adapter, folder, experiment.training.save_precision, card)
     write_experiment(experiment, folder / EXPERIMENT_NAME)
 
 

@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from raylora.dataset.batches import rungs
 
+IS_OVER = "is_over"
+"""In a report: the trial has come to its own end, by its last image or because it overfits; its best counts."""
+
 
 def is_overfitting(curve: Sequence[Mapping[str, float]], patience: int) -> bool:
     """Whether the held-out loss rose at each of the last `patience` evaluations while similarity set no new best.

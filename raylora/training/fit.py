@@ -15,6 +15,7 @@ from raylora.dataset.pixels import Pixels
 from raylora.errors import TrainingDivergedError
 from raylora.evaluation.scorecard import Evaluator, Metrics, Reference, is_finite, sample_grid
 from raylora.training.checkpoint import read_state, write_state, write_weights
+from raylora.training.epoch_files import EpochFiles
 from raylora.training.trainer import Trainer
 from raylora.world import World
 
@@ -31,6 +32,19 @@ def evaluation_points(images_total: int, grace_period: int, reduction_factor: fl
     return [*takewhile(lambda rung: rung < images_total, rungs(grace_period, reduction_factor)), images_total]
 
 
+def advance_saving(trainer: Trainer, images: int, files: EpochFiles | None, world: World = World()) -> None:
+    """Train to `images` images seen, with a file at the end of each epoch that wants one.
+
+    All workers stop where the first one writes: the losses between two stops are summed over them together.
+    """
+    if files is not None:
+        for end in files.due(trainer.images_seen, images):
+            trainer.advance(end)
+            if world.is_first:
+                files.save(trainer.adapter, end)
+    trainer.advance(images)
+
+
 @dataclass
 class Fit:
     """One LoRA's way from its first image to its last, with everything it leaves in `folder`.
@@ -44,6 +58,7 @@ class Fit:
     reference: Reference
     folder: Path
     world: World = World()
+    epoch_files: EpochFiles | None = None
 
     def __post_init__(self) -> None:
         self.history: list[Report] = []
@@ -70,7 +85,7 @@ class Fit:
     def step(self, images: int) -> Report:
         """Train to `images` images seen, measure, and write down what came of it."""
         since = self.trainer.images_seen
-        self.trainer.advance(images)
+        advance_saving(self.trainer, images, self.epoch_files, self.world)
         self.trainer.adapter.activate()
         evaluation = self.evaluator.measure(self.trainer.base, self.reference, self.world)
         metrics = self.world.from_first(evaluation.metrics)

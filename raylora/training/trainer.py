@@ -48,10 +48,10 @@ class Trainer:
         self, base: BaseModel, data: TrainingSet, config: Experiment, schedule: Schedule, world: World = World()
     ):
         self.base, self.config, self.schedule, self._world = base, config, schedule, world
-        self._feed = Feed(base, data, config, schedule.batch_size)
         trains_text = config.model.train_text_encoder
         self.adapter = Adapter(base, config.lora, f"raylora{next(_adapter_numbers)}", trains_text, config.seed)
-        self.adapter.activate()
+        self.adapter.activate()  # before the feed, which may embed captions: no other adapter may take part
+        self._feed = Feed(base, data, config, schedule.batch_size)
         named = {part: self.adapter.parameters(part) for part in self.adapter.peft_configs}
         self._parameters = [weight for weights in named.values() for _, weight in weights]
         self._optimizer = build_optimizer(param_groups(named, config.optimizer), config.optimizer)

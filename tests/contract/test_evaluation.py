@@ -160,7 +160,7 @@ def test_the_holdout_loss_is_the_plain_formula(
 
 
 def test_latents_are_the_posteriors_mean_times_the_vaes_factor(base: BaseModel, shared: SharedData) -> None:
-    pixels = torch.from_numpy(shared.holdout.pixels[:1]).permute(0, 3, 1, 2) / 127.5 - 1
+    pixels = torch.from_numpy(np.stack(shared.holdout.pixels[:1])).permute(0, 3, 1, 2) / 127.5 - 1
     with torch.no_grad():
         mean = base.vae.encode(pixels).latent_dist.mean
     assert torch.allclose(shared.holdout.latents[0], mean[0] * base.vae.config.scaling_factor, atol=1e-4)

@@ -30,7 +30,7 @@ from raylora.diffusion.lora_file import (
 )
 from raylora.errors import ModelError
 
-REQUESTS = [Request("sks portrait, red hair", 1), Request("sks", 2)]
+REQUESTS = [Request("sks portrait, red hair", 1, (64, 64)), Request("sks", 2, (64, 64))]
 SAMPLING = SamplingConfig(steps=3, guidance_scale=2.0)
 CARD = LoraCard(
     title="sks",
@@ -47,7 +47,7 @@ def random_adapter(base: BaseModel, alpha: float = 2.0) -> Adapter:
     adapter = Adapter(base, LoraConfig(rank=4, alpha=alpha), "random", train_text_encoder=True, seed=0)
     generator = torch.Generator().manual_seed(1)
     for part in ("unet", "text_encoder"):
-        for weight in adapter.parameters(part):
+        for _, weight in adapter.parameters(part):
             with torch.no_grad():
                 weight.copy_(torch.randn(weight.shape, generator=generator) * 0.2)
     adapter.activate()
@@ -55,7 +55,7 @@ def random_adapter(base: BaseModel, alpha: float = 2.0) -> Adapter:
 
 
 def pictures(base: BaseModel) -> Pixels:
-    return generate(base, REQUESTS, SAMPLING, (64, 64))
+    return np.stack(generate(base, REQUESTS, SAMPLING))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +17,15 @@ from raylora.diffusion.base import BaseModel
 from raylora.diffusion.families import load_base
 from raylora.diffusion.tensor_cache import TensorCache
 from raylora.errors import TrainingDivergedError
-from raylora.execution.node_cache import Material, training_set
+from raylora.evaluation.encoders import load_encoder
+from raylora.evaluation.scorecard import Evaluator
+from raylora.execution.node_cache import Material, image_set, training_set
 from raylora.execution.prepare import read_pictures, read_regularization
 from raylora.training.checkpoint import read_state, write_state
 from raylora.training.trainer import Trainer
 from raylora.world import World
 
-GOLDEN_LOSSES = [0.0]
+GOLDEN_LOSSES = [0.157908, 0.335880, 0.097519, 0.337611, 0.179523]
 """First five training losses of the demo's baseline at seed 0, float32 on a CPU."""
 
 
@@ -191,3 +194,38 @@ def test_workers_together_train_as_one_process(
     multiprocessing.spawn(_worker, arguments, nprocs=size)
     together = torch.load(f"{rendezvous}.losses", weights_only=True).tolist()
     assert together == pytest.approx(losses_of(tiny_base, experiment), abs=1e-5)
+
+
+def measured(base: BaseModel, experiment: Experiment, world: World) -> dict[str, float]:
+    """All measures after a few steps, as a trial takes them."""
+    material, encoder = make_material(experiment), load_encoder("demo")
+    train, holdout = (
+        image_set(base, encoder, pictures, experiment.dataset, TensorCache(None))
+        for pictures in (material.train, material.holdout)
+    )
+    evaluator = Evaluator(encoder, holdout, train, experiment.evaluation, experiment.sampling)
+    reference = evaluator.reference(base)
+    trainer = make_trainer(base, experiment, world)
+    trainer.advance(8)
+    return evaluator.measure(base, reference, world).metrics
+
+
+def _measuring_worker(rank: int, size: int, base_folder: Path, experiment: Experiment, rendezvous: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=size)
+    metrics = measured(load_base(str(base_folder)), experiment, World(rank, size))
+    Path(f"{rendezvous}.{rank}").write_text(json.dumps(metrics))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_workers_together_measure_as_one_process(
+    size: int, tiny_base: BaseModel, tiny_base_folder: Path, tiny_experiment: Experiment, tmp_path: Path
+) -> None:
+    """4 held-out images x 2 timesteps in batches of 3, and 4 samples: no worker has the same share as another."""
+    experiment = tiny_experiment.with_params({"evaluation.batch_size": 3})
+    rendezvous = tmp_path / "rendezvous"
+    multiprocessing.spawn(_measuring_worker, (size, tiny_base_folder, experiment, rendezvous), nprocs=size)
+    alone = measured(tiny_base, experiment, World())
+    for rank in range(size):
+        assert json.loads(Path(f"{rendezvous}.{rank}").read_text()) == pytest.approx(alone, abs=1e-3)

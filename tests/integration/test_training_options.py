@@ -1,0 +1,299 @@
+"""Every option of training on tiny real models: that it does what it says, and that a stop changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from raylora.config import Experiment, ModelConfig
+from raylora.dataset.frames import Frame
+from raylora.diffusion.base import BaseModel
+from raylora.diffusion.encode import encode_prompts
+from raylora.diffusion.families import load_base
+from raylora.diffusion.lora_file import KOHYA_NAME, LoraCard, load_lora, write_kohya
+from raylora.diffusion.objective import target_of
+from raylora.diffusion.tensor_cache import Framed, TensorCache, cached_conditioning, cached_latents
+from raylora.errors import ConfigError, TrainingDivergedError
+from raylora.execution.node_cache import training_set
+from raylora.execution.winner import epoch_files
+from raylora.training.checkpoint import read_state, write_state
+from raylora.training.fit import advance_saving
+from raylora.training.trainer import Trainer
+from tests.integration.test_trainer import losses_of, make_material, make_trainer, opened
+from tests.tiny import make_base, make_pictures
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "convolutions": {"lora.targets": ("attention", "convolutions")},
+    "dora": {"lora.use_dora": True},
+    "block ranks": {"lora.block_ranks": {"mid_block": 2, "down_blocks.1": 8}},
+    "lion8bit": {"optimizer.name": "lion8bit", "optimizer.learning_rate": 1e-4},
+    "adafactor": {"optimizer.name": "adafactor"},
+    "schedule-free": {"optimizer.name": "adamw_schedule_free", "lr_scheduler.name": "constant"},
+    "a class of one's own": {"optimizer.name": "torch.optim:RAdam"},
+    "lora+": {"optimizer.loraplus_ratio": 4.0},
+    "ema": {"training.ema_decay": 0.9},
+    "min-snr": {"loss.snr_gamma": 5.0},
+    "huber": {"loss.type": "huber"},
+    "noise offset": {"loss.noise_offset": 0.1},
+    "multires noise": {"loss.multires_noise_iterations": 6, "loss.multires_noise_discount": 0.4},
+    "input perturbation": {"loss.input_perturbation": 0.1},
+    "gradient checkpointing": {"training.gradient_checkpointing": True},
+    "fp16": {"training.mixed_precision": "fp16"},
+    "flips": {"dataset.random_flip": True},
+    "caption dropout": {"dataset.caption_dropout": 0.5},
+    "tag dropout, cached": {"dataset.tag_dropout": 0.3, "model.train_text_encoder": False},
+    "clip skip": {"model.clip_skip": 2},
+}
+SAME_LOSSES = {"gradient checkpointing", "ema"}
+"""The one saves memory, the other changes only what is measured and saved."""
+FIRST_STEP_THE_SAME = {"lion8bit", "adafactor", "schedule-free", "a class of one's own", "lora+", "dora",
+                       "convolutions", "block ranks"}  # fmt: skip
+"""They act after the first step: a LoRA begins as nothing."""
+BY_CHANCE = {"flips", "caption dropout", "tag dropout, cached"}
+"""They act on some pictures, perhaps not on those of the first step."""
+
+
+def base_for(folder: Path, experiment: Experiment) -> BaseModel:
+    return load_base(str(folder), experiment.training.mixed_precision, model=experiment.model)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_changes_what_is_learned(name: str, tiny_base_folder: Path, tiny_experiment: Experiment) -> None:
+    plain = losses_of(load_base(str(tiny_base_folder)), tiny_experiment)
+    experiment = tiny_experiment.with_params(OPTIONS[name])
+    losses = losses_of(base_for(tiny_base_folder, experiment), experiment)
+    if name in SAME_LOSSES:
+        assert losses == pytest.approx(plain, rel=1e-5)
+        return
+    assert losses != pytest.approx(plain, rel=1e-6)
+    if name not in BY_CHANCE:
+        assert (losses[0] == pytest.approx(plain[0], rel=1e-6)) == (name in FIRST_STEP_THE_SAME)
+
+
+@pytest.mark.parametrize("name", sorted(set(OPTIONS) - {"clip skip", "huber", "min-snr", "a class of one's own"}))
+def test_stopping_and_going_on_is_bit_equal(
+    name: str, tiny_base_folder: Path, tiny_experiment: Experiment, tmp_path: Path
+) -> None:
+    experiment = tiny_experiment.with_params(OPTIONS[name])
+    base = base_for(tiny_base_folder, experiment)
+    straight = losses_of(base, experiment)
+    with opened(base, experiment) as trainer:
+        trainer.advance(6)
+        trainer.advance(14)
+        write_state(tmp_path / "state.pt", trainer.state_dict())
+    with opened(base, experiment) as trainer:
+        trainer.load_state_dict(read_state(tmp_path / "state.pt"))
+        trainer.advance(1000)
+        assert [loss for _, loss in trainer.losses] == straight
+
+
+def test_ranks_and_alphas_of_blocks(tiny_base: BaseModel, tiny_experiment: Experiment, tmp_path: Path) -> None:
+    """Alpha keeps its share of the rank in the model; the file has one alpha, for diffusers."""
+    experiment = tiny_experiment.with_params({**OPTIONS["block ranks"], "lora.alpha": 2})
+    with opened(tiny_base, experiment) as trainer:
+        trainer.advance(8)
+        ranks = {key: value.shape[0] for key, value in trainer.weights()["unet"].items() if "lora_A" in key}
+        assert {rank for key, rank in ranks.items() if key.startswith("mid_block")} == {2}
+        assert {rank for key, rank in ranks.items() if key.startswith("down_blocks.1")} == {8}
+        assert {rank for key, rank in ranks.items() if key.startswith("up_blocks")} == {4}
+        layer: Any = tiny_base.unet.get_submodule("mid_block.attentions.0.proj_in")
+        assert layer.scaling[trainer.adapter.name] == 0.5
+        write_kohya(trainer.adapter, tmp_path / KOHYA_NAME, LoraCard("t", (64, 64), 1, "fp32"))
+        expected = prediction(tiny_base)
+    tensors = load_file(tmp_path / KOHYA_NAME)
+    assert {value.item() for key, value in tensors.items() if "unet" in key and "alpha" in key} == {2.0}
+    load_lora(tiny_base, tmp_path / KOHYA_NAME)
+    assert torch.allclose(prediction(tiny_base), expected, atol=1e-5)
+
+
+@torch.no_grad()
+def prediction(base: BaseModel) -> Tensor:
+    inputs = torch.ones(1, 4, 8, 8), torch.tensor([10]), torch.ones(1, 32, 32)
+    sample: Tensor = base.unet(*inputs).sample
+    return sample
+
+
+def test_a_rank_for_a_block_that_is_not_there_is_refused(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
+    with pytest.raises(ConfigError, match=r"on a block down_blocks\.7; blocks are down_blocks\.1, mid_block"):
+        make_trainer(tiny_base, tiny_experiment.with_params({"lora.block_ranks": {"down_blocks.7": 4}}))
+
+
+def test_a_trainer_that_comes_later_sees_the_base_alone(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
+    """Embeddings made ahead are those of the base model, whatever another trainer has done to its text encoder."""
+    fixed = tiny_experiment.with_params({"model.train_text_encoder": False})
+    alone = losses_of(tiny_base, fixed)
+    with opened(tiny_base, tiny_experiment.with_params({"optimizer.learning_rate": 1e-2})) as other:
+        other.advance(16)
+        assert losses_of(tiny_base, fixed) == alone
+
+
+def test_regularization_images_weigh_as_told(tiny_base: BaseModel, tiny_experiment: Experiment, tmp_path: Path) -> None:
+    folder = make_pictures(tmp_path / "2_person", 3, captions=False).parent
+    with_set = tiny_experiment.with_params({"dataset.regularization": str(folder)})
+    material = make_material(with_set)
+    assert [picture.caption for picture in material.regularization] == ["person"] * 3
+    data = training_set(tiny_base, material, with_set, TensorCache(None))
+    assert (data.weights[-4:], data.repeats[-4:]) == ([1.0, 1.0, 1.0, 1.0], [1, 2, 2, 2])
+    assert material.schedule(with_set).images_per_epoch == len(material.train) + 6
+    none = with_set.with_params({"dataset.prior_loss_weight": 0.0})
+    half = with_set.with_params({"dataset.prior_loss_weight": 0.5})
+    first = [losses_of(tiny_base, experiment, (8,))[:4] for experiment in (none, half, with_set)]
+    assert all(low <= middle <= high for low, middle, high in zip(*first, strict=True))
+    assert sum(first[1]) == pytest.approx((sum(first[0]) + sum(first[2])) / 2, rel=0.01)
+
+
+def test_flips_are_of_the_pictures_and_not_of_their_latents(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
+    experiment = tiny_experiment.with_params({"dataset.random_flip": True})
+    data = training_set(tiny_base, make_material(experiment), experiment, TensorCache(None))
+    assert len(data.mirrored) == len(data.latents)
+    assert not torch.allclose(data.mirrored[0], data.latents[0].flip(-1), atol=1e-3)
+
+
+def test_a_moving_average_is_what_is_measured_and_saved(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
+    with opened(tiny_base, tiny_experiment) as trainer:
+        trainer.advance(20)
+        raw = trainer.weights()["unet"]
+    with opened(tiny_base, tiny_experiment.with_params(OPTIONS["ema"])) as trainer:
+        trainer.advance(20)
+        averaged = trainer.weights()["unet"]
+    changes = [(averaged[key].norm() / raw[key].norm()).item() for key in raw if "lora_B" in key]
+    assert 0.1 < sum(changes) / len(changes) < 0.98  # B grows from zero, and its average lags behind
+
+
+def test_pictures_of_several_shapes_are_learned_together(
+    tiny_base: BaseModel, tiny_experiment: Experiment, tmp_path: Path
+) -> None:
+    """A picture's loss doesn't depend on what else is in its batch, of whatever shapes."""
+    for number, size in enumerate([(64, 64), (128, 64), (64, 128)]):
+        make_pictures(tmp_path / f"1_size{number}", 8, size)
+    wanted = {"dataset.path": str(tmp_path), "dataset.buckets": True, "dataset.resolution": (128, 64),
+              "lr_scheduler.name": "constant", "optimizer.learning_rate": 1e-12}  # fmt: skip
+    experiment = tiny_experiment.with_params({**wanted, "training.batch_size": 4, "training.max_images": 12})
+    data = training_set(tiny_base, make_material(experiment), experiment, TensorCache(None))
+    assert {tuple(latent.shape) for latent in data.latents} == {(4, 8, 8), (4, 8, 16), (4, 16, 8)}
+    batched = losses_of(tiny_base, experiment)
+    with opened(tiny_base, experiment) as trainer:
+        alone = [trainer._losses(batch).item() for position in range(12) for batch in trainer._feed.batches([position])]
+    steps = [sum(alone[first : first + 4]) / 4 for first in (0, 4, 8)]
+    assert batched == pytest.approx(steps, rel=1e-4)
+
+
+def framed(folder: Path, digest: str = "a" * 64, size: tuple[int, int] = (64, 64)) -> Framed:
+    return Framed(next(folder.glob("*.png")), digest, Frame((64, 64), size))
+
+
+def test_latents_are_made_once_and_again_when_anything_changes(tiny_base: BaseModel, tmp_path: Path) -> None:
+    pictures, cache = make_pictures(tmp_path / "pictures", 1), TensorCache(tmp_path / "cache")
+
+    def entries() -> list[Path]:
+        return sorted((tmp_path / "cache").iterdir())
+
+    first = cached_latents(tiny_base, [framed(pictures)], cache)[0]
+    (entry,) = entries()
+    save_file({"latents": (first + 1).contiguous()}, entry)  # what is there is used
+    assert torch.equal(cached_latents(tiny_base, [framed(pictures)], cache)[0], first + 1)
+    entry.write_bytes(entry.read_bytes()[:-7])  # what is broken is made anew
+    assert torch.equal(cached_latents(tiny_base, [framed(pictures)], cache)[0], first)
+    assert torch.equal(load_file(entry)["latents"], first)
+    cached_latents(tiny_base, [framed(pictures, digest="b" * 64)], cache)
+    cached_latents(tiny_base, [framed(pictures, size=(128, 64))], cache)
+    assert len(entries()) == 3
+    with torch.no_grad():
+        next(tiny_base.vae.parameters()).mul_(1.5)
+    other = load_base(tiny_base.reference)
+    other.vae.load_state_dict(tiny_base.vae.state_dict())
+    assert not torch.equal(cached_latents(other, [framed(pictures)], cache)[0], first)
+    assert len(entries()) == 4
+
+
+def test_embeddings_are_kept_by_prompt_and_encoder(
+    tiny_base: BaseModel, tiny_base_folder: Path, tmp_path: Path
+) -> None:
+    cache, prompts = TensorCache(tmp_path), ["sks", "red hair", "sks"]
+    with torch.no_grad():
+        expected = encode_prompts(tiny_base, prompts).embeddings
+    assert torch.allclose(cached_conditioning(tiny_base, prompts, cache).embeddings, expected, atol=1e-6)
+    assert len(list(tmp_path.iterdir())) == 2
+    skipping = load_base(str(tiny_base_folder), model=ModelConfig(clip_skip=2))
+    assert not torch.allclose(cached_conditioning(skipping, prompts, cache).embeddings, expected, atol=1e-3)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_clip_skip_is_the_layers_states_through_the_final_norm(tiny_base: BaseModel, tiny_base_folder: Path) -> None:
+    """A1111's `CLIP_stop_at_last_layers = 2`."""
+    skipping = load_base(str(tiny_base_folder), model=ModelConfig(clip_skip=2))
+    with torch.no_grad():
+        ours = encode_prompts(skipping, ["sks"]).embeddings
+        tokens = tiny_base.tokenizer("sks", padding="max_length", return_tensors="pt").input_ids
+        states = tiny_base.text_encoder(tokens, output_hidden_states=True).hidden_states
+        assert torch.allclose(ours, tiny_base.text_encoder.final_layer_norm(states[2]), atol=1e-6)
+        assert len(states) == 4  # the embedding and three layers
+
+
+@pytest.mark.parametrize("where", ["files", "configuration"])
+def test_v_prediction(where: str, tiny_base_folder: Path, tiny_experiment: Experiment, tmp_path: Path) -> None:
+    folder = make_base(tmp_path / "v", prediction_type="v_prediction") if where == "files" else tiny_base_folder
+    model = ModelConfig() if where == "files" else ModelConfig(prediction_type="v_prediction")
+    base = load_base(str(folder), model=model)
+    latents, noise, timesteps = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), torch.tensor([5, 900])
+    abar = base.noise_scheduler.alphas_cumprod[timesteps].reshape(2, 1, 1, 1)
+    velocity = abar.sqrt() * noise - (1 - abar).sqrt() * latents
+    assert torch.allclose(target_of(base, latents, noise, timesteps), velocity, atol=1e-6)
+    assert base.sampler.config.prediction_type == "v_prediction"
+    assert losses_of(base, tiny_experiment) != losses_of(load_base(str(tiny_base_folder)), tiny_experiment)
+
+
+@pytest.mark.parametrize(("keep_last", "left"), [(None, ["002", "004"]), (1, ["004"])])
+def test_a_file_every_n_epochs(
+    keep_last: int | None, left: list[str], tiny_base: BaseModel, tiny_experiment: Experiment, tmp_path: Path
+) -> None:
+    experiment = tiny_experiment.with_params({"training.save_every_epochs": 2, "training.keep_last": keep_last})
+    straight = losses_of(tiny_base, tiny_experiment)
+    with opened(tiny_base, experiment) as trainer:
+        files = epoch_files(experiment, trainer.schedule, ["a"], tmp_path)
+        for stop in (8, 30, 1000):
+            advance_saving(trainer, stop, files)
+        assert [loss for _, loss in trainer.losses] == straight
+    found = sorted(path.stem.removeprefix("epoch_") for path in (tmp_path / "epochs").iterdir())
+    assert found == left
+    assert load_file(tmp_path / "epochs/epoch_004.safetensors")
+
+
+def test_a_loss_scale_that_falls_to_nothing_is_an_error(tiny_base_folder: Path, tiny_experiment: Experiment) -> None:
+    experiment = tiny_experiment.with_params({"training.mixed_precision": "fp16"})
+    with opened(load_base(str(tiny_base_folder), "fp16"), experiment) as trainer:
+        trainer._scaler.load_state_dict({**trainer._scaler.state_dict(), "scale": 0.5})
+        with pytest.raises(TrainingDivergedError, match=r"fp16's loss scale fell to 0\.5.*bf16 or a lower rate"):
+            trainer.advance(8)
+
+
+def test_a_full_disk_leaves_the_last_good_state(
+    tiny_base: BaseModel, tiny_experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tiny_base, tiny_experiment) as trainer:
+        trainer.advance(4)
+        write_state(tmp_path / "state.pt", trainer.state_dict())
+        trainer.advance(8)
+
+        def full(self: Path, target: Path) -> Path:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Path, "replace", full)
+        with pytest.raises(OSError, match="No space left"):
+            write_state(tmp_path / "state.pt", trainer.state_dict())
+    assert read_state(tmp_path / "state.pt")["images_seen"] == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_compiled_blocks_learn_the_same(tiny_base_folder: Path, tiny_experiment: Experiment) -> None:
+    plain = losses_of(load_base(str(tiny_base_folder)), tiny_experiment, (4,))
+    compiled = load_base(str(tiny_base_folder), compile_blocks=True)
+    trainer: Trainer
+    with opened(compiled, tiny_experiment) as trainer:
+        trainer.advance(4)
+        assert [loss for _, loss in trainer.losses] == pytest.approx(plain, rel=1e-4)
