@@ -15,7 +15,7 @@ from raylora.errors import ConfigError, ModelError
 from raylora.evaluation.scorecard import Evaluator, Metrics
 from raylora.execution.node_cache import image_set
 from raylora.execution.prepare import check_hub
-from raylora.execution.trial import base_of, encoder_of, pick_device
+from raylora.execution.trial import encoder_of, fresh_base, pick_device
 
 Warn = Callable[[str], None]
 
@@ -39,7 +39,7 @@ def evaluate_lora(lora: Path, dataset: str, train_dataset: str | None, experimen
     learned = _without(_read(train_dataset, experiment, warn), held_out) if train_dataset else []
     check_hub(experiment)
     device, cache = pick_device(), TensorCache(None)
-    base = base_of(experiment, device)
+    base = fresh_base(experiment, device)
     encoder = encoder_of(experiment, device)
     evaluator = Evaluator(
         encoder,

@@ -64,11 +64,23 @@ def pick_device() -> str:
 
 
 def base_of(experiment: Experiment, device: str) -> BaseModel:
-    """The base model of this process: trials that run here one after another share it."""
+    """The base model of this process: trials that run here one after another share it.
+
+    Whoever leaves something on it, as a LoRA that was loaded from a file, takes `fresh_base`.
+    """
     model, training = experiment.model, experiment.training
     assert model.base_model is not None
     model = model.model_copy(update={"train_text_encoder": True})  # which is the trial's own, and changes no weights
     return _shared_base(
+        model.base_model, training.mixed_precision, device, model, training.channels_last, training.compile
+    )
+
+
+def fresh_base(experiment: Experiment, device: str) -> BaseModel:
+    """A base model of one's own."""
+    model, training = experiment.model, experiment.training
+    assert model.base_model is not None
+    return load_base(
         model.base_model, training.mixed_precision, device, model, training.channels_last, training.compile
     )
 
