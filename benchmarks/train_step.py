@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer and shorter blocks")
     parser.add_argument("--json", type=Path, help="write the result here")
     options = parser.parse_args()
-    pairs, steps = (8, 10) if options.quick else (24, 20)
+    pairs, steps = (24, 4) if options.quick else (80, 5)
     base = load_base("demo", device=pick_device())
     rows = [measure(name, base, settings, pairs, steps) for name, settings in CASES.items()]
     worst = max(row["ratio"] for row in rows)
