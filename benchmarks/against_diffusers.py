@@ -5,9 +5,9 @@ process of its own, on the demo's base model and pictures: same captions, steps,
 target modules (attention; the text encoder is not trained). From process start to saved file; steps are told apart from
 start-up by the progress that each prints. Both files are judged by `raylora evaluate` on pictures that neither saw.
 
-The peer draws latents from the VAE's posterior, raylora takes its mean. For SD's narrow posteriors that is the same, but
-the demo's VAE has a standard deviation of 0.33 beside 0.78 of the means, and the measure is on means. So that both learn
-the same, both get a copy of the base model whose posteriors have no width (`write_base`).
+The peer draws latents from the VAE's posterior, raylora takes its mean. For SD's narrow posteriors that is the same,
+but the demo's VAE has a standard deviation of 0.33 beside 0.78 of the means, and the measure is on means. So that both
+learn the same, both get a copy of the base model whose posteriors have no width (`write_base`).
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ def watch(command: list[str], environment: dict[str, str], progress: re.Pattern[
     exit_s = time.perf_counter() - began
     if status or not lora.is_file():
         raise SystemExit(f"{' '.join(command)} failed:\n{said[-3000:].decode(errors='replace')}")
-    return Run(lora.stat().st_mtime - began_at, exit_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, marks, lora)
+    return Run(
+        lora.stat().st_mtime - began_at, exit_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, marks, lora
+    )
 
 
 def environment_of(threads: int, path: list[Path] | None = None) -> dict[str, str]:
@@ -146,9 +148,16 @@ def write_images(folder: Path) -> int:
 
 
 def holdout_loss(run: Run, base: Path, copy: Path, threads: int) -> float:
-    """On the judge's pictures, 5 timesteps and 2 noises of each, the same for both; samples are made as short as can be."""
+    """On the judge's pictures, 5 timesteps and 2 noises of each, the same for both."""
     shutil.copy(run.lora, copy)  # away from the settings that lie beside ours
-    settings = ("dataset.resolution=64", "dataset.trigger=sks", "evaluation.encoder=demo", "evaluation.noises=2", "sampling.steps=1", "sampling.seeds=[0]")
+    settings = (
+        "dataset.resolution=64",
+        "dataset.trigger=sks",
+        "evaluation.encoder=demo",
+        "evaluation.noises=2",
+        "sampling.steps=1",
+        "sampling.seeds=[0]",
+    )
     words = [word for setting in settings for word in ("--set", setting)]
     command = [sys.executable, "-m", "raylora", "evaluate", str(copy), "--dataset", str(DEMO_JUDGE)]
     command += ["--base-model", str(base), "--json", *words]
@@ -178,7 +187,7 @@ def compare(rows: list[Row]) -> dict[str, Target]:
 
     def ratio(key: str) -> float:
         """The peer's to ours."""
-        return median(peer[key] / ours[key] for ours, peer in pairs)
+        return float(median(peer[key] / ours[key] for ours, peer in pairs))
 
     wall, step, memory = ratio("saved_s"), ratio("step_ms"), 1 / ratio("peak_mib")
     loss = mean(ours["holdout_loss"] for ours, _ in pairs) / mean(peer["holdout_loss"] for _, peer in pairs)

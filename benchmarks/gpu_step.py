@@ -1,8 +1,8 @@
 """How fast is a training step on a GPU, by option, and what share of the GPU's arithmetic does it use?
 
 SD1.5 at 512² and SDXL at 1024² with random weights at full size, made on the device from the families' own
-configurations, bf16, driven by `Trainer.advance` as in a real run. Without a GPU, or with --quick, the same at a tiny size on
-the CPU, which shows only that the benchmark runs.
+configurations, bf16, driven by `Trainer.advance` as in a real run. Without a GPU, or with --quick, the same at a tiny
+size on the CPU, which shows only that the benchmark runs.
 """
 
 from __future__ import annotations
@@ -180,13 +180,13 @@ def step_seconds(trainer: Trainer) -> float:
     advance(WARM_UP_STEPS)
     times = []
     for _ in range(REPEATS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
         advance(STEPS)
         end.record()
         torch.cuda.synchronize()
         times.append(start.elapsed_time(end) / 1000 / STEPS)
-    return median(times)
+    return float(median(times))
 
 
 def matmul_tflops(device: torch.device, side: int = MATMUL_SIDE) -> float:

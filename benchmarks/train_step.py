@@ -33,7 +33,10 @@ from raylora.training.optimizers import build_optimizer, param_groups
 from raylora.training.trainer import Trainer
 
 GOAL = 1.05
-CASES = {"text encoder trained": {}, "embeddings cached": {"model.train_text_encoder": False}}
+CASES: dict[str, dict[str, object]] = {
+    "text encoder trained": {},
+    "embeddings cached": {"model.train_text_encoder": False},
+}
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def bare_loop(trainer: Trainer) -> Callable[[int], None]:
             arguments = base.family.unet_arguments(Conditioning(embeddings), inputs.timesteps)
             with torch.autocast(base.device.type, dtype=base.dtype, enabled=base.dtype != torch.float32):
                 prediction = base.unet(inputs.noised, inputs.timesteps, **arguments).sample
-            torch.nn.functional.mse_loss(prediction.float(), inputs.target).backward()
+            torch.nn.functional.mse_loss(prediction.float(), inputs.target).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
 
