@@ -102,13 +102,12 @@ def judge_all(folder: Path, configurations: dict[str, dict[str, Any]], seeds: Se
 def full_images(folder: Path) -> int:
     """Images that the same trials would have seen had none been stopped."""
     from raylora.config_files import read_experiment
-    from raylora.dataset.batches import make_schedule
     from raylora.execution.node_cache import read_shared
     from raylora.tracking.recorder import read_records
 
     experiment, shared = read_experiment(folder / "experiment.yaml"), read_shared(folder / "cache")
     return sum(
-        make_schedule(shared.folder_repeats, experiment.with_params(trial.params).training).images_total
+        shared.material.schedule(experiment.with_params(trial.params)).images_total
         for trial in read_records(folder / "trials")
     )
 

@@ -20,9 +20,9 @@ OPERATORS = (
 def main() -> None:
     script, *arguments = sys.argv[1:]
     if not torch.version.cuda:
-        library = torch.library.Library("torchvision", "DEF")
+        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         for operator in OPERATORS:
-            library.define(f"{operator}(Tensor x) -> Tensor")
+            library.define(f"{operator}(Tensor x) -> Tensor")  # type: ignore[no-untyped-call]
     sys.argv = [script, *arguments]
     runpy.run_path(script, run_name="__main__")
 
