@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,7 @@ def load_base(
         tokenizers={part: getattr(pipe, part.replace("text_encoder", "tokenizer")) for part in encoders},
         noise_scheduler=DDPMScheduler.from_config(pipe.scheduler.config, **change),
         sampler=pipe.scheduler.from_config(pipe.scheduler.config, **change),
-        clip_skip=_checked_clip_skip(model.clip_skip or family.clip_skip, encoders),
+        clip_skip=checked_clip_skip(model.clip_skip or family.clip_skip, encoders),
     )
 
 
@@ -214,7 +215,12 @@ def save_as_folder(reference: str, family: Family, folder: Path) -> Path:
     return folder
 
 
-def _checked_clip_skip(clip_skip: int, encoders: dict[str, Any]) -> int:
+def checked_clip_skip(clip_skip: int, encoders: Mapping[str, Any]) -> int:
+    """The layer to use, if all text encoders have it; their weights need not be loaded.
+
+    Raises:
+        ConfigError: it goes beyond their layers.
+    """
     layers = min(encoder.config.num_hidden_layers for encoder in encoders.values())
     if clip_skip > layers:
         raise ConfigError(f"model.clip_skip {clip_skip}: the text encoder has {layers} layers; give 1 to {layers}")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from torch import nn
 
 from raylora.config import Experiment, describe, flatten, shown
 from raylora.dataset.batches import Schedule
 from raylora.dataset.folder import Picture, named_repeats
 from raylora.diffusion.adapters import count_parameters
 from raylora.diffusion.base import UNET
-from raylora.diffusion.families import FAMILIES, resolve_base, skeleton
+from raylora.diffusion.families import FAMILIES, checked_clip_skip, resolve_base, skeleton
 from raylora.execution.node_cache import Material, framed
 from raylora.search.space import SearchSpace
 from raylora.training.fit import evaluation_points
@@ -175,9 +178,10 @@ def make_plan(experiment: Experiment, space: SearchSpace | None, material: Mater
     if space and space.first_points:
         experiment = experiment.with_params(space.first_points[0])
     trial = material.schedule(experiment)
-    largest = _trained_weights(experiment, _largest_rank(experiment, space))
+    parts = _parts(experiment)
+    largest = _trained_weights(parts, experiment, _largest_rank(experiment, space))
     trials = experiment.search.trials if space else 1
-    lora_bytes = _trained_weights(experiment, experiment.lora.rank) * BYTES[experiment.training.save_precision]
+    lora_bytes = _trained_weights(parts, experiment, experiment.lora.rank) * BYTES[experiment.training.save_precision]
     search = experiment.search
     points = evaluation_points(trial.images_total, search.grace_period, search.reduction_factor)
     grids = trials * len(points) * _grid_bytes(experiment, len(material.holdout)) if material.holdout else 0
@@ -206,10 +210,16 @@ def _largest_rank(experiment: Experiment, space: SearchSpace | None) -> int:
     return int(max(float(value) for value in (parameter.choices or (parameter.high or 1,))))
 
 
-def _trained_weights(experiment: Experiment, rank: int) -> int:
-    base = experiment.model.base_model
-    reference = resolve_base(base, experiment.model.family) if base else None
-    modules = skeleton(FAMILIES[experiment.model.family], reference)
+def _parts(experiment: Experiment) -> dict[str, nn.Module]:
+    """The base model's parts without weights, once what the settings say of its layers was looked at."""
+    model = experiment.model
+    family = FAMILIES[model.family]
+    parts = skeleton(family, resolve_base(model.base_model, model.family) if model.base_model else None)
+    checked_clip_skip(model.clip_skip or family.clip_skip, {part: parts[part] for part in family.text_encoders})
+    return parts
+
+
+def _trained_weights(parts: Mapping[str, nn.Module], experiment: Experiment, rank: int) -> int:
     lora = experiment.lora.model_copy(update={"rank": rank})
-    parts = list(modules) if experiment.model.train_text_encoder else [UNET]
-    return sum(count_parameters(modules[part], part, lora) for part in parts)
+    trained = list(parts) if experiment.model.train_text_encoder else [UNET]
+    return sum(count_parameters(parts[part], part, lora) for part in trained)
