@@ -11,6 +11,7 @@ from torch import Tensor
 
 from raylora.dataset.pixels import Pixels
 from raylora.diffusion.base import BaseModel, Conditioning, join
+from raylora.errors import ModelError
 
 
 def to_tensor(pixels: Pixels) -> Tensor:
@@ -56,7 +57,12 @@ def decode_latents(base: BaseModel, latents: Tensor, batch_size: int = 8) -> Pix
     parts = []
     for chunk in torch.split(latents, batch_size):
         scaled = (chunk / vae.config.scaling_factor).to(base.device, vae.dtype)
-        parts.append(to_pixels(vae.decode(scaled).sample))
+        images = vae.decode(scaled).sample
+        if not bool(torch.isfinite(images).all()):
+            raise ModelError(
+                f"{base.reference}: its VAE overflows in {vae.dtype}; use training.mixed_precision=bf16 or no"
+            )
+        parts.append(to_pixels(images))
     return np.concatenate(parts)
 
 

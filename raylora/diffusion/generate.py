@@ -11,6 +11,7 @@ from raylora.config import SamplingConfig
 from raylora.dataset.pixels import Pixels
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.encode import decode_latents, encode_prompts
+from raylora.errors import TrainingDivergedError
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ def generate(
 
     Args:
         batch_size: how many at once; it changes speed and memory only.
+
+    Raises:
+        TrainingDivergedError: they are no numbers.
+        ModelError: the VAE makes no numbers of them.
     """
     made: dict[int, Pixels] = {}
     for size in dict.fromkeys(request.size for request in requests):
@@ -72,4 +77,14 @@ def _denoise(base: BaseModel, requests: Sequence[Request], sampling: SamplingCon
             generator=[torch.Generator().manual_seed(request.seed) for request in requests],
             output_type="latent",
         ).images
-    return torch.nan_to_num(latents.float())
+    return _checked(latents.float(), base)
+
+
+def _checked(latents: torch.Tensor, base: BaseModel) -> torch.Tensor:
+    """The latents, if they are numbers: else a picture would come of them that is black, and scored."""
+    if not bool(torch.isfinite(latents).all()):
+        raise TrainingDivergedError(
+            f"samples are no numbers any more, in {str(base.dtype).removeprefix('torch.')}; the rate is too high, or "
+            "the numbers overflow: use training.mixed_precision=bf16"
+        )
+    return latents

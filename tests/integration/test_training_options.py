@@ -10,15 +10,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from raylora.config import Experiment, ModelConfig
+from raylora.config import Experiment, ModelConfig, SamplingConfig
 from raylora.dataset.frames import Frame
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.encode import encode_prompts
 from raylora.diffusion.families import load_base
+from raylora.diffusion.generate import Request, generate
 from raylora.diffusion.lora_file import KOHYA_NAME, LoraCard, load_lora, write_kohya
 from raylora.diffusion.objective import target_of
 from raylora.diffusion.tensor_cache import Framed, TensorCache, cached_conditioning, cached_latents
-from raylora.errors import ConfigError, TrainingDivergedError
+from raylora.errors import ConfigError, ModelError, TrainingDivergedError
 from raylora.execution.node_cache import training_set
 from raylora.execution.winner import epoch_files
 from raylora.training.checkpoint import read_state, write_state
@@ -297,3 +298,15 @@ def test_compiled_blocks_learn_the_same(tiny_base_folder: Path, tiny_experiment:
     with opened(compiled, tiny_experiment) as trainer:
         trainer.advance(4)
         assert [loss for _, loss in trainer.losses] == pytest.approx(plain, rel=1e-4)
+
+
+@pytest.mark.parametrize(("part", "error"), [("unet", TrainingDivergedError), ("vae", ModelError)])
+def test_samples_that_are_no_numbers_are_an_error_and_no_black_picture(
+    part: str, error: type[Exception], tiny_base: BaseModel
+) -> None:
+    with torch.no_grad():
+        next(getattr(tiny_base, part).parameters()).fill_(float("nan"))
+        for weight in tiny_base.vae.decoder.parameters() if part == "vae" else ():
+            weight.fill_(float("nan"))
+    with pytest.raises(error, match="no numbers|overflows"):
+        generate(tiny_base, [Request("sks", 0, (64, 64))], SamplingConfig(steps=1))
