@@ -59,9 +59,8 @@ def decode_latents(base: BaseModel, latents: Tensor, batch_size: int = 8) -> Pix
         scaled = (chunk / vae.config.scaling_factor).to(base.device, vae.dtype)
         images = vae.decode(scaled).sample
         if not bool(torch.isfinite(images).all()):
-            raise ModelError(
-                f"{base.reference}: its VAE overflows in {vae.dtype}; use training.mixed_precision=bf16 or no"
-            )
+            mend = "use training.mixed_precision=bf16 or no"
+            raise ModelError(f"{base.reference}: its VAE overflows in {vae.dtype}; {mend}")
         parts.append(to_pixels(images))
     return np.concatenate(parts)
 

@@ -308,5 +308,5 @@ def test_samples_that_are_no_numbers_are_an_error_and_no_black_picture(
         next(getattr(tiny_base, part).parameters()).fill_(float("nan"))
         for weight in tiny_base.vae.decoder.parameters() if part == "vae" else ():
             weight.fill_(float("nan"))
-    with pytest.raises(error, match="no numbers|overflows"):
+    with pytest.raises(error, match=r"no numbers|overflows"):
         generate(tiny_base, [Request("sks", 0, (64, 64))], SamplingConfig(steps=1))
