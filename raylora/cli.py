@@ -156,9 +156,11 @@ def resume(
     folder.read_unfinished()
     from raylora.execution.tuner import resume_job
     from raylora.report.live import view
+    from raylora.tracking.recorder import read_records
 
     console = on_stderr()
-    with resumable(folder.root), view(console, read_experiment(folder.experiment).search.trials) as listener:
+    trials = read_experiment(folder.experiment).search.trials
+    with resumable(folder.root), view(console, trials, read_records(folder.trials)) as listener:
         summary = resume_job(folder.root, listener, say_on(console), address)
     print_summary(summary, folder.root, as_json)
 
