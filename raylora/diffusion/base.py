@@ -20,6 +20,9 @@ TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 PARTS = (UNET, *TEXT_ENCODERS)
 """Every part that can carry a LoRA; a family's model has some of them."""
 
+CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+"""Of CLIP ViT-L/14's text tower, which both families have."""
+
 Module = TypeVar("Module", bound=nn.Module)
 
 

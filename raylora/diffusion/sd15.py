@@ -9,7 +9,7 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from raylora.diffusion.base import BaseModel, Conditioning, Family, clip_states
+from raylora.diffusion.base import CLIP_L, BaseModel, Conditioning, Family, clip_states
 
 
 def _encode(base: BaseModel, prompts: Sequence[str]) -> Conditioning:
@@ -43,12 +43,7 @@ SD15 = Family(
         "layers_per_block": 2,
         "sample_size": 64,
     },
-    text_encoders={
-        "text_encoder": (
-            CLIPTextModel,
-            {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
-        )
-    },
+    text_encoders={"text_encoder": (CLIPTextModel, CLIP_L)},
     clip_skip=1,
     encode=_encode,
     unet_arguments=_unet_arguments,

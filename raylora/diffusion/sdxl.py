@@ -13,7 +13,7 @@ from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from raylora.diffusion.base import BaseModel, Conditioning, Family, clip_states
+from raylora.diffusion.base import CLIP_L, BaseModel, Conditioning, Family, clip_states
 
 
 def _encode(base: BaseModel, prompts: Sequence[str]) -> Conditioning:
@@ -60,10 +60,7 @@ SDXL = Family(
         "sample_size": 128,
     },
     text_encoders={
-        "text_encoder": (
-            CLIPTextModel,
-            {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
-        ),
+        "text_encoder": (CLIPTextModel, CLIP_L),
         "text_encoder_2": (
             CLIPTextModelWithProjection,
             {

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from raylora.config import Experiment, ModelConfig
+from raylora.config import Experiment
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.families import load_base
 from raylora.errors import RayloraError
@@ -46,11 +46,7 @@ def trial_id(number: int) -> str:
     return f"t{number:03d}"
 
 
-@functools.lru_cache(maxsize=1)
-def _shared_base(
-    reference: str, dtype: str, device: str, model: ModelConfig, channels_last: bool, compile_blocks: bool
-) -> BaseModel:
-    return load_base(reference, dtype, device, model, channels_last, compile_blocks)
+_shared_load = functools.lru_cache(maxsize=1)(load_base)
 
 
 @functools.lru_cache(maxsize=1)
@@ -68,21 +64,19 @@ def base_of(experiment: Experiment, device: str) -> BaseModel:
 
     Whoever leaves something on it, as a LoRA that was loaded from a file, takes `fresh_base`.
     """
-    model, training = experiment.model, experiment.training
-    assert model.base_model is not None
-    model = model.model_copy(update={"train_text_encoder": True})  # which is the trial's own, and changes no weights
-    return _shared_base(
-        model.base_model, training.mixed_precision, device, model, training.channels_last, training.compile
-    )
+    return _base_by(_shared_load, experiment, device)
 
 
 def fresh_base(experiment: Experiment, device: str) -> BaseModel:
     """A base model of one's own."""
-    model, training = experiment.model, experiment.training
+    return _base_by(load_base, experiment, device)
+
+
+def _base_by(load: Callable[..., BaseModel], experiment: Experiment, device: str) -> BaseModel:
+    training = experiment.training
+    model = experiment.model.model_copy(update={"train_text_encoder": True})  # the trial's own; changes no weights
     assert model.base_model is not None
-    return load_base(
-        model.base_model, training.mixed_precision, device, model, training.channels_last, training.compile
-    )
+    return load(model.base_model, training.mixed_precision, device, model, training.channels_last, training.compile)
 
 
 def encoder_of(experiment: Experiment, device: str) -> ImageEncoder:

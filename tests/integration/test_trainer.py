@@ -54,6 +54,20 @@ def losses_of(base: BaseModel, experiment: Experiment, stops: tuple[int, ...] = 
         return [loss for _, loss in trainer.losses]
 
 
+def losses_through_a_state(
+    base: BaseModel, experiment: Experiment, stops: tuple[int, ...], folder: Path
+) -> list[float]:
+    """Losses of a run that went on in a new trainer, from the state that was written after the last stop."""
+    with opened(base, experiment) as trainer:
+        for stop in stops:
+            trainer.advance(stop)
+        write_state(folder / "state.pt", trainer.state_dict())
+    with opened(base, experiment) as trainer:
+        trainer.load_state_dict(read_state(folder / "state.pt"))
+        trainer.advance(1000)
+        return [loss for _, loss in trainer.losses]
+
+
 OTHER = {"lora.rank": 8, "lora.dropout": 0.2, "optimizer.learning_rate": 3e-3, "seed": 5}
 
 
@@ -102,14 +116,7 @@ def test_stopping_and_going_on_is_bit_equal(tiny_base: BaseModel, tiny_experimen
     experiment = tiny_experiment.with_params(
         {"lora.dropout": 0.1, "optimizer.name": "prodigy", "optimizer.learning_rate": 1}
     )
-    straight = losses_of(tiny_base, experiment)
-    with opened(tiny_base, experiment) as trainer:
-        trainer.advance(10)
-        write_state(tmp_path / "state.pt", trainer.state_dict())
-    with opened(tiny_base, experiment) as trainer:
-        trainer.load_state_dict(read_state(tmp_path / "state.pt"))
-        trainer.advance(1000)
-        assert [loss for _, loss in trainer.losses] == straight
+    assert losses_through_a_state(tiny_base, experiment, (10,), tmp_path) == losses_of(tiny_base, experiment)
 
 
 def test_rungs_change_nothing(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:

@@ -25,7 +25,7 @@ from raylora.execution.winner import epoch_files
 from raylora.training.checkpoint import read_state, write_state
 from raylora.training.fit import advance_saving
 from raylora.training.trainer import Trainer
-from tests.integration.test_trainer import losses_of, make_material, make_trainer, opened
+from tests.integration.test_trainer import losses_of, losses_through_a_state, make_material, make_trainer, opened
 from tests.tiny import make_base, make_pictures
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -82,15 +82,7 @@ def test_stopping_and_going_on_is_bit_equal(
 ) -> None:
     experiment = tiny_experiment.with_params(OPTIONS[name])
     base = base_for(tiny_base_folder, experiment)
-    straight = losses_of(base, experiment)
-    with opened(base, experiment) as trainer:
-        trainer.advance(6)
-        trainer.advance(14)
-        write_state(tmp_path / "state.pt", trainer.state_dict())
-    with opened(base, experiment) as trainer:
-        trainer.load_state_dict(read_state(tmp_path / "state.pt"))
-        trainer.advance(1000)
-        assert [loss for _, loss in trainer.losses] == straight
+    assert losses_through_a_state(base, experiment, (6, 14), tmp_path) == losses_of(base, experiment)
 
 
 def test_ranks_and_alphas_of_blocks(tiny_base: BaseModel, tiny_experiment: Experiment, tmp_path: Path) -> None:
