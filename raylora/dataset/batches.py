@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +67,14 @@ def rungs(grace_period: int, reduction_factor: float) -> Iterator[int]:
         rung = max(rung * reduction_factor, round(rung) + 1.0)
 
 
+def alike(keys: Iterable[Hashable]) -> list[list[int]]:
+    """Places of equal keys together, in the order of each key's first."""
+    groups: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for place, key in enumerate(keys):
+        groups[key].append(place)
+    return list(groups.values())
+
+
 class ImageOrder:
     """The endless stream of picture indices: per epoch, every picture `repeats` times, shuffled.
 
@@ -108,12 +116,10 @@ class ImageOrder:
 
     def _by_shape(self, entries: NDArray[np.int64]) -> tuple[list[list[int]], list[int]]:
         """Whole batches of one shape, and what is left over."""
-        groups: dict[Hashable, list[int]] = defaultdict(list)
-        for picture in entries.tolist():
-            groups[self._shapes[picture]].append(picture)
         batches: list[list[int]] = []
         loose: list[int] = []
-        for group in groups.values():
+        for places in alike(self._shapes[picture] for picture in entries):
+            group = entries[places].tolist()
             whole = len(group) // self._batch_size * self._batch_size
             batches += [group[first : first + self._batch_size] for first in range(0, whole, self._batch_size)]
             loose += group[whole:]

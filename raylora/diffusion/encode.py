@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from raylora.dataset.batches import alike
 from raylora.dataset.pixels import Pixels
 from raylora.diffusion.base import BaseModel, Conditioning, join
 from raylora.errors import ModelError
@@ -24,14 +24,6 @@ def to_pixels(images: Tensor) -> Pixels:
     scaled = (images.float().clamp(-1, 1) + 1) * 127.5
     result: Pixels = scaled.round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return result
-
-
-def by_shape(items: Sequence[Any]) -> list[list[int]]:
-    """Indices of arrays or tensors of one shape together, in the order of each shape's first."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for index, item in enumerate(items):
-        groups.setdefault(tuple(item.shape), []).append(index)
-    return list(groups.values())
 
 
 @torch.no_grad()
@@ -68,7 +60,7 @@ def decode_latents(base: BaseModel, latents: Tensor, batch_size: int = 8) -> Pix
 def decode_all(base: BaseModel, latents: Sequence[Tensor], batch_size: int = 8) -> list[Pixels]:
     """Pictures of scaled latents (4, height / f, width / f) of any sizes."""
     pictures: dict[int, Pixels] = {}
-    for group in by_shape(latents):
+    for group in alike(latent.shape for latent in latents):
         decoded = decode_latents(base, torch.stack([latents[index] for index in group]), batch_size)
         pictures |= zip(group, decoded, strict=True)
     return [pictures[index] for index in range(len(latents))]

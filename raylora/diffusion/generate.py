@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from raylora.config import SamplingConfig
+from raylora.dataset.batches import alike
 from raylora.dataset.pixels import Pixels
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.encode import decode_latents, encode_prompts
@@ -49,8 +50,7 @@ def generate(
         ModelError: the VAE makes no numbers of them.
     """
     made: dict[int, Pixels] = {}
-    for size in dict.fromkeys(request.size for request in requests):
-        numbers = [number for number, request in enumerate(requests) if request.size == size]
+    for numbers in alike(request.size for request in requests):
         for first in range(0, len(numbers), batch_size):
             chunk = numbers[first : first + batch_size]
             latents = _denoise(base, [requests[number] for number in chunk], sampling)

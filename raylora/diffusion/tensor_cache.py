@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from raylora.dataset.batches import alike
 from raylora.dataset.frames import Frame
 from raylora.dataset.pixels import load_pixels
 from raylora.diffusion.base import BaseModel, Conditioning
@@ -76,8 +77,8 @@ def cached_latents(base: BaseModel, pictures: Sequence[Framed], cache: TensorCac
 
     def make(places: list[int]) -> list[Tensors]:
         made: dict[int, Tensors] = {}
-        for size in dict.fromkeys(pictures[place].frame.size for place in places):
-            group = [place for place in places if pictures[place].frame.size == size]
+        for members in alike(pictures[place].frame.size for place in places):
+            group = [places[member] for member in members]
             latents = encode_images(base, np.stack([framed_pixels(pictures[place]) for place in group]))
             made |= {place: {"latents": latent} for place, latent in zip(group, latents, strict=True)}
         return [made[place] for place in places]

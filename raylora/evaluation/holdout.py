@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from raylora.dataset.batches import alike
 from raylora.diffusion.base import BaseModel, Conditioning
-from raylora.diffusion.encode import by_shape, encode_prompts
+from raylora.diffusion.encode import encode_prompts
 from raylora.diffusion.objective import Cells, denoising_losses
 from raylora.world import World
 
@@ -64,7 +65,7 @@ def grid_losses(base: BaseModel, grid: FrozenGrid, batch_size: int, world: World
 def _batches(grid: FrozenGrid, batch_size: int) -> list[tuple[list[int], list[int]]]:
     """Cells of one shape in batches: draws, and images."""
     batches = []
-    for group in by_shape(grid.latents):
+    for group in alike(latent.shape for latent in grid.latents):
         cells = [(draw, image) for draw in range(len(grid.timesteps)) for image in group]
         for first in range(0, len(cells), batch_size):
             draw, image = zip(*cells[first : first + batch_size], strict=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from raylora.config import Experiment
-from raylora.dataset.batches import ImageOrder
+from raylora.dataset.batches import ImageOrder, alike
 from raylora.dataset.captions import varies, vary
 from raylora.diffusion.base import BaseModel, Conditioning
 from raylora.diffusion.encode import encode_prompts
@@ -76,11 +76,8 @@ class Feed:
 
     def batches(self, positions: Sequence[int]) -> Iterator[Batch]:
         """The pictures at these positions, those of one shape together."""
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for position in positions:
-            groups.setdefault(self._data.latents[self._order[position]].shape, []).append(position)
-        for group in groups.values():
-            yield self._batch(group)
+        for group in alike(self._data.latents[self._order[position]].shape for position in positions):
+            yield self._batch([positions[place] for place in group])
 
     def _batch(self, positions: Sequence[int]) -> Batch:
         pictures = [self._order[position] for position in positions]
