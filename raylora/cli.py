@@ -24,13 +24,13 @@ from raylora.cli_output import (
     print_summary,
     resumable,
     say_on,
-    unresumable,
     warn_on,
 )
-from raylora.errors import RayloraError, UserError
+from raylora.errors import OutputError, RayloraError, UserError
 from raylora.request import Request, read_request, search_wanted, training_wanted
 
 if TYPE_CHECKING:
+    from raylora.execution.outputs import OutFolder
     from raylora.search.space import SearchSpace
 
 app = typer.Typer(
@@ -144,16 +144,21 @@ def tune(
 
 @app.command()
 def resume(
-    out: Annotated[Path, typer.Argument(help="Output folder of a search that was interrupted.")],
+    out: Annotated[Path, typer.Argument(help="Output folder of a search or training that was interrupted.")],
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a search after any kill: finished trials stay, running ones go on from their last rung."""
-    from raylora.config_files import read_experiment
+    """Go on after any kill: finished trials stay, what was running goes on from its last rung or epoch."""
     from raylora.execution.outputs import OutFolder
 
     folder = OutFolder(_absolute(out))
     folder.read_unfinished()
+    go_on = _resume_training if folder.holds_training else _resume_search
+    print_summary(go_on(folder, address), folder.root, as_json)
+
+
+def _resume_search(folder: OutFolder, address: str | None) -> dict[str, Any]:
+    from raylora.config_files import read_experiment
     from raylora.execution.tuner import resume_job
     from raylora.report.live import view
     from raylora.tracking.recorder import read_records
@@ -161,8 +166,16 @@ def resume(
     console = on_stderr()
     trials = read_experiment(folder.experiment).search.trials
     with resumable(folder.root), view(console, trials, read_records(folder.trials)) as listener:
-        summary = resume_job(folder.root, listener, say_on(console), address)
-    print_summary(summary, folder.root, as_json)
+        return resume_job(folder.root, listener, say_on(console), address)
+
+
+def _resume_training(folder: OutFolder, address: str | None) -> dict[str, Any]:
+    if address is not None:
+        raise OutputError(f"{folder.root}: holds a training, which needs no cluster; leave --address out")
+    from raylora.execution.alone import resume_training
+
+    with resumable(folder.root):
+        return resume_training(folder, say_on(on_stderr()))
 
 
 @app.command()
@@ -210,7 +223,7 @@ def train(
         return
     from raylora.execution.alone import train_job
 
-    with unresumable(folder.root):
+    with resumable(folder.root):
         summary = train_job(job, folder, holds_out, say_on(console))
     print_summary(summary, folder.root, as_json)
 

@@ -51,19 +51,8 @@ def resumable(root: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if (root / "state.json").is_file():
-            print(f"interrupted; go on with: raylora resume {root}", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
-
-
-@contextmanager
-def unresumable(root: Path) -> Iterator[None]:
-    """The same for a training, which can't go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        kept = f"what it had written is in {root}; " if (root / "state.json").is_file() else "nothing was written; "
-        print(f"interrupted; {kept}a training can't go on, so start it anew with another --out", file=sys.stderr)
+        begun = (root / "state.json").is_file()
+        print(f"interrupted; go on with: raylora resume {root}" if begun else "interrupted", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
 
 

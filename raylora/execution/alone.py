@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from raylora.config import Experiment
-from raylora.config_files import write_experiment
+from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.batches import Schedule
 from raylora.dataset.split import write_split
 from raylora.diffusion.base import BaseModel
@@ -17,16 +19,30 @@ from raylora.diffusion.tensor_cache import framed_pixels
 from raylora.evaluation.scorecard import Evaluator
 from raylora.execution.node_cache import Material, entries_in, framed, look_prompts, make_shared, training_set
 from raylora.execution.outputs import OutFolder, write_json, write_trials_csv
-from raylora.execution.prepare import Job, absolute, check_hub
+from raylora.execution.prepare import Job, absolute, check_hub, prepare
 from raylora.execution.trial import base_of, encoder_of, pick_device
 from raylora.execution.winner import adapter_of, epoch_files, first_seed, lora_paths, write_lora, write_samples
 from raylora.tracking.recorder import TrialRecord, measures
+from raylora.training.checkpoint import read_state, write_state
 from raylora.training.epoch_files import EpochFiles
-from raylora.training.fit import Fit, Report, advance_saving, evaluation_points
+from raylora.training.fit import STATE_NAME, Fit, Report, advance_saving, evaluation_points
 from raylora.training.trainer import Trainer
 
 Say = Callable[[str], None]
 MOST_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Training:
+    """One configuration, where it writes, and who hears of it."""
+
+    job: Job
+    out: OutFolder
+    say: Say
+
+    @property
+    def experiment(self) -> Experiment:
+        return self.job.experiment
 
 
 def train_job(job: Job, out: OutFolder, holdout: bool, say: Say) -> dict[str, Any]:
@@ -40,46 +56,67 @@ def train_job(job: Job, out: OutFolder, holdout: bool, say: Say) -> dict[str, An
     if holdout:
         encoder_of(job.experiment, pick_device())
     out.claim()
-    began = time.monotonic()
     experiment = absolute(job.experiment)
     write_experiment(experiment, out.experiment)
+    if holdout:
+        write_split(job.split, out.split)
+    out.write_state("running", holds_out=holdout, wall_s=0.0)  # the last of what going on needs
+    return _train(Training(replace(job, experiment=experiment), out, say), holdout)
+
+
+def resume_training(out: OutFolder, say: Say) -> dict[str, Any]:
+    """Go on with a training that was interrupted, from its last epoch or rung."""
+    holdout = out.read_unfinished()["holds_out"]
+    job = prepare(read_experiment(out.experiment), None, out.split if holdout else None, say, holdout)
     out.write_state("running")
+    return _train(Training(job, out, say), holdout)
+
+
+def _train(training: Training, holdout: bool) -> dict[str, Any]:
+    """The training, with its state kept true whatever ends it."""
+    out = training.out
+    began, before = time.monotonic(), float(out.read_state()["wall_s"])
+
+    def wall_s() -> float:
+        return round(before + time.monotonic() - began, 1)
+
     record = TrialRecord("train", 0, {}, is_baseline=True, folder=str(out.trials / "train"))
     try:
         run = _train_measured if holdout else _train_on_all
-        run(job, experiment, out, record, say)
+        run(training, record)
     except BaseException as error:
-        out.write_state("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        out.write_state("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", wall_s=wall_s())
         raise
     record.status = "finished"
     write_trials_csv(out.root / "trials.csv", [record])
-    summary = _summary(record, out, round(time.monotonic() - began, 1))
+    summary = _summary(record, out, wall_s())
     write_json(out.summary, summary)
-    out.write_state("finished")
+    out.write_state("finished", wall_s=wall_s())
     return summary
 
 
-def _train_measured(job: Job, experiment: Experiment, out: OutFolder, record: TrialRecord, say: Say) -> None:
+def _train_measured(training: Training, record: TrialRecord) -> None:
     """The trials' own way: measures at the rungs, the best checkpoint counts."""
-    write_split(job.split, out.split)
+    job, experiment, out = training.job, training.experiment, training.out
     base, encoder = base_of(experiment, pick_device()), encoder_of(experiment, pick_device())
-    say("Encoding images and measuring the base model …")
+    training.say("Encoding images and measuring the base model …")
     shared = make_shared(base, encoder, job.material, experiment, out.cache)
     schedule = shared.material.schedule(experiment)
     data = training_set(base, shared.material, experiment, entries_in(out.cache))
-    trainer = Trainer(base, data, experiment, schedule)
     evaluator = shared.evaluator(encoder, experiment)
     files = epoch_files(experiment, schedule, shared.train.captions, out.root)
-    fit = Fit(trainer, evaluator, shared.reference, Path(record.folder), epoch_files=files)
     search = experiment.search
 
     def report(latest: Report) -> bool:
-        record.history.append(latest)
-        say(f"{latest['images_seen']} images: score {latest['score']:.3f}, held-out loss {latest['holdout_loss']:.4f}")
+        training.say(
+            f"{latest['images_seen']} images: score {latest['score']:.3f}, held-out loss {latest['holdout_loss']:.4f}"
+        )
         return True
 
-    fit.run(evaluation_points(schedule.images_total, search.grace_period, search.reduction_factor), report)
-    trainer.close()
+    with closing(Trainer(base, data, experiment, schedule)) as trainer:
+        fit = Fit(trainer, evaluator, shared.reference, Path(record.folder), epoch_files=files)
+        fit.run(evaluation_points(schedule.images_total, search.grace_period, search.reduction_factor), report)
+    record.history = fit.history
     _write_measured(experiment, out, base, evaluator, record, shared.train.captions)
 
 
@@ -93,16 +130,25 @@ def _write_measured(
     write_samples(out.best / "samples", rows)
 
 
-def _train_on_all(job: Job, experiment: Experiment, out: OutFolder, record: TrialRecord, say: Say) -> None:
+def _train_on_all(training: Training, record: TrialRecord) -> None:
     """Every image is learned, so nothing is left to measure by: the last weights count."""
+    job, experiment, out = training.job, training.experiment, training.out
     base, material = base_of(experiment, pick_device()), Material(job.pictures, (), job.regularization)
     schedule = material.schedule(experiment)
     data = training_set(base, material, experiment, entries_in(out.cache))
-    trainer = Trainer(base, data, experiment, schedule)
     captions = [picture.caption for picture in job.pictures]
-    _advance_by_epochs(trainer, schedule, epoch_files(experiment, schedule, captions, out.root), say)
-    write_lora(trainer.adapter, experiment, captions, out.best, title=out.root.name)
-    shown = [framed_pixels(cut) for cut in framed(job.pictures[:MOST_SAMPLES], experiment.dataset)]
+    files = epoch_files(experiment, schedule, captions, out.root)
+    with closing(Trainer(base, data, experiment, schedule)) as trainer:
+        _advance_by_epochs(trainer, schedule, files, Path(record.folder) / STATE_NAME, training.say)
+        write_lora(trainer.adapter, experiment, captions, out.best, title=out.root.name)
+        _draw_samples(training, base, captions)
+    record.params = {"train_loss": trainer.train_loss, "images_seen": trainer.images_seen}
+
+
+def _draw_samples(training: Training, base: BaseModel, captions: Sequence[str]) -> None:
+    """The adapter's pictures of the prompts, or else of the first captions, below the pictures that it learned."""
+    experiment, pictures = training.experiment, training.job.pictures[:MOST_SAMPLES]
+    shown = [framed_pixels(cut) for cut in framed(pictures, experiment.dataset)]
     sizes = [(pixels.shape[1], pixels.shape[0]) for pixels in shown]
     prompts = look_prompts(experiment)
     requests = requests_of(
@@ -110,16 +156,17 @@ def _train_on_all(job: Job, experiment: Experiment, out: OutFolder, record: Tria
         experiment.sampling.seeds[:1],
         [experiment.dataset.resolution] * len(prompts) if prompts else sizes,
     )
-    samples = generate(base, requests, experiment.sampling)
-    write_samples(out.best / "samples", [shown, samples])
-    record.params = {"train_loss": trainer.train_loss, "images_seen": trainer.images_seen}
-    trainer.close()
+    write_samples(training.out.best / "samples", [shown, generate(base, requests, experiment.sampling)])
 
 
-def _advance_by_epochs(trainer: Trainer, schedule: Schedule, files: EpochFiles, say: Say) -> None:
+def _advance_by_epochs(trainer: Trainer, schedule: Schedule, files: EpochFiles, state: Path, say: Say) -> None:
+    """To the end, from the state if there is one, which is written anew after every epoch."""
+    if state.is_file():
+        trainer.load_state_dict(read_state(state))
     while not trainer.is_done:
         epoch = trainer.images_seen // schedule.images_per_epoch
         advance_saving(trainer, (epoch + 1) * schedule.images_per_epoch, files)
+        write_state(state, trainer.state_dict())
         say(f"{trainer.images_seen} of {schedule.images_total} images: training loss {trainer.train_loss:.4f}")
 
 

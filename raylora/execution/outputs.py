@@ -75,11 +75,15 @@ class OutFolder:
         if self.root.is_file():
             raise OutputError(f"{self.root}: is a file; give a folder, new or empty, with --out")
         if self.root.is_dir() and any(self.root.iterdir()):
-            goes_on = (
-                f"go on with the search in it by `raylora resume {self.root}`, or " if self.space.is_file() else ""
-            )
+            goes_on = f"go on with what is in it by `raylora resume {self.root}`, or " if self._can_go_on() else ""
             raise OutputError(f"{self.root}: is not empty; {goes_on}give another folder with --out")
         self._check_room(bytes_needed)
+
+    def _can_go_on(self) -> bool:
+        try:
+            return bool(self.read_unfinished())
+        except OutputError:
+            return False
 
     def claim(self) -> None:
         """Make the folder, once `check_free` has passed."""
@@ -102,24 +106,30 @@ class OutFolder:
                 f"the disk has {free / 2**30:.1f} GiB; free some, give another folder with --out, or plan fewer trials"
             )
 
+    @property
+    def holds_training(self) -> bool:
+        """Whether `raylora train` wrote here, and not a search."""
+        return "holds_out" in self.read_state()
+
     def read_state(self) -> dict[str, Any]:
-        """`state`, and the tracking URI and run to go on with."""
+        """`state`, and what going on needs: a search's tracking URI and run, or whether a training holds images out."""
         if not self.root.is_dir():
-            raise OutputError(f"{self.root}: there is no such folder; give the --out folder of an earlier search")
+            raise OutputError(f"{self.root}: there is no such folder; give the --out folder of a search or training")
         try:
             state: dict[str, Any] = json.loads(self.state_file.read_text(encoding="utf-8"))
             is_search = {"tracking_uri", "parent_run_id"} <= set(state) and self.space.is_file()
-            if state["state"] == "finished" or is_search:
+            is_training = {"holds_out", "wall_s"} <= set(state) and self.experiment.is_file()
+            if state["state"] == "finished" or is_search or is_training:
                 return state
         except (OSError, ValueError, TypeError, KeyError):
             pass
-        raise OutputError(f"{self.root}: holds no search; give the --out folder of an earlier one")
+        raise OutputError(f"{self.root}: holds no search and no training; give the --out folder of an earlier one")
 
     def read_unfinished(self) -> dict[str, Any]:
-        """The state of a search that can go on.
+        """The state of a search or training that can go on.
 
         Raises:
-            OutputError: there is no search, or it is finished.
+            OutputError: there is none, or it is finished.
         """
         state = self.read_state()
         if state["state"] == "finished":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,7 @@ def _run(config: dict[str, Any], job: TrialJob, folder: Path, report: Callable[[
     base = base_of(experiment, device)
     schedule = shared.material.schedule(experiment)
     data = training_set(base, shared.material, experiment, entries_in(cache))
-    trainer = Trainer(base, data, experiment, schedule, world)
-    try:
+    with closing(Trainer(base, data, experiment, schedule, world)) as trainer:
         evaluator = shared.evaluator(encoder_of(experiment, device), experiment)
         files = epoch_files(experiment, schedule, shared.train.captions, folder)
         fit = Fit(trainer, evaluator, shared.reference, folder, world, files)
@@ -138,5 +138,3 @@ def _run(config: dict[str, Any], job: TrialJob, folder: Path, report: Callable[[
         for earlier in fit.history:  # of a resumed trial: reports may have got lost, and new rungs want them
             report({**earlier, STOP_REASON: None, IS_OVER: earlier["is_finished"]})
         fit.run(points, report_and_judge)
-    finally:
-        trainer.close()

@@ -245,8 +245,18 @@ def test_an_interrupted_training_says_so(
     assert not (tmp_path / "out" / "summary.json").exists()
     assert not (tmp_path / "out" / "best").exists()
     assert "Traceback" not in result.stderr
-    last = result.stderr.splitlines()[-1]
-    assert last.startswith(f"interrupted; what it had written is in {tmp_path / 'out'}; a training can't go on")
+    assert result.stderr.splitlines()[-1] == f"interrupted; go on with: raylora resume {tmp_path / 'out'}"
+    monkeypatch.setattr(Trainer, "advance", advance)
+    finished("resume", tmp_path / "out")
+    assert read_json(tmp_path / "out" / "state.json")["state"] == "finished"
+
+
+def test_a_training_needs_no_cluster_to_go_on(settings: Path, tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(json.dumps({"state": "interrupted", "holds_out": False, "wall_s": 1.0}))
+    shutil.copy(settings, tmp_path / "experiment.yaml")
+    result = run("resume", tmp_path, "--address", "auto")
+    assert result.status == 2
+    assert "leave --address out" in result.stderr
 
 
 def test_a_diverged_training_fails_in_one_line(settings: Path, tmp_path: Path) -> None:

@@ -105,15 +105,12 @@ def test_a_class_without_weight_decay_gets_none() -> None:
     assert "weight_decay" not in made(name="torch.optim:Rprop").defaults
 
 
-@pytest.mark.parametrize("name", ["adamw", "torch.optim:AdamW"])
-def test_adamw_is_not_fused_on_a_cpu(name: str) -> None:
-    assert not made(name=name).defaults["fused"]
+ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_adamw_is_fused_on_a_gpu() -> None:
-    groups = [{"params": [Parameter(torch.ones(2, 2, device="cuda"))], "lr": 1e-3}]
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, ON_GPU])])
+def test_adamw_is_fused(device: str) -> None:
+    groups = [{"params": [Parameter(torch.ones(2, 2, device=device))], "lr": 1e-3}]
     assert build_optimizer(groups, config()).defaults["fused"] is True
     assert not build_optimizer(groups, config(arguments={"foreach": True})).defaults["fused"]
 

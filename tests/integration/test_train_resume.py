@@ -1,0 +1,86 @@
+"""A training that was interrupted goes on with `raylora resume`, and ends as one that was left alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from raylora.config import Experiment
+from raylora.config_files import write_experiment
+from raylora.errors import OutputError
+from raylora.execution.alone import resume_training, train_job
+from raylora.execution.outputs import OutFolder
+from raylora.execution.prepare import Job, prepare
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+class Interruption:
+    """Ctrl-C at the first word about trained images that has the given beginning."""
+
+    def __init__(self, beginning: str) -> None:
+        self.beginning = beginning
+
+    def __call__(self, told: str) -> None:
+        if told.startswith(self.beginning):
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def experiment(tiny_experiment: Experiment) -> Experiment:
+    return tiny_experiment.with_params({"training.save_every_epochs": 1, "lora.dropout": 0.1})
+
+
+def job_of(experiment: Experiment, holdout: bool) -> Job:
+    return prepare(experiment, None, None, quiet, holdout)
+
+
+def summary_of(out: OutFolder) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads(out.summary.read_text())
+    return summary
+
+
+@pytest.mark.parametrize("holdout", [False, True], ids=["on all images", "with images held out"])
+def test_it_ends_as_if_nothing_had_been(experiment: Experiment, holdout: bool, tmp_path: Path) -> None:
+    whole, broken = OutFolder(tmp_path / "whole"), OutFolder(tmp_path / "broken")
+    job = job_of(experiment, holdout)
+    train_job(job, whole, holdout, quiet)
+    first = "8 images" if holdout else f"{job.plan.trial.images_per_epoch} of"
+    with pytest.raises(KeyboardInterrupt):
+        train_job(job, broken, holdout, Interruption(first))
+    assert json.loads(broken.state_file.read_text())["state"] == "interrupted"
+    said: list[str] = []
+    resume_training(broken, said.append)
+    assert said and not any(line.startswith(first) for line in said)  # it went on, and did not begin anew
+    ours, theirs = (load_file(out.best / "lora.safetensors") for out in (broken, whole))
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours.keys() | theirs.keys())
+    grids = [(out.best / "samples" / "grid.png").read_bytes() for out in (broken, whole)]
+    assert grids[0] == grids[1]
+    names = [sorted(path.name for path in (out.root / "epochs").iterdir()) for out in (broken, whole)]
+    assert names[0] == names[1]
+    tables = [(out.root / "trials.csv").read_text() for out in (broken, whole)]
+    assert tables[0] == tables[1]
+    assert summary_of(broken)["best"]["metrics"] == summary_of(whole)["best"]["metrics"]
+
+
+def test_a_finished_one_does_not_go_on(experiment: Experiment, tmp_path: Path) -> None:
+    out = OutFolder(tmp_path / "out")
+    train_job(job_of(experiment, holdout=False), out, False, quiet)
+    with pytest.raises(OutputError, match=r"finished.*summary\.json"):
+        resume_training(out, quiet)
+
+
+def test_a_new_one_beside_it_is_told_how_to_go_on(experiment: Experiment, tmp_path: Path) -> None:
+    out = OutFolder(tmp_path / "out")
+    out.claim()
+    write_experiment(experiment, out.experiment)
+    out.write_state("interrupted", holds_out=False, wall_s=1.0)
+    with pytest.raises(OutputError, match="raylora resume"):
+        out.check_free(1)
