@@ -31,8 +31,8 @@ check: install ## lint, types, tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-bench: install ## run the quick benchmarks; PEER=SCRIPT adds the one against diffusers' LoRA script
+bench: install ## run the quick benchmarks; PEER=SCRIPT (PEER_PATH=FOLDERS) adds the one against diffusers' LoRA script
 	$(BIN)/python -m benchmarks.demo --quick
 	$(BIN)/python -m benchmarks.train_step --quick
 	$(BIN)/python -m benchmarks.gpu_step --quick
-	@if [ -n "$(PEER)" ]; then $(BIN)/python -m benchmarks.against_diffusers --quick --peer $(PEER); fi
+	@if [ -n "$(PEER)" ]; then $(BIN)/python -m benchmarks.against_diffusers --quick --peer $(PEER) $(if $(PEER_PATH),--peer-path $(PEER_PATH)); fi

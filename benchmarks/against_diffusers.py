@@ -1,13 +1,10 @@
 """How long does a whole run take against diffusers' own LoRA script, and is what it learns as good?
 
 `raylora train` and the peer, `examples/text_to_image/train_text_to_image_lora.py` of diffusers, by turns, each in a
-process of its own, on the demo's base model and pictures: same captions, steps, batch, rank, rate, format, threads and
-target modules (attention; the text encoder is not trained). From process start to saved file; steps are told apart from
-start-up by the progress that each prints. Both files are judged by `raylora evaluate` on pictures that neither saw.
-
-The peer draws latents from the VAE's posterior, raylora takes its mean. For SD's narrow posteriors that is the same,
-but the demo's VAE has a standard deviation of 0.33 beside 0.78 of the means, and the measure is on means. So that both
-learn the same, both get a copy of the base model whose posteriors have no width (`write_base`).
+process of its own, on the same base model and pictures (`peer_cases.py`): same captions, steps, batch, rank, rate,
+format, threads and target modules (attention; the text encoder is not trained). From process start to saved file; steps
+are told apart from start-up by the progress that each prints. Both files are judged by `raylora evaluate` on pictures
+that neither saw.
 """
 
 from __future__ import annotations
@@ -24,18 +21,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
-
-from safetensors.torch import load_file, save_file
 
 from benchmarks.common import Row, Target, report, target
-from raylora.bundled import DEMO_BASE, DEMO_JUDGE
+from benchmarks.peer_cases import CASES, Case, write_case
 
-BATCH_SIZE, RANK, RATE = 4, 8, 1e-3
-SEEDS = (0, 1, 2)
+RANK, RATE = 8, 1e-3
 GOAL_WALL, GOAL_STEP, GOAL_MEMORY, GOAL_LOSS = 1.3, 1.05, 1.0, 0.01
-NO_WIDTH = -30.0
-"""Where diffusers cuts the logarithms of variances."""
 LORA_NAME = "pytorch_lora_weights.safetensors"
 OUR_PROGRESS = re.compile(rb"(\d+) of \d+ images")
 PEER_PROGRESS = re.compile(rb"Steps:[^\r\n]*?(\d+)/\d+ ")
@@ -92,28 +83,29 @@ def environment_of(threads: int, path: list[Path] | None = None) -> dict[str, st
     return environment | {"PYTHONPATH": os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])}
 
 
-def train_ours(folder: Path, base: Path, steps: int, pictures: int, seed: int, threads: int) -> Run:
+def train_ours(case: Case, folder: Path, epochs: int, seed: int, options: argparse.Namespace) -> Run:
     settings = {
         "seed": seed, "model.train_text_encoder": "false", "lora.rank": RANK, "lora.alpha": RANK,
         "lora.targets": "[attention]", "optimizer.unet_lr": RATE, "lr_scheduler.name": "constant",
-        "training.batch_size": BATCH_SIZE, "training.repeats": 1, "training.mixed_precision": "no",
-        "training.epochs": -(-steps * BATCH_SIZE // pictures), "training.max_images": steps * BATCH_SIZE,
-        "training.save_precision": "fp32",
+        "dataset.resolution": case.resolution, "dataset.trigger": "sks", "training.batch_size": case.batch_size,
+        "training.repeats": 1, "training.epochs": epochs, "training.mixed_precision": "no",
+        "training.save_precision": "fp32", "sampling.steps": 1, "sampling.seeds": "[0]",
     }  # fmt: skip
     words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    command = [sys.executable, "-m", "raylora", "train", "--demo", "--base-model", str(base)]
-    command += ["--out", str(folder / "ours"), *words]
+    command = [sys.executable, "-m", "raylora", "train", "--base-model", str(folder.parent / "base")]
+    command += ["--dataset", str(folder.parent / "images"), "--out", str(folder / "ours"), *words]
     lora = folder / "ours" / "best" / LORA_NAME
-    return watch(command, environment_of(threads), OUR_PROGRESS, lora, BATCH_SIZE)
+    return watch(command, environment_of(options.threads), OUR_PROGRESS, lora, case.batch_size)
 
 
-def train_peer(folder: Path, base: Path, images: Path, steps: int, seed: int, options: argparse.Namespace) -> Run:
+def train_peer(case: Case, folder: Path, epochs: int, seed: int, options: argparse.Namespace) -> Run:
+    steps = epochs * case.steps_per_epoch
     arguments = {
-        "pretrained_model_name_or_path": base, "train_data_dir": images, "image_column": "image",
-        "caption_column": "text", "resolution": 64, "train_batch_size": BATCH_SIZE, "max_train_steps": steps,
-        "learning_rate": RATE, "lr_scheduler": "constant", "lr_warmup_steps": 0, "rank": RANK, "seed": seed,
-        "mixed_precision": "no", "checkpointing_steps": 10 * steps, "output_dir": folder / "peer",
-        "cache_dir": folder / "peer_cache",
+        "pretrained_model_name_or_path": folder.parent / "base", "train_data_dir": folder.parent / "images",
+        "image_column": "image", "caption_column": "text", "resolution": case.resolution,
+        "train_batch_size": case.batch_size, "max_train_steps": steps, "learning_rate": RATE,
+        "lr_scheduler": "constant", "lr_warmup_steps": 0, "rank": RANK, "seed": seed, "mixed_precision": "no",
+        "checkpointing_steps": 10 * steps, "output_dir": folder / "peer", "cache_dir": folder / "peer_cache",
     }  # fmt: skip
     words = [word for key, value in arguments.items() for word in (f"--{key}", str(value))]
     command = [sys.executable, str(Path(__file__).with_name("run_peer.py")), str(options.peer), *words]
@@ -121,68 +113,40 @@ def train_peer(folder: Path, base: Path, images: Path, steps: int, seed: int, op
     return watch(command, environment, PEER_PROGRESS, folder / "peer" / LORA_NAME, 1)
 
 
-def write_base(folder: Path) -> Path:
-    """The demo's base model with the same means of the VAE's posteriors, and no width."""
-    shutil.copytree(DEMO_BASE, folder)
-    file = folder / "vae" / "diffusion_pytorch_model.safetensors"
-    weights = load_file(file)
-    for name, value in (("quant_conv.weight", 0.0), ("quant_conv.bias", NO_WIDTH)):
-        weights[name][weights[name].shape[0] // 2 :] = value  # means come first, then logarithms of variances
-    save_file(weights, file, metadata={"format": "pt"})
-    return folder
-
-
-def write_images(folder: Path) -> int:
-    """The demo's pictures with the captions that raylora gives them, as `datasets` reads them; how many."""
-    from raylora.config_files import build_experiment
-    from raylora.execution.prepare import read_pictures
-    from raylora.search.space import load_space, space_layer
-
-    pictures = read_pictures(build_experiment([space_layer(load_space("demo"))]), print)
-    folder.mkdir(parents=True)
-    for picture in pictures:
-        shutil.copy(picture.path, folder / picture.path.name)
-    lines = [json.dumps({"file_name": picture.path.name, "text": picture.caption}) for picture in pictures]
-    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return len(pictures)
-
-
-def holdout_loss(run: Run, base: Path, copy: Path, threads: int) -> float:
-    """On the judge's pictures, 5 timesteps and 2 noises of each, the same for both."""
+def holdout_loss(case: Case, run: Run, folder: Path, copy: Path, threads: int) -> float:
+    """On the judging pictures, 5 timesteps and the case's noises of each, the same for both."""
     shutil.copy(run.lora, copy)  # away from the settings that lie beside ours
-    settings = (
-        "dataset.resolution=64",
-        "dataset.trigger=sks",
-        "evaluation.encoder=demo",
-        "evaluation.noises=2",
-        "sampling.steps=1",
-        "sampling.seeds=[0]",
-    )
-    words = [word for setting in settings for word in ("--set", setting)]
-    command = [sys.executable, "-m", "raylora", "evaluate", str(copy), "--dataset", str(DEMO_JUDGE)]
-    command += ["--base-model", str(base), "--json", *words]
+    settings = {
+        "dataset.resolution": case.resolution, "dataset.trigger": "sks", "evaluation.encoder": "demo",
+        "evaluation.noises": case.noises, "evaluation.max_images": case.judged, "sampling.steps": 1,
+        "sampling.seeds": "[0]",
+    }  # fmt: skip
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    command = [sys.executable, "-m", "raylora", "evaluate", str(copy), "--dataset", str(folder.parent / "judge")]
+    command += ["--base-model", str(folder.parent / "base"), "--json", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment_of(threads))
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     return float(json.loads(done.stdout)["metrics"]["holdout_loss"])
 
 
-def row_of(who: str, seed: int, run: Run, after: int, loss: float) -> Row:
+def row_of(case: Case, who: str, seed: int, run: Run, loss: float) -> Row:
     return {
+        "case": case.name,
         "who": who,
         "seed": seed,
         "saved_s": run.saved_s,
         "exit_s": run.exit_s,
         "processor_s": run.processor_s,
-        "start_s": run.start_s(after),
-        "step_ms": 1000 * run.step_s(after),
+        "start_s": run.start_s(case.steps_per_epoch),
+        "step_ms": 1000 * run.step_s(case.steps_per_epoch),
         "peak_mib": run.peak_mib,
         "holdout_loss": loss,
     }
 
 
 def compare(rows: list[Row]) -> dict[str, Target]:
-    """The targets from rows of ours and the peer's by turns; medians over the pairs, for the loss means."""
+    """A case's targets from rows of ours and the peer's by turns; medians over the pairs, for the loss means."""
     pairs = list(zip(rows[::2], rows[1::2], strict=True))
 
     def ratio(key: str) -> float:
@@ -199,27 +163,37 @@ def compare(rows: list[Row]) -> dict[str, Target]:
     }
 
 
-def run_pair(work: Path, pictures: int, seed: int, options: Any) -> list[Row]:
-    folder, base = work / f"seed_{seed}", work / "base"
+def run_pair(case: Case, work: Path, seed: int, options: argparse.Namespace) -> list[Row]:
+    folder = work / f"seed_{seed}"
     folder.mkdir()
-    steps, after = (50 if options.quick else 200), pictures // BATCH_SIZE
+    epochs = case.quick_epochs if options.quick else case.epochs
     runs = {
-        "raylora": train_ours(folder, base, steps, pictures, seed, options.threads),
-        "diffusers": train_peer(folder, base, work / "images", steps, seed, options),
+        "raylora": train_ours(case, folder, epochs, seed, options),
+        "diffusers": train_peer(case, folder, epochs, seed, options),
     }
-    return [
-        row_of(who, seed, run, after, holdout_loss(run, base, folder / f"{who}.safetensors", options.threads))
+    losses = {
+        who: holdout_loss(case, run, folder, folder / f"{who}.safetensors", options.threads)
         for who, run in runs.items()
-    ]
+    }
+    return [row_of(case, who, seed, run, losses[who]) for who, run in runs.items()]
+
+
+def run_case(case: Case, options: argparse.Namespace) -> tuple[list[Row], dict[str, Target]]:
+    seeds = (options.seeds or case.seeds)[: 1 if options.quick else None]
+    with tempfile.TemporaryDirectory(prefix="raylora-peer-") as work:
+        write_case(case, Path(work))
+        rows = [row for seed in seeds for row in run_pair(case, Path(work), seed, options)]
+    return rows, {f"{case.name}_{key}": promise for key, promise in compare(rows).items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one pair of runs of 50 steps")
+    parser.add_argument("--quick", action="store_true", help="one short pair of runs of each case")
     parser.add_argument("--json", type=Path, help="write the result here")
     parser.add_argument("--peer", type=Path, help="train_text_to_image_lora.py of diffusers")
     parser.add_argument("--peer-path", type=Path, nargs="*", help="folders with torchvision and datasets, for it alone")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="a pair of runs for each")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--seeds", type=int, nargs="+", help="a pair of runs for each; the case's own if unset")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each, OMP_NUM_THREADS")
     options = parser.parse_args()
     if options.peer is None or not options.peer.is_file():
@@ -230,15 +204,12 @@ def main() -> None:
         raise SystemExit(2)
     options.peer = options.peer.resolve()
     options.peer_path = [path.resolve() for path in options.peer_path or []]
-    with tempfile.TemporaryDirectory(prefix="raylora-peer-") as work:
-        pictures = write_images(Path(work) / "images")
-        write_base(Path(work) / "base")
-        rows = [
-            row
-            for seed in options.seeds[: 1 if options.quick else None]
-            for row in run_pair(Path(work), pictures, seed, options)
-        ]
-    report("against_diffusers", rows, compare(rows), options.json)
+    rows: list[Row] = []
+    targets: dict[str, Target] = {}
+    for name in options.cases:
+        found, promises = run_case(CASES[name], options)
+        rows, targets = rows + found, targets | promises
+    report("against_diffusers", rows, targets, options.json)
 
 
 if __name__ == "__main__":

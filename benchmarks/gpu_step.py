@@ -8,7 +8,7 @@ size on the CPU, which shows only that the benchmark runs.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,7 +111,7 @@ def random_base(size: Size, device: torch.device, option: Option) -> BaseModel:
     with _made_on(device, DTYPES["bf16"]):
         unet = UNet2DConditionModel.from_config({**size.family.unet, **size.unet})
         encoders = {
-            part: kind(_text_config({**config, **size.text_encoder}))
+            part: kind(text_config({**config, **size.text_encoder}))
             for part, (kind, config) in size.family.text_encoders.items()
         }
         vae = AutoencoderKL(block_out_channels=(32,))
@@ -147,8 +147,10 @@ def _made_on(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def _text_config(settings: dict[str, Any]) -> CLIPTextConfig:
-    return CLIPTextConfig(**{"bos_token_id": 0, "eos_token_id": 1, "max_position_embeddings": POSITIONS} | settings)
+def text_config(settings: Mapping[str, Any]) -> CLIPTextConfig:
+    """CLIP's, with ids of the tokens around a prompt that any tokenizer has."""
+    own = {"bos_token_id": 0, "eos_token_id": 1, "max_position_embeddings": POSITIONS}
+    return CLIPTextConfig(**{**own, **settings})
 
 
 def make_trainer(base: BaseModel, size: Size, option: Option, batch_size: int) -> Trainer:
