@@ -1,0 +1,55 @@
+"""What is shown of a search while it runs."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from raylora.report.live import view
+from raylora.tracking.recorder import Status, TrialRecord
+
+
+def report(score: float, images: int) -> dict[str, Any]:
+    return {"score": score, "holdout_loss": 0.1, "sample_similarity": 0.5, "images_seen": images}
+
+
+def record(number: int, score: float, status: Status = "running", reason: str | None = None) -> TrialRecord:
+    trial = TrialRecord(f"t{number:03d}", number, {"lora.rank": 8}, is_baseline=number == 0, folder="")
+    trial.status, trial.stop_reason, trial.history = status, reason, [report(score, 100)]
+    return trial
+
+
+def shown(is_terminal: bool, earlier: list[TrialRecord], ended: TrialRecord) -> str:
+    """All that a search of 5 trials printed when one more of its trials ended."""
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=is_terminal, width=160, _environ={})
+    with view(console, 5, earlier) as listener:
+        listener.trial_started(ended)
+        listener.trial_reported(ended)
+        listener.trial_ended(ended)
+    return text.getvalue()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False], ids=["table", "lines"])
+def test_trials_before_a_resume_count(is_terminal: bool) -> None:
+    earlier = [record(0, 1.5, "finished"), record(1, 0.5, "stopped_early", "asha"), record(2, 0.25)]
+    told = shown(is_terminal, earlier, record(3, 1.25, "finished"))
+    assert (
+        "3 of 5 trials ended, best score 1.500 (t000)" if is_terminal else "3 of 5, best score so far 1.500"
+    ) in told
+
+
+def test_lines_tell_what_was_stopped_and_why() -> None:
+    lines = shown(False, [], record(4, 0.75, "stopped_early", "overfit")).splitlines()
+    assert "t004 started: rank 8" in lines[0]
+    assert "t004 at 100 images: score 0.750, held-out loss 0.1000, similarity 0.500" in lines[1]
+    assert "t004 stopped early (overfit); 1 of 5, best score so far 0.750" in lines[2]
+
+
+def test_the_table_names_the_guides_own_trial_and_a_reason() -> None:
+    table = shown(True, [record(0, 1.0, "finished")], record(1, 0.5, "stopped_early", "asha"))
+    assert "t000 guide" in table
+    assert "asha" in table
