@@ -10,12 +10,13 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers import UNet2DConditionModel as UNet
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from raylora.bundled import DEMO_BASE
 from raylora.diffusion.kohya_names import Naming, naming
-from raylora.diffusion.lora_weights import LoraWeights, from_peft
+from raylora.diffusion.lora_weights import LoraModule, LoraWeights, from_peft
 from tests.tiny import WIDTH
 
 NAME = "trained"
@@ -161,3 +162,21 @@ def answers(pipe: Any) -> dict[str, Tensor]:
             if part != "unet":
                 told[part] = module(ids).last_hidden_state
     return told
+
+
+def kohya_file(path: Path, **changes: torch.Tensor | None) -> Path:
+    """A file of one layer."""
+    name = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q"
+    tensors: dict[str, Any] = {
+        f"{name}.lora_down.weight": torch.randn(4, 32),
+        f"{name}.lora_up.weight": torch.randn(32, 4),
+        f"{name}.alpha": torch.tensor(2.0),
+    }
+    tensors |= {f"{name}.{field.replace('__', '.')}": tensor for field, tensor in changes.items()}
+    save_file({key: tensor for key, tensor in tensors.items() if tensor is not None}, path)
+    return path
+
+
+def only(weights: LoraWeights) -> LoraModule:
+    ((_, _, module),) = weights.modules()
+    return module
