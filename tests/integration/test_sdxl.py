@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from PIL import Image
 from safetensors.torch import load_file
 
 from raylora.config import Experiment, LoraConfig, ModelConfig, SamplingConfig
@@ -25,6 +28,8 @@ from raylora.diffusion.tensor_cache import TensorCache
 from raylora.errors import ConfigError, ModelError
 from raylora.execution.node_cache import Material, training_set
 from raylora.execution.prepare import read_pictures
+from raylora.tracking.mlflow_runs import MlflowTracker
+from raylora.tracking.registry import log_lora, register
 from raylora.training.trainer import Trainer
 from tests.conftest import Cli
 
@@ -140,6 +145,20 @@ def test_diffusers_and_raylora_load_the_files(
     own = load_base(str(tiny_sdxl_folder), model=ModelConfig(family="sdxl"))
     load_lora(own, tmp_path / name)
     assert difference(generate(own, REQUESTS, SAMPLING), expected) <= 1
+
+
+def test_mlflow_alone_loads_it_from_the_registry(tiny_sdxl: BaseModel, tiny_sdxl_folder: Path, tmp_path: Path) -> None:
+    adapter = random_adapter(tiny_sdxl)
+    write_diffusers(adapter, tmp_path, "fp32", CARD)
+    tracker = MlflowTracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "sdxl", tmp_path / "artifacts")
+    tracker.start("search", {}, {})
+    lora = tmp_path / DIFFUSERS_NAME
+    uri = log_lora(tracker.uri, tracker.parent_run_id, lora, str(tiny_sdxl_folder), (64, 64), steps=3, guidance_scale=2)
+    registered = register(tracker.uri, uri, "tiny-sdxl")
+    model = mlflow.pyfunc.load_model(f"models:/{registered['name']}@{registered['alias']}")
+    assert difference(pictures_of(model.get_raw_model()), generate(tiny_sdxl, REQUESTS, SAMPLING)) <= 1
+    with Image.open(io.BytesIO(model.predict({"prompt": ["sks"]})[0])) as picture:
+        assert picture.size == (64, 64)
 
 
 def test_kohyas_keys_are_those_of_sd_scripts(tiny_sdxl: BaseModel, tmp_path: Path) -> None:

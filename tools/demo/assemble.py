@@ -47,9 +47,7 @@ def assemble(shop: Workshop) -> None:
     shop.out.mkdir(parents=True, exist_ok=True)
     write_folder(shop.out / "base", lambda folder: _write_base(shop, folder))
     write_folder(shop.out / "image_encoder", lambda folder: _write_image_encoder(shop, folder))
-    write_folder(shop.out / "dataset", lambda folder: copy_new_style(shop, folder / KOHYA_DATASET, 0, DATASET_SIZE))
-    last = DATASET_SIZE + JUDGE_SIZE
-    write_folder(shop.out / "judge", lambda folder: copy_new_style(shop, folder / KOHYA_JUDGE, DATASET_SIZE, last))
+    write_sets(style_folder(shop, NEW_STYLE), shop.out)
 
 
 def load_pipeline_parts(shop: Workshop) -> Any:
@@ -66,12 +64,18 @@ def load_pipeline_parts(shop: Workshop) -> Any:
     )
 
 
-def copy_new_style(shop: Workshop, folder: Path, first: int, last: int) -> None:
-    """Copies drawings `first` to `last - 1` of the new style, each with its caption in a .txt file."""
+def write_sets(drawn: Path, out: Path) -> None:
+    """Writes out/dataset/ and out/judge/ from a style's drawings, the first ones to learn and the next to judge by."""
+    last = DATASET_SIZE + JUDGE_SIZE
+    write_folder(out / "dataset", lambda folder: _copy_captioned(drawn, folder / KOHYA_DATASET, 0, DATASET_SIZE))
+    write_folder(out / "judge", lambda folder: _copy_captioned(drawn, folder / KOHYA_JUDGE, DATASET_SIZE, last))
+
+
+def _copy_captioned(drawn: Path, folder: Path, first: int, last: int) -> None:
+    """Copies drawings `first` to `last - 1`, each with its caption in a .txt file."""
     folder.mkdir(parents=True)
-    source = style_folder(shop, NEW_STYLE)
-    for name, caption in read_captions(source)[first:last]:
-        shutil.copy(source / name, folder)
+    for name, caption in read_captions(drawn)[first:last]:
+        shutil.copy(drawn / name, folder)
         (folder / name).with_suffix(".txt").write_text(caption + "\n")
 
 

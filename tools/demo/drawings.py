@@ -46,14 +46,14 @@ class Drawings:
 
 def draw(shop: Workshop) -> None:
     """Draws every style that is not drawn yet, one folder a style."""
-    node = _install_node_packages(shop)
+    node = install_node_packages(shop.work / "node")
     count = shop.recipe.drawings + shop.recipe.held_out
     jobs = [(style, label, count) for style, label in STYLES.items()]
     jobs.append((NEW_STYLE, NEW_LABEL, DATASET_SIZE + JUDGE_SIZE))
     for style, label, wanted in jobs:
         folder = style_folder(shop, style)
         if not folder.exists():
-            write_folder(folder, partial(_draw_style, node, style, label, wanted))
+            write_folder(folder, partial(draw_style, node, style, label, wanted))
             print(f"  {style}: {wanted} avatars", flush=True)
 
 
@@ -86,9 +86,8 @@ def load_drawings(shop: Workshop, *, held_out: bool) -> Drawings:
     return Drawings(torch.from_numpy(np.stack(pictures)), captions)
 
 
-def _install_node_packages(shop: Workshop) -> Path:
-    """Installs DiceBear beside a copy of the script in the work folder; returns that folder."""
-    folder = shop.work / "node"
+def install_node_packages(folder: Path) -> Path:
+    """Installs DiceBear beside a copy of the script in a folder; returns the folder."""
     if not (folder / "node_modules" / "@resvg").exists():
         if shutil.which("npm") is None or shutil.which("node") is None:
             raise ValueError("the avatars are drawn by node: install Node.js 18 or newer, with npm")
@@ -99,7 +98,8 @@ def _install_node_packages(shop: Workshop) -> Path:
     return folder
 
 
-def _draw_style(node: Path, style: str, label: str, count: int, folder: Path) -> None:
+def draw_style(node: Path, style: str, label: str, count: int, folder: Path) -> None:
+    """Draws avatars 0 to `count - 1` of a style, with metadata.jsonl."""
     script = str(node / "draw_avatars.mjs")
     command = ["node", script, style, label, str(count), str(folder.resolve()), str(IMAGE_SIZE)]
     subprocess.run(command, check=True)
