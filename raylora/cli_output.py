@@ -71,12 +71,18 @@ def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
           f"{summary['images_seen']:,} images in {summary['wall_s']:.0f} s")  # fmt: skip
     print(f"LoRA for A1111 and ComfyUI: {best['lora_kohya']}")
     print(f"LoRA for diffusers:         {best['lora_diffusers']}")
+    if "strength" in best:
+        print(f"Best used at strength:      {best['strength']:g} (scores: {_by_strength(best['strength_scores'])})")
     print(f"Samples:                    {root / 'best' / 'samples' / 'grid.png'}")
     print(f"Everything:                 {root}")
     if summary["tracking_uri"]:
         print(f"MLflow:                     mlflow ui --backend-store-uri {summary['tracking_uri']}")
     if summary["registered"]:
         print("Registered:                 models:/{name}@{alias} (version {version})".format(**summary["registered"]))
+
+
+def _by_strength(scores: dict[str, float]) -> str:
+    return ", ".join(f"{score:.3f} at {strength}" for strength, score in scores.items())
 
 
 def print_metrics(metrics: dict[str, float], as_json: bool) -> None:

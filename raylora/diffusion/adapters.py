@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
@@ -146,6 +148,20 @@ class Adapter:
         """Take the weights that `state_dict` gave."""
         for part, weights in state.items():
             set_peft_model_state_dict(self.module(part), weights, adapter_name=self.name)
+
+    @contextmanager
+    def at_strength(self, strength: float) -> Iterator[None]:
+        """The adapter's change times `strength` while the block lasts, as programs that load a LoRA offer it."""
+        self._set_strength(strength)
+        try:
+            yield
+        finally:
+            self._set_strength(1.0)
+
+    def _set_strength(self, strength: float) -> None:
+        for layer in self._layers():
+            if isinstance(layer, LoraLayer):
+                layer.set_scale(self.name, strength)
 
     def close(self) -> None:
         """Take the adapter off the base model."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -16,13 +17,14 @@ from raylora.diffusion.encode import decode_all
 from raylora.diffusion.generate import Request, generate, requests_of
 from raylora.evaluation.encoders import ImageEncoder
 from raylora.evaluation.holdout import grid_losses, make_grid
-from raylora.evaluation.similarity import copying, diversity, paired_similarity, prompt_alignment
+from raylora.evaluation.similarity import copying, diversity, paired_similarities, paired_similarity, prompt_alignment
 from raylora.world import World
 
 NARROWEST_GAIN_SPAN = 0.05
 """Floor under (VAE ceiling - base similarity): cosines nearer than this can't be told apart."""
 
 Metrics = dict[str, float]
+Number = TypeVar("Number", float, Tensor)
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Evaluation:
     """The measures of one moment and the pictures they were taken from."""
 
     metrics: Metrics
+    image_scores: list[float]
+    """Of each held-out image: the score without copying, of its own cells. Their mean is the score without copying."""
     samples: Sequence[Pixels]
     """images x seeds pictures, image by image."""
 
@@ -114,27 +118,34 @@ class Evaluator:
         """Measure the base model; no adapter may be active."""
         round_trip = decode_all(base, self.holdout.latents, self._config.batch_size)
         return Reference(
-            holdout_loss=float(grid_losses(base, self._holdout_grid, self._config.batch_size).mean()),
+            holdout_loss=float(self._image_losses(base).mean()),
             sample_similarity=paired_similarity(self._encoder.images(self.sample(base)), self.holdout.embeddings),
             ceiling_similarity=paired_similarity(self._encoder.images(round_trip), self.holdout.embeddings),
         )
 
     def measure(self, base: BaseModel, reference: Reference, world: World = World()) -> Evaluation:
         """Every measure of the active adapter, the same on every worker. Without training images theirs are missing."""
-        losses = {
-            name: float(grid_losses(base, grid, self._config.batch_size, world).mean())
-            for name, grid in (("holdout_loss", self._holdout_grid), ("train_probe_loss", self._train_grid))
-            if grid
-        }
+        losses = self._image_losses(base, world)
+        metrics = {"holdout_loss": float(losses.mean())}
+        if self._train_grid:
+            probe = grid_losses(base, self._train_grid, self._config.batch_size, world)
+            metrics["train_probe_loss"] = float(probe.mean())
         samples = self.sample(base, world=world)
-        return Evaluation(self._metrics(losses, samples, reference), samples)
-
-    def _metrics(self, losses: Metrics, samples: Sequence[Pixels], reference: Reference) -> Metrics:
         vectors = self._encoder.images(samples)
-        similarity = paired_similarity(vectors, self.holdout.embeddings)
+        similarities = paired_similarities(vectors, self.holdout.embeddings)
+        metrics |= self._metrics(metrics["holdout_loss"], float(similarities.mean()), vectors, reference)
+        gains = similarity_gain(similarities, reference)
+        image_scores = closeness(losses / reference.holdout_loss, gains, self._config.score)
+        return Evaluation(metrics, image_scores.tolist(), samples)
+
+    def _image_losses(self, base: BaseModel, world: World = World()) -> Tensor:
+        """The held-out loss of each image, (images,)."""
+        return grid_losses(base, self._holdout_grid, self._config.batch_size, world).mean(dim=0)
+
+    def _metrics(self, holdout_loss: float, similarity: float, vectors: Tensor, reference: Reference) -> Metrics:
+        """What follows from the losses and the samples' embeddings, and the score of all."""
         metrics = {
-            **losses,
-            "holdout_loss_ratio": losses["holdout_loss"] / reference.holdout_loss,
+            "holdout_loss_ratio": holdout_loss / reference.holdout_loss,
             "sample_similarity": similarity,
             "similarity_gain": similarity_gain(similarity, reference),
             "diversity": diversity(vectors),
@@ -148,19 +159,21 @@ class Evaluator:
         return metrics
 
 
-def similarity_gain(similarity: float, reference: Reference) -> float:
+def similarity_gain(similarity: Number, reference: Reference) -> Number:
     """0 for the base model, 1 for the most that the VAE lets through."""
     span = max(reference.ceiling_similarity - reference.sample_similarity, NARROWEST_GAIN_SPAN)
     return (similarity - reference.sample_similarity) / span
 
 
+def closeness(loss_ratio: Number, gain: Number, weights: ScoreConfig) -> Number:
+    """The score's part that rises with nearness to held-out images: 0 for the base model."""
+    return weights.w_loss * (1 - loss_ratio) / (1 - weights.ratio_ref) + weights.w_sim * gain
+
+
 def score(metrics: Mapping[str, float], weights: ScoreConfig) -> float:
     """The one number that trials are compared by; see `ScoreConfig` for the formula. NaN if a measure is."""
-    return (
-        weights.w_loss * (1 - metrics["holdout_loss_ratio"]) / (1 - weights.ratio_ref)
-        + weights.w_sim * metrics["similarity_gain"]
-        - weights.w_copy * float(np.maximum(0.0, metrics.get("copying", 0.0)))
-    )
+    near = closeness(metrics["holdout_loss_ratio"], metrics["similarity_gain"], weights)
+    return near - weights.w_copy * float(np.maximum(0.0, metrics.get("copying", 0.0)))
 
 
 def is_finite(metrics: Mapping[str, float]) -> bool:

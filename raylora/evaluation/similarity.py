@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def paired_similarity(samples: Tensor, real: Tensor) -> float:
-    """Mean cosine of each sample with the real image of its own caption.
+def paired_similarities(samples: Tensor, real: Tensor) -> Tensor:
+    """Mean cosine of each real image with the samples of its own caption, (images,).
 
     Args:
         samples: (images x seeds, width), image by image.
@@ -15,7 +15,12 @@ def paired_similarity(samples: Tensor, real: Tensor) -> float:
     A mean over all pairs would not do: pure noise then scores as high as a good LoRA.
     """
     seeds = len(samples) // len(real)
-    return float((samples * real.repeat_interleave(seeds, dim=0)).sum(dim=-1).mean())
+    return (samples * real.repeat_interleave(seeds, dim=0)).sum(dim=-1).view(len(real), seeds).mean(dim=1)
+
+
+def paired_similarity(samples: Tensor, real: Tensor) -> float:
+    """The mean of `paired_similarities`."""
+    return float(paired_similarities(samples, real).mean())
 
 
 def copying(samples: Tensor, holdout: Tensor, train: Tensor) -> float:

@@ -20,6 +20,7 @@ from raylora.dataset.folder import dataset_digest
 from raylora.dataset.split import write_split
 from raylora.diffusion.families import FAMILIES, save_as_folder
 from raylora.errors import RayloraError, first_line
+from raylora.evaluation.strength import StrengthSweep
 from raylora.execution.cluster import Share, check_address, connected, node_resources, share_out
 from raylora.execution.listening import RayListener
 from raylora.execution.node_cache import SharedData, is_shared, make_shared, read_shared, write_shared
@@ -217,10 +218,10 @@ def _conclude(search: Search, trials: Sequence[TrialRecord], wall_s: Callable[[]
         raise RayloraError(f"no trial came to a result; all {len(trials)} failed: {'; '.join(reasons)}")
     search.say("Writing the winner …")
     baseline = next((trial for trial in trials if trial.is_baseline and trial.history), None)
-    _write_winner(search, read_shared(out.cache), [trial for trial in (baseline, winner) if trial])
+    sweep = _write_winner(search, read_shared(out.cache), [trial for trial in (baseline, winner) if trial])
     registered = _track_winner(search, winner)
     summary = {
-        "best": {**_entry(winner), **lora_paths(out)},
+        "best": {**_entry(winner), **_strength(sweep), **lora_paths(out)},
         "baseline": _entry(baseline) if baseline else None,
         "trials": _counts(trials),
         "images_seen": sum(trial.images_seen for trial in trials),
@@ -234,12 +235,12 @@ def _conclude(search: Search, trials: Sequence[TrialRecord], wall_s: Callable[[]
     return summary
 
 
-def _write_winner(search: Search, shared: SharedData, trials: list[TrialRecord]) -> None:
+def _write_winner(search: Search, shared: SharedData, trials: list[TrialRecord]) -> StrengthSweep:
     """Ray is gone by now, so the driver uses the device itself."""
     experiment = search.job.experiment
     base = base_of(experiment, pick_device())
     evaluator = shared.evaluator(encoder_of(experiment, pick_device()), experiment)
-    write_best(search.out, base, evaluator, experiment, trials, shared.train.captions)
+    return write_best(search.out, base, evaluator, experiment, trials, shared)
 
 
 def _track_winner(search: Search, winner: TrialRecord) -> Registered | None:
@@ -283,6 +284,11 @@ def _entry(trial: TrialRecord) -> dict[str, Any]:
         "metrics": measures(trial.best or {}),
         "images_seen": (trial.best or {}).get("images_seen"),
     }
+
+
+def _strength(sweep: StrengthSweep) -> dict[str, Any]:
+    """The strength to use the LoRA at, and the score at each that was tried."""
+    return {"strength": sweep.recommended, "strength_scores": {f"{at:g}": score for at, score in sweep.scores.items()}}
 
 
 def _counts(trials: Sequence[TrialRecord]) -> dict[str, int]:

@@ -17,6 +17,8 @@ from raylora.diffusion.adapters import Adapter
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.lora_file import DIFFUSERS_NAME, KOHYA_NAME, LoraCard, write_diffusers, write_kohya
 from raylora.evaluation.scorecard import Evaluator, sample_grid
+from raylora.evaluation.strength import AS_TRAINED, StrengthSweep, sweep_strengths
+from raylora.execution.node_cache import SharedData
 from raylora.execution.outputs import OutFolder
 from raylora.tracking.recorder import TrialRecord
 from raylora.training.checkpoint import read_weights
@@ -24,7 +26,7 @@ from raylora.training.epoch_files import EPOCHS_FOLDER, EpochFiles
 from raylora.training.fit import BEST_NAME
 
 EXPERIMENT_NAME = "experiment.yaml"
-GRID_NAME = "grid.png"
+GRID_NAME, STRENGTHS_NAME = "grid.png", "strengths.png"
 
 
 @contextmanager
@@ -94,21 +96,27 @@ def first_seed(evaluator: Evaluator, base: BaseModel) -> list[Pixels]:
 
 def write_best(
     out: OutFolder, base: BaseModel, evaluator: Evaluator, experiment: Experiment, trials: Sequence[TrialRecord],
-    train_captions: Sequence[str],
-) -> Path:  # fmt: skip
+    shared: SharedData,
+) -> StrengthSweep:  # fmt: skip
     """`best/` of a search. The grid's rows: real, base model, the guide's settings, the winner.
 
     Args:
         trials: the winner last; before it, if there is one, the baseline.
     """
     rows: list[Sequence[Pixels]] = [evaluator.holdout.pixels, first_seed(evaluator, base)]
-    for trial in trials:
-        config = experiment.with_params(trial.params)
-        with adapter_of(base, config, Path(trial.folder)) as adapter:
+    *others, winner = trials
+    for trial in others:
+        with adapter_of(base, experiment.with_params(trial.params), Path(trial.folder)):
             rows.append(first_seed(evaluator, base))
-            if trial is trials[-1]:
-                write_lora(adapter, config, train_captions, out.best, title=out.root.name)
-    return write_samples(out.best / "samples", rows)
+    config = experiment.with_params(winner.params)
+    with adapter_of(base, config, Path(winner.folder)) as adapter:
+        write_lora(adapter, config, shared.train.captions, out.best, title=out.root.name)
+        sweep = sweep_strengths(adapter, evaluator, shared.reference)
+    seeds = len(evaluator.requests) // len(evaluator.holdout.captions)
+    firsts = {strength: samples[::seeds] for strength, samples in sweep.samples.items()}
+    write_samples(out.best / "samples", [*rows, firsts[AS_TRAINED]])
+    Image.fromarray(sample_grid(list(firsts.values()))).save(out.best / "samples" / STRENGTHS_NAME)
+    return sweep
 
 
 def lora_paths(out: OutFolder) -> dict[str, str]:

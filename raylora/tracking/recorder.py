@@ -12,7 +12,7 @@ from raylora.files import write_atomically
 
 Status = Literal["running", "finished", "stopped_early", "failed"]
 RECORD_NAME = "trial.json"
-NOT_MEASURES = ("train_losses", "is_finished", "is_over", "images_seen")
+NOT_MEASURES = ("train_losses", "image_scores", "is_finished", "is_over", "images_seen")
 """Parts of a report that are no measures of their own."""
 
 

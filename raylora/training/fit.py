@@ -24,7 +24,8 @@ BEST_NAME = "best.safetensors"
 SAMPLES_FOLDER = "samples"
 
 Report = dict[str, Any]
-"""All measures, `best_score`, `train_loss`, `images_seen`, `is_finished`, and `train_losses` since the last report."""
+"""All measures, `image_scores` of the held-out images, `best_score`, `train_loss`, `images_seen`, `is_finished`, and
+`train_losses` since the last report."""
 
 
 def evaluation_points(images_total: int, grace_period: int, reduction_factor: float) -> list[int]:
@@ -91,16 +92,17 @@ class Fit:
         metrics = self.world.from_first(evaluation.metrics)
         if not is_finite(metrics):
             raise TrainingDivergedError(f"a measure stopped being a number at {self.trainer.images_seen} images")
-        report = self._make_report(metrics, since)
+        report = self._make_report(metrics, evaluation.image_scores, since)
         is_best = metrics["score"] > self.best_score
         self.history.append(report)
         if self.world.is_first:
             self._keep(evaluation.samples, is_best)
         return report
 
-    def _make_report(self, metrics: Metrics, since: int) -> Report:
+    def _make_report(self, metrics: Metrics, image_scores: list[float], since: int) -> Report:
         return {
             **metrics,
+            "image_scores": image_scores,
             "best_score": max(metrics["score"], self.best_score),
             "train_loss": self.trainer.train_loss,
             "images_seen": self.trainer.images_seen,

@@ -23,6 +23,7 @@ from raylora.evaluation.encoders import ImageEncoder, load_encoder
 from raylora.evaluation.holdout import GRID_SEED
 from raylora.evaluation.scorecard import Evaluator, ImageSet, Metrics, Reference, is_finite, similarity_gain
 from raylora.evaluation.similarity import paired_similarity
+from raylora.evaluation.strength import STRENGTHS, sweep_strengths
 from raylora.execution.node_cache import Material, SharedData, image_set, training_set
 from raylora.training.trainer import Trainer
 
@@ -122,6 +123,16 @@ def test_the_base_gains_nothing_and_the_round_trip_gains_all(
     assert metrics["holdout_loss_ratio"] == 1
     ceiling = similarity_of(decode_all(base, shared.holdout.latents), encoder, shared.holdout)
     assert similarity_gain(ceiling, shared.reference) == pytest.approx(1)
+
+
+def test_the_images_own_scores_make_the_score_without_copying(
+    base: BaseModel, evaluator: Evaluator, shared: SharedData
+) -> None:
+    evaluation = evaluator.measure(base, Reference(0.5, 0.2, 0.9))  # a reference on which the base has a score
+    copying = EVALUATION.score.w_copy * max(0.0, evaluation.metrics["copying"])
+    assert len(evaluation.image_scores) == len(evaluator.holdout.captions)
+    assert np.mean(evaluation.image_scores) == pytest.approx(evaluation.metrics["score"] + copying, abs=1e-5)
+    assert np.std(evaluation.image_scores) > 0.01
 
 
 def alphas_cumprod(base: BaseModel) -> Tensor:
@@ -294,3 +305,18 @@ def test_samples_are_of_their_own_captions(base: BaseModel, evaluator: Evaluator
     assert len({request.seed for request in evaluator.requests}) == len(evaluator.requests)
     alone, among_others = evaluator.sample(base, evaluator.requests[2:3])[0], evaluator.sample(base)[2]
     assert np.abs(alone.astype(int) - among_others.astype(int)).max() <= 2
+
+
+def test_strengths_scale_what_a_lora_changes(base: BaseModel, evaluator: Evaluator, shared: SharedData) -> None:
+    def loss() -> float:
+        return evaluator.measure(base, shared.reference).metrics["holdout_loss"]
+
+    with adapter_on(base, LoraConfig(rank=4, alpha=4)) as adapter:
+        fill(adapter)
+        as_trained = loss()
+        with adapter.at_strength(0.0):
+            assert loss() == pytest.approx(shared.reference.holdout_loss, rel=1e-6)
+        sweep = sweep_strengths(adapter, evaluator, shared.reference)
+        assert loss() == as_trained
+    assert list(sweep.scores) == list(STRENGTHS)
+    assert len(set(sweep.scores.values())) == len(STRENGTHS)

@@ -158,6 +158,9 @@ def test_best_files(out: Path, summary: dict[str, Any]) -> None:
     alphas = {float(value) for key, value in tensors.items() if key.endswith(".alpha")}
     assert alphas == {summary["best"]["params"]["lora.alpha"]}
     assert Path(summary["best"]["lora_diffusers"]).is_file()
+    assert summary["best"]["strength_scores"]["1"] == pytest.approx(summary["best"]["score"], abs=1e-4)
+    assert summary["best"]["strength"] in {float(at) for at in summary["best"]["strength_scores"]}
+    assert (out / "best" / "samples" / "strengths.png").is_file()
     with Image.open(out / "best" / "samples" / "grid.png") as grid:
         assert grid.size == (2 + 4 * 66, 2 + 4 * 66)
     assert json.loads((out / "state.json").read_text())["state"] == "finished"
