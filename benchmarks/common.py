@@ -43,10 +43,11 @@ def target(value: float | None, goal: str, met: bool | None) -> Target:
 
 
 def report(name: str, rows: list[Row], targets: dict[str, Target], json_file: Path | None) -> None:
-    """Print rows and targets as tables; write the JSON where asked."""
+    """Print rows and targets as tables; write the JSON where asked. Rows of different kinds say theirs in `table`."""
     console = Console()
     console.print(f"{name} on {machine()}, commit {commit()}")
-    console.print(_table(rows))
+    for kind in dict.fromkeys(row.get("table") for row in rows):
+        console.print(_table([row for row in rows if row.get("table") == kind]))
     console.print(_table([{"target": key, **row} for key, row in targets.items()]))
     if json_file:
         content = {
