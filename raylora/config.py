@@ -201,7 +201,8 @@ class ScoreConfig(Section):
 
 class EvaluationConfig(Section):
     encoder: str = Field(
-        "openai/clip-vit-large-patch14", description="Image encoder: hub id or folder (CLIP or DINOv2), or `demo`."
+        "openai/clip-vit-large-patch14",
+        description="Image encoder: hub id or folder (CLIP, OpenCLIP, SigLIP, SigLIP 2, DINOv2), or `demo`.",
     )
     timesteps: tuple[Annotated[int, Field(ge=0, lt=1000)], ...] = Field(
         (100, 300, 500, 700, 900), min_length=1, description="Timesteps of the frozen grid."
