@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,17 +16,35 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenize
 
 from raylora.bundled import DEMO_ENCODER, DEMO_NAME
 from raylora.dataset.pixels import Pixels
+from raylora.diffusion.base import digest_of
 from raylora.diffusion.hub import is_meant_as_path, read_hub_config
+from raylora.diffusion.tensor_cache import Framed, TensorCache, Tensors
 from raylora.errors import ModelError, first_line
+from raylora.evaluation.own_encoder import import_encoder, load_own_encoder
+from raylora.own_code import is_own_name
 
 BATCH_SIZE = 32
 
 
 class ImageEncoder(Protocol):
-    """Maps pictures to unit vectors whose cosine says how alike they are."""
+    """Maps pictures to unit vectors whose cosine says how alike they are.
+
+    A class of your own, named as `package.module:Class`, is made by `Class(device)`, with a torch device such as
+    `cpu`, on each machine that measures. It needs `images`; `texts` may be left out. A text `version` is part of what
+    its cached vectors are known by: change it when other weights give other vectors. (The class's own file is a part of
+    that already, and `identity` is made for it.)
+    """
+
+    @property
+    def identity(self) -> str:
+        """Everything that the vectors depend on, pictures aside."""
 
     def images(self, pixels: Sequence[Pixels]) -> Tensor:
-        """Pictures of any sizes to (batch, width), each of length 1, on the CPU."""
+        """Pictures (height, width, 3) of any sizes to float (pictures, width), finite and each row of length 1.
+
+        Every picture has a vector, also one without a face. A whole dataset may come at once. On the CPU, except from a
+        class of your own, which may leave them on its device.
+        """
 
     def texts(self, prompts: Sequence[str]) -> Tensor | None:
         """The same for prompts, or None if the encoder knows no text."""
@@ -37,6 +57,12 @@ class PictureModel:
         self.model: Any = AutoModel.from_pretrained(reference, dtype=torch.float32, use_safetensors=True)
         self.model.eval().to(device)
         self._processor = AutoImageProcessor.from_pretrained(reference)
+
+    @cached_property
+    def identity(self) -> str:
+        """sha256 of weights, configuration and preprocessing, wherever they were loaded from."""
+        settings = f"{self.model.config.to_json_string()} {self._processor.to_json_string()}"
+        return hashlib.sha256(f"{digest_of(self.model)} {settings}".encode()).hexdigest()
 
     @torch.no_grad()
     def embed(self, features: Callable[..., Any], pixels: Sequence[Pixels]) -> Tensor:
@@ -59,6 +85,10 @@ class PictureAndTextEncoder:
     def __init__(self, loaded: PictureModel, tokenize: Tokenize):
         self._loaded, self._tokenize = loaded, tokenize
 
+    @property
+    def identity(self) -> str:
+        return self._loaded.identity
+
     def images(self, pixels: Sequence[Pixels]) -> Tensor:
         return self._loaded.embed(self._loaded.model.get_image_features, pixels)
 
@@ -75,6 +105,10 @@ class Dinov2Encoder:
 
     def __init__(self, reference: str, device: str):
         self._loaded = PictureModel(reference, device)
+
+    @property
+    def identity(self) -> str:
+        return self._loaded.identity
 
     def images(self, pixels: Sequence[Pixels]) -> Tensor:
         return self._loaded.embed(self._loaded.model, pixels)
@@ -130,8 +164,11 @@ def check_encoder(reference: str) -> None:
     """Whether a reference can name an encoder; reads no weights.
 
     Raises:
-        ModelError: a folder that isn't there or holds no model.
+        ModelError: a folder that isn't there or holds no model, or a class that can't be imported.
     """
+    if is_own_name(reference):
+        import_encoder(reference)
+        return
     folder = Path(reference).expanduser()
     if folder.is_dir():
         if not ((folder / "config.json").is_file() and any(folder.glob("*.safetensors"))):
@@ -141,13 +178,17 @@ def check_encoder(reference: str) -> None:
 
 
 def check_encoder_on_hub(reference: str) -> None:
-    """Whether there is this encoder on the hub, if it is to come from there; fetches its configuration and no weights.
+    """Whether there is this encoder: asks the hub if it is to come from there, and tries a class of the user's own.
+
+    Fetches a configuration and no weights.
 
     Raises:
-        ModelError: no such model, or one of an unknown kind.
+        ModelError: no such model, one of an unknown kind, or a class that breaks `ImageEncoder`'s contract.
     """
     check_encoder(reference)
-    if reference != DEMO_NAME and not Path(reference).expanduser().is_dir():
+    if is_own_name(reference):
+        load_own_encoder(reference, "cpu")
+    elif reference != DEMO_NAME and not Path(reference).expanduser().is_dir():
         try:
             kind = str(read_hub_config(reference, "config.json").get("model_type"))
         except ModelError as error:
@@ -162,11 +203,13 @@ def _unknown_kind(reference: str, kind: str) -> ModelError:
 
 
 def load_encoder(reference: str, device: str = "cpu") -> ImageEncoder:
-    """An encoder from the hub or a folder; `demo` is the bundled one.
+    """An encoder from the hub or a folder, or a class of the user's own; `demo` is the bundled one.
 
     Raises:
-        ModelError: nothing to load, or of a kind that isn't in `IMAGE_ENCODERS`.
+        ModelError: nothing to load, of a kind that isn't in `IMAGE_ENCODERS`, or a class that breaks the contract.
     """
+    if is_own_name(reference):
+        return load_own_encoder(reference, device)
     source = str(DEMO_ENCODER) if reference == DEMO_NAME else reference
     try:
         kind = AutoConfig.from_pretrained(source).model_type
@@ -177,6 +220,18 @@ def load_encoder(reference: str, device: str = "cpu") -> ImageEncoder:
     if encoder is None:
         raise _unknown_kind(reference, kind)
     return encoder
+
+
+def cached_embeddings(
+    encoder: ImageEncoder, pictures: Sequence[Framed], pixels: Sequence[Pixels], cache: TensorCache
+) -> Tensor:
+    """(pictures, width) unit vectors of pictures of the dataset; `pixels` are theirs, as they are cut."""
+    keys = [f"{picture.digest} {picture.frame.size} {picture.mirrored} {encoder.identity}" for picture in pictures]
+
+    def make(places: list[int]) -> list[Tensors]:
+        return [{"embedding": vector} for vector in encoder.images([pixels[place] for place in places])]
+
+    return torch.stack([tensors["embedding"] for tensors in cache.get_all(keys, make)])
 
 
 def _unit(features: Any) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,20 @@ WIDTH = 24
 TINY = {"hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 TEXT_LENGTH = 16
 WORDS = {"<unk>": 0, "</s>": 1, "red": 2, "Red": 3, "hair": 4, "blue": 5, "eyes": 6, ",": 7}
+OWN_CLASS = """
+import numpy as np
+import torch
+from PIL import Image
+
+
+class Faces:
+    def __init__(self, device):
+        self.device = torch.device(device)
+
+    def images(self, pixels):
+        small = [np.asarray(Image.fromarray(picture).resize((4, 2)), np.float32) - 128 for picture in pixels]
+        return torch.nn.functional.normalize(torch.tensor(np.stack(small), device=self.device).flatten(1), dim=-1)
+"""
 
 
 def write_preprocessor(folder: Path, kind: str) -> None:
@@ -134,6 +149,8 @@ ENCODER_MAKERS: dict[str, Callable[[Path], None]] = {
     "dinov2": make_dinov2,
     "dinov2_with_registers": make_dinov2_with_registers,
 }
+OWN = "contract_faces:Faces"
+ALL = [*ENCODER_MAKERS, OWN]
 
 
 @pytest.fixture(scope="module")
@@ -148,9 +165,13 @@ def encoder_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
 
 
 @pytest.fixture
-def encoders(encoder_folders: dict[str, Path]) -> dict[str, str]:
+def encoders(encoder_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What `evaluation.encoder` would say for each."""
-    return {kind: str(folder) for kind, folder in encoder_folders.items()}
+    (tmp_path / "contract_faces.py").write_text(OWN_CLASS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "contract_faces", raising=False)
+    return {**{kind: str(folder) for kind, folder in encoder_folders.items()}, OWN: OWN}
 
 
 def test_every_kind_is_tried(encoder_folders: dict[str, Path]) -> None:
@@ -162,7 +183,7 @@ def pictures(count: int, width: int = SIZE_PX, height: int = SIZE_PX) -> Pixels:
     return np.random.default_rng(0).integers(0, 255, (count, height, width, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("kind", ENCODER_MAKERS)
+@pytest.mark.parametrize("kind", ALL)
 def test_every_encoder_gives_unit_vectors(kind: str, encoders: dict[str, str]) -> None:
     vectors = load_encoder(encoders[kind]).images(pictures(3))
     assert vectors.shape == (3, WIDTH)
@@ -171,7 +192,7 @@ def test_every_encoder_gives_unit_vectors(kind: str, encoders: dict[str, str]) -
     assert vectors.norm(dim=-1).tolist() == pytest.approx([1, 1, 1])
 
 
-@pytest.mark.parametrize("kind", ENCODER_MAKERS)
+@pytest.mark.parametrize("kind", ALL)
 def test_every_encoder_tells_pictures_apart_and_always_alike(kind: str, encoders: dict[str, str]) -> None:
     first, again = (load_encoder(encoders[kind]) for _ in range(2))
     vectors = first.images(pictures(3))
@@ -181,7 +202,7 @@ def test_every_encoder_tells_pictures_apart_and_always_alike(kind: str, encoders
     assert float((cosines - torch.eye(3) * 2).max()) < 0.9999
 
 
-@pytest.mark.parametrize("kind", ENCODER_MAKERS)
+@pytest.mark.parametrize("kind", ALL)
 def test_every_encoder_takes_pictures_of_any_size_and_each_by_itself(kind: str, encoders: dict[str, str]) -> None:
     encoder = load_encoder(encoders[kind])
     batch = pictures(2, width=96, height=64)
@@ -189,7 +210,7 @@ def test_every_encoder_takes_pictures_of_any_size_and_each_by_itself(kind: str, 
     assert torch.allclose(together[1], encoder.images(batch[1:])[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ENCODER_MAKERS)
+@pytest.mark.parametrize("kind", ALL)
 def test_every_encoder_knows_texts_or_says_that_it_does_not(kind: str, encoders: dict[str, str]) -> None:
     vectors = load_encoder(encoders[kind]).texts(["red hair", "blue eyes, " * 30])
     if "clip" in kind or "siglip" in kind:
