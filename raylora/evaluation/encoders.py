@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,11 +52,14 @@ class ImageEncoder(Protocol):
 
 
 class PictureModel:
-    """A transformers model with the preprocessing of pictures that was saved beside it."""
+    """A transformers model with the preprocessing of pictures that was saved beside it.
+
+    It is on its device only while it is used: between two measures the memory is the training's.
+    """
 
     def __init__(self, reference: str, device: str):
-        self.model: Any = AutoModel.from_pretrained(reference, dtype=torch.float32, use_safetensors=True)
-        self.model.eval().to(device)
+        self._device = device
+        self.model: Any = AutoModel.from_pretrained(reference, dtype=torch.float32, use_safetensors=True).eval()
         self._processor = AutoImageProcessor.from_pretrained(reference)
 
     @cached_property
@@ -64,14 +68,23 @@ class PictureModel:
         settings = f"{self.model.config.to_json_string()} {self._processor.to_json_string()}"
         return hashlib.sha256(f"{digest_of(self.model)} {settings}".encode()).hexdigest()
 
+    @contextmanager
+    def placed(self) -> Iterator[Any]:
+        """The model, on its device while the block lasts."""
+        try:
+            yield self.model.to(self._device)
+        finally:
+            self.model.to("cpu")
+
     @torch.no_grad()
     def embed(self, features: Callable[..., Any], pixels: Sequence[Pixels]) -> Tensor:
         """Unit vectors of pictures, a batch at a time, on the CPU; `features` is the model or a method of it."""
         parts = []
-        for first in range(0, len(pixels), BATCH_SIZE):
-            pictures = [Image.fromarray(picture) for picture in pixels[first : first + BATCH_SIZE]]
-            batch = self._processor(pictures, return_tensors="pt").to(self.model.device)
-            parts.append(_unit(features(**batch)))
+        with self.placed():
+            for first in range(0, len(pixels), BATCH_SIZE):
+                pictures = [Image.fromarray(picture) for picture in pixels[first : first + BATCH_SIZE]]
+                batch = self._processor(pictures, return_tensors="pt").to(self._device)
+                parts.append(_unit(features(**batch)))
         return torch.cat(parts)
 
 
@@ -94,9 +107,9 @@ class PictureAndTextEncoder:
 
     @torch.no_grad()
     def texts(self, prompts: Sequence[str]) -> Tensor:
-        model = self._loaded.model
-        tokens = self._tokenize(prompts, model.config.text_config.max_position_embeddings)
-        return _unit(model.get_text_features(**{name: value.to(model.device) for name, value in tokens.items()}))
+        with self._loaded.placed() as model:
+            tokens = self._tokenize(prompts, model.config.text_config.max_position_embeddings)
+            return _unit(model.get_text_features(**{name: value.to(model.device) for name, value in tokens.items()}))
 
 
 class Dinov2Encoder:

@@ -261,3 +261,13 @@ def test_an_encoder_that_lacks_a_file_is_refused(
 def test_an_encoder_that_is_nowhere_is_refused(reference: str) -> None:
     with pytest.raises(ModelError, match=r"evaluation\.encoder"):
         load_encoder(reference)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_an_encoder_is_on_the_gpu_only_while_it_is_used() -> None:
+    before = torch.cuda.memory_allocated()
+    encoder = load_encoder("demo", "cuda")
+    vectors = encoder.images(pictures(3))
+    assert torch.allclose(vectors, load_encoder("demo").images(pictures(3)), atol=1e-4)
+    assert torch.cuda.memory_allocated() <= before
