@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.against_diffusers import OUR_PROGRESS, PEER_PROGRESS, Run, compare
+from benchmarks.demo import seed_spread
 from benchmarks.gpu_step import share_of_peak, targets_of
 from benchmarks.train_step import summarize
 
@@ -21,6 +22,11 @@ def test_a_pair_of_neighbouring_blocks_gives_one_ratio() -> None:
     assert found["ratio"] == pytest.approx(1.1)
     assert found["processor_ratio"] == pytest.approx(1.2)
     assert found["trainer_ms"] == pytest.approx(200)
+
+
+def test_the_spread_between_seeds_is_pooled_over_all_configurations() -> None:
+    rows: list[dict[str, Any]] = [{"scores": {"winner": [1.0, 3.0], "baseline": [2.0, 2.0]}}]
+    assert seed_spread([*rows, {"scores": {"winner": [0.0, 2.0], "baseline": [5.0, 5.0]}}]) == pytest.approx(1.0)
 
 
 def test_steps_are_told_from_start_up() -> None:
