@@ -201,7 +201,11 @@ class ScoreConfig(Section):
 
 class EvaluationConfig(Section):
     encoder: str = Field(
-        "openai/clip-vit-large-patch14", description="Image encoder: hub id or folder (CLIP or DINOv2), or `demo`."
+        "openai/clip-vit-large-patch14",
+        description="Image encoder: hub id or folder (CLIP, OpenCLIP, SigLIP, SigLIP 2, DINOv2), `demo`, or a class of "
+        "your own, as for faces: package.module:Class, made by `Class(device)`; its `images(pixels)` gives a tensor "
+        "(pictures, width) of vectors of length 1 for a list of uint8 arrays (height, width, 3). It may have "
+        "`texts(prompts)` too, and a `version` to tell its cached vectors by.",
     )
     timesteps: tuple[Annotated[int, Field(ge=0, lt=1000)], ...] = Field(
         (100, 300, 500, 700, 900), min_length=1, description="Timesteps of the frozen grid."

@@ -27,6 +27,16 @@ evaluation: {encoder: demo, timesteps: [200, 800]}
 sampling: {seeds: [0], steps: 2}
 """
 
+LONG_FACES = """
+import torch
+
+
+class Faces:
+    def __init__(self, device): ...
+
+    def images(self, pixels):
+        return torch.ones(len(pixels), 2)
+"""
 FILES = {
     "good.yaml": GOOD,
     "no_base.yaml": "dataset: {path: pictures}\n",
@@ -47,6 +57,7 @@ FILES = {
     "model.pt": "x",
     "MODEL.CKPT": "x",
     "broken.safetensors": "x" * 100,
+    "long_faces.py": LONG_FACES,
     "lora.pt": "x",
     "full/kept.txt": "x",
     "finished/state.json": '{"state": "finished"}',

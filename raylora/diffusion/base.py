@@ -175,7 +175,7 @@ def digest_of(module: nn.Module) -> str:
     for name, weight in module.state_dict().items():
         if ".lora_" not in name:
             digest.update(name.replace(".base_layer", "").encode())
-            digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

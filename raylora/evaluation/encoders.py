@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,80 +12,163 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel, Dinov2Model
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from raylora.bundled import DEMO_ENCODER, DEMO_NAME
 from raylora.dataset.pixels import Pixels
+from raylora.diffusion.base import digest_of
 from raylora.diffusion.hub import is_meant_as_path, read_hub_config
+from raylora.diffusion.tensor_cache import Framed, TensorCache, Tensors
 from raylora.errors import ModelError, first_line
+from raylora.evaluation.own_encoder import import_encoder, load_own_encoder
+from raylora.own_code import is_own_name
 
 BATCH_SIZE = 32
 
 
 class ImageEncoder(Protocol):
-    """Maps pictures to unit vectors whose cosine says how alike they are."""
+    """Maps pictures to unit vectors whose cosine says how alike they are.
+
+    A class of your own, named as `package.module:Class`, is made by `Class(device)`, with a torch device such as
+    `cpu`, on each machine that measures. It needs `images`; `texts` may be left out. A text `version` is part of what
+    its cached vectors are known by: change it when other weights give other vectors. (The class's own file is a part of
+    that already, and `identity` is made for it.)
+    """
+
+    @property
+    def identity(self) -> str:
+        """Everything that the vectors depend on, pictures aside."""
 
     def images(self, pixels: Sequence[Pixels]) -> Tensor:
-        """Pictures of any sizes to (batch, width), each of length 1, on the CPU."""
+        """Pictures (height, width, 3) of any sizes to float (pictures, width), finite and each row of length 1.
+
+        Every picture has a vector, also one without a face. A whole dataset may come at once. On the CPU, except from a
+        class of your own, which may leave them on its device.
+        """
 
     def texts(self, prompts: Sequence[str]) -> Tensor | None:
         """The same for prompts, or None if the encoder knows no text."""
 
 
-class ClipEncoder:
-    """CLIP's projected embeddings (Radford et al. 2021, https://arxiv.org/abs/2103.00020)."""
+class PictureModel:
+    """A transformers model with the preprocessing of pictures that was saved beside it."""
 
-    def __init__(self, reference: str, device: str = "cpu"):
-        self._model = CLIPModel.from_pretrained(reference, dtype=torch.float32, use_safetensors=True).eval().to(device)
+    def __init__(self, reference: str, device: str):
+        self.model: Any = AutoModel.from_pretrained(reference, dtype=torch.float32, use_safetensors=True)
+        self.model.eval().to(device)
         self._processor = AutoImageProcessor.from_pretrained(reference)
-        self._tokenizer = AutoTokenizer.from_pretrained(reference)
+
+    @cached_property
+    def identity(self) -> str:
+        """sha256 of weights, configuration and preprocessing, wherever they were loaded from."""
+        settings = f"{self.model.config.to_json_string()} {self._processor.to_json_string()}"
+        return hashlib.sha256(f"{digest_of(self.model)} {settings}".encode()).hexdigest()
 
     @torch.no_grad()
-    def images(self, pixels: Sequence[Pixels]) -> Tensor:
-        def embed(batch: Tensor) -> Tensor:
-            return _pooled(self._model.get_image_features(pixel_values=batch))
+    def embed(self, features: Callable[..., Any], pixels: Sequence[Pixels]) -> Tensor:
+        """Unit vectors of pictures, a batch at a time, on the CPU; `features` is the model or a method of it."""
+        parts = []
+        for first in range(0, len(pixels), BATCH_SIZE):
+            pictures = [Image.fromarray(picture) for picture in pixels[first : first + BATCH_SIZE]]
+            batch = self._processor(pictures, return_tensors="pt").to(self.model.device)
+            parts.append(_unit(features(**batch)))
+        return torch.cat(parts)
 
-        return _embed_all(embed, self._model, self._processor, pixels)
+
+Tokenize = Callable[[Sequence[str], int], dict[str, Tensor]]
+"""Prompts and the length that they are padded to, in tokens, to what the text model takes."""
+
+
+class PictureAndTextEncoder:
+    """CLIP and SigLIP: pictures and texts in one space."""
+
+    def __init__(self, loaded: PictureModel, tokenize: Tokenize):
+        self._loaded, self._tokenize = loaded, tokenize
+
+    @property
+    def identity(self) -> str:
+        return self._loaded.identity
+
+    def images(self, pixels: Sequence[Pixels]) -> Tensor:
+        return self._loaded.embed(self._loaded.model.get_image_features, pixels)
 
     @torch.no_grad()
     def texts(self, prompts: Sequence[str]) -> Tensor:
-        length = self._model.config.text_config.max_position_embeddings
-        tokens = self._tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-        )
-        return normalize(_pooled(self._model.get_text_features(**tokens.to(self._model.device))), dim=-1).cpu()
+        model = self._loaded.model
+        tokens = self._tokenize(prompts, model.config.text_config.max_position_embeddings)
+        return _unit(model.get_text_features(**{name: value.to(model.device) for name, value in tokens.items()}))
 
 
 class Dinov2Encoder:
-    """DINOv2's class token (Oquab et al. 2023, https://arxiv.org/abs/2304.07193)."""
+    """DINOv2's class token (Oquab et al. 2023, https://arxiv.org/abs/2304.07193), also of its models with registers
+    (Darcet et al. 2023, https://arxiv.org/abs/2309.16588)."""
 
-    def __init__(self, reference: str, device: str = "cpu"):
-        self._model = Dinov2Model.from_pretrained(reference, dtype=torch.float32, use_safetensors=True)
-        self._model.eval().to(device)
-        self._processor = AutoImageProcessor.from_pretrained(reference)
+    def __init__(self, reference: str, device: str):
+        self._loaded = PictureModel(reference, device)
 
-    @torch.no_grad()
+    @property
+    def identity(self) -> str:
+        return self._loaded.identity
+
     def images(self, pixels: Sequence[Pixels]) -> Tensor:
-        def embed(batch: Tensor) -> Tensor:
-            pooled: Tensor = self._model(pixel_values=batch).pooler_output
-            return pooled
-
-        return _embed_all(embed, self._model, self._processor, pixels)
+        return self._loaded.embed(self._loaded.model, pixels)
 
     def texts(self, prompts: Sequence[str]) -> None:
         return None
 
 
-IMAGE_ENCODERS: dict[str, Callable[[str, str], ImageEncoder]] = {"clip": ClipEncoder, "dinov2": Dinov2Encoder}
-"""By the `model_type` of the encoder's config.json."""
+def load_clip(reference: str, device: str) -> PictureAndTextEncoder:
+    """CLIP's projected embeddings (Radford et al. 2021, https://arxiv.org/abs/2103.00020).
+
+    OpenCLIP's models in transformers' layout are CLIP models too, such as laion/CLIP-ViT-H-14-laion2B-s32B-b79K.
+    """
+    tokenizer: Any = AutoTokenizer.from_pretrained(reference)
+
+    def tokenize(prompts: Sequence[str], length: int) -> dict[str, Tensor]:
+        return dict(
+            tokenizer(list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+        )
+
+    return PictureAndTextEncoder(PictureModel(reference, device), tokenize)
+
+
+def load_siglip(reference: str, device: str) -> PictureAndTextEncoder:
+    """SigLIP (Zhai et al. 2023, https://arxiv.org/abs/2303.15343) and SigLIP 2 (https://arxiv.org/abs/2502.14786).
+
+    Texts are read as these were trained: in lower case, padded on the right to the full length, and with the padding
+    attended to, so without a mask (https://github.com/huggingface/transformers/pull/26522). The tokenizer is read from
+    tokenizer.json, because `SiglipTokenizer` needs sentencepiece.
+    """
+    tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(reference)
+
+    def tokenize(prompts: Sequence[str], length: int) -> dict[str, Tensor]:
+        texts = [prompt.lower() for prompt in prompts]
+        padding = {"padding": "max_length", "padding_side": "right"}
+        tokens = tokenizer(texts, truncation=True, max_length=length, return_tensors="pt", **padding)
+        return {"input_ids": tokens["input_ids"]}
+
+    return PictureAndTextEncoder(PictureModel(reference, device), tokenize)
+
+
+IMAGE_ENCODERS: dict[str, Callable[[str, str], ImageEncoder]] = {
+    "clip": load_clip,
+    "siglip": load_siglip,
+    "siglip2": load_siglip,
+    "dinov2": Dinov2Encoder,
+    "dinov2_with_registers": Dinov2Encoder,
+}
+"""By the `model_type` of the encoder's config.json. SigLIP 2's models of one fixed size are of type `siglip`."""
 
 
 def check_encoder(reference: str) -> None:
     """Whether a reference can name an encoder; reads no weights.
 
     Raises:
-        ModelError: a folder that isn't there or holds no model.
+        ModelError: a folder that isn't there or holds no model, or a class that can't be imported.
     """
+    if is_own_name(reference):
+        import_encoder(reference)
+        return
     folder = Path(reference).expanduser()
     if folder.is_dir():
         if not ((folder / "config.json").is_file() and any(folder.glob("*.safetensors"))):
@@ -93,13 +178,17 @@ def check_encoder(reference: str) -> None:
 
 
 def check_encoder_on_hub(reference: str) -> None:
-    """Whether the hub has this encoder, if it is to come from there; fetches its configuration and no weights.
+    """Whether there is this encoder: asks the hub if it is to come from there, and tries a class of the user's own.
+
+    Fetches a configuration and no weights.
 
     Raises:
-        ModelError: no such model, or one of an unknown kind.
+        ModelError: no such model, one of an unknown kind, or a class that breaks `ImageEncoder`'s contract.
     """
     check_encoder(reference)
-    if reference != DEMO_NAME and not Path(reference).expanduser().is_dir():
+    if is_own_name(reference):
+        load_own_encoder(reference, "cpu")
+    elif reference != DEMO_NAME and not Path(reference).expanduser().is_dir():
         try:
             kind = str(read_hub_config(reference, "config.json").get("model_type"))
         except ModelError as error:
@@ -114,11 +203,13 @@ def _unknown_kind(reference: str, kind: str) -> ModelError:
 
 
 def load_encoder(reference: str, device: str = "cpu") -> ImageEncoder:
-    """An encoder from the hub or a folder; `demo` is the bundled one.
+    """An encoder from the hub or a folder, or a class of the user's own; `demo` is the bundled one.
 
     Raises:
-        ModelError: nothing to load, or of a kind that isn't in `IMAGE_ENCODERS`.
+        ModelError: nothing to load, of a kind that isn't in `IMAGE_ENCODERS`, or a class that breaks the contract.
     """
+    if is_own_name(reference):
+        return load_own_encoder(reference, device)
     source = str(DEMO_ENCODER) if reference == DEMO_NAME else reference
     try:
         kind = AutoConfig.from_pretrained(source).model_type
@@ -131,17 +222,19 @@ def load_encoder(reference: str, device: str = "cpu") -> ImageEncoder:
     return encoder
 
 
-def _embed_all(embed: Callable[[Tensor], Tensor], model: Any, processor: Any, pixels: Sequence[Pixels]) -> Tensor:
-    """Unit vectors of pictures, a batch at a time, on the CPU."""
-    parts = []
-    for first in range(0, len(pixels), BATCH_SIZE):
-        pictures = [Image.fromarray(picture) for picture in pixels[first : first + BATCH_SIZE]]
-        batch = processor(pictures, return_tensors="pt")["pixel_values"]
-        parts.append(normalize(embed(batch.to(model.device)), dim=-1).cpu())
-    return torch.cat(parts)
+def cached_embeddings(
+    encoder: ImageEncoder, pictures: Sequence[Framed], pixels: Sequence[Pixels], cache: TensorCache
+) -> Tensor:
+    """(pictures, width) unit vectors of pictures of the dataset; `pixels` are theirs, as they are cut."""
+    keys = [f"{picture.digest} {picture.frame.size} {picture.mirrored} {encoder.identity}" for picture in pictures]
+
+    def make(places: list[int]) -> list[Tensors]:
+        return [{"embedding": vector} for vector in encoder.images([pixels[place] for place in places])]
+
+    return torch.stack([tensors["embedding"] for tensors in cache.get_all(keys, make)])
 
 
-def _pooled(features: Any) -> Tensor:
-    """transformers 5 wraps projected features in an output object; 4 gives the tensor."""
+def _unit(features: Any) -> Tensor:
+    """Vectors of length 1 on the CPU. transformers 5 wraps CLIP's features in an output object; 4 gives the tensor."""
     pooled: Tensor = getattr(features, "pooler_output", features)
-    return pooled
+    return normalize(pooled, dim=-1).cpu()

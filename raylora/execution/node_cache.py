@@ -20,7 +20,7 @@ from raylora.dataset.pixels import Pixels
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.tensor_cache import Framed, TensorCache, cached_latents, framed_pixels
 from raylora.errors import DatasetError, ModelError
-from raylora.evaluation.encoders import ImageEncoder
+from raylora.evaluation.encoders import ImageEncoder, cached_embeddings
 from raylora.evaluation.scorecard import Evaluator, ImageSet, Reference, is_finite
 from raylora.files import write_atomically
 from raylora.training.feed import TrainingSet
@@ -95,7 +95,7 @@ def image_set(
         pixels=pixels,
         latents=cached_latents(base, cuts, cache),
         captions=[picture.caption for picture in pictures],
-        embeddings=encoder.images(pixels),
+        embeddings=cached_embeddings(encoder, cuts, pixels, cache),
         time_ids=_time_ids(cuts),
     )
 

@@ -12,9 +12,7 @@ Anything that YAML can't say is a function `(optuna.Trial) -> dict` named as `pa
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
 from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +24,7 @@ from raylora.bundled import search_spaces
 from raylora.config import Experiment, Section, field_paths
 from raylora.config_files import Layer, explain, in_words, nearest, read_yaml
 from raylora.errors import ConfigError
+from raylora.own_code import load_named
 
 Params = dict[str, Any]
 SpaceFunction = Callable[[optuna.Trial], Params]
@@ -260,17 +259,13 @@ def _is_number(value: Any) -> bool:
 
 def load_function(name: str) -> SpaceFunction:
     """The function that `package.module:function` names."""
-    module, colon, attribute = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:  # as `python -m raylora` has it; the installed script has not
-        sys.path.insert(0, here)
     try:
-        function: SpaceFunction = getattr(importlib.import_module(module), attribute)
+        function: SpaceFunction = load_named(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"search space {name}: can't be imported ({error}); expected package.module:function"
         ) from None
-    if not colon or not callable(function):
+    if not callable(function):
         raise ConfigError(f"search space {name}: expected package.module:function")
     return function
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import io
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from raylora.config import LrSchedulerConfig, OptimizerConfig
 from raylora.config_files import nearest
 from raylora.errors import ConfigError, first_line
+from raylora.own_code import load_named
 
 ParamGroups = list[dict[str, Any]]
 NamedParameters = Sequence[tuple[str, Parameter]]
@@ -118,9 +118,8 @@ def check_optimizer(config: OptimizerConfig, parts: Sequence[str] = ("unet",)) -
 
 def _import_class(path: str) -> type[Any]:
     """The optimizer class that `package.module:Class` names."""
-    module, _, name = path.partition(":")
     try:
-        kind = getattr(importlib.import_module(module), name)
+        kind = load_named(path)
     except Exception as error:  # whatever the module raises while it is imported
         raise ConfigError(
             f"optimizer.name {path}: can't be imported ({first_line(error)}); "

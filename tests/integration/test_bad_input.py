@@ -132,6 +132,12 @@ MODELS = [
     ("train good.yaml --base-model no_weights", "no_weights", "unet"),
     ("train good.yaml --set evaluation.encoder=./missing", "evaluation.encoder ./missing"),
     ("train good.yaml --holdout --set evaluation.encoder=base", "evaluation.encoder base"),
+    ("tune good.yaml --set evaluation.encoder=nowhere:Faces", "encoder nowhere:Faces", "package.module:Class"),
+    ("train good.yaml --set evaluation.encoder=nowhere:Faces", "encoder nowhere:Faces", "package.module:Class"),
+    ("tune good.yaml --set evaluation.encoder=long_faces:Faces", "encoder long_faces:Faces", "lengths", "length 1"),
+    ("tune good.yaml --dry-run --set evaluation.encoder=long_faces:Faces", "long_faces:Faces", "lengths", "length 1"),
+    ("train good.yaml --holdout --set evaluation.encoder=long_faces:Faces", "long_faces:Faces", "lengths", "length 1"),
+    (r"tune good.yaml --set 'evaluation.encoder=C:\models\clip'", r"encoder C:\models\clip", "path of a folder"),
 ]
 PLACES = [
     (

@@ -18,7 +18,7 @@ from raylora.search.space import Parameter, SearchSpace
 
 FLOORS = (
     {"__init__", "errors"},
-    {"config_section"},
+    {"config_section", "own_code"},
     {"config_optimization"},
     {"bundled", "config", "files", "world"},
     {"config_files"},
