@@ -69,6 +69,8 @@ def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
         print(f"  {path} = {value:.4g}" if isinstance(value, float) else f"  {path} = {value}")
     print(f"Trials: {trials['finished']} finished, {trials['stopped_early']} stopped early, {trials['failed']} failed; "
           f"{summary['images_seen']:,} images in {summary['wall_s']:.0f} s")  # fmt: skip
+    if summary["importance"]:
+        print(f"What mattered: {what_mattered(summary['importance'], trials['finished'] + trials['stopped_early'])}")
     print(f"LoRA for A1111 and ComfyUI: {best['lora_kohya']}")
     print(f"LoRA for diffusers:         {best['lora_diffusers']}")
     if "strength" in best:
@@ -83,6 +85,24 @@ def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
 
 def _by_strength(scores: dict[str, float]) -> str:
     return ", ".join(f"{score:.3f} at {strength}" for strength, score in scores.items())
+
+
+def what_mattered(importance: list[dict[str, Any]], trials: int) -> str:
+    """One line on the settings of a search, as `search.importance` found them."""
+    if all(one["share"] is None for one in importance):
+        return f"too few trials to tell ({trials})"
+    names: dict[str, list[str]] = {"matters": [], "can't tell": [], "hardly matters": []}
+    for one in importance:
+        more = f" ({one['share']:.0%}: {one['best']})" if one["verdict"] == "matters" else ""
+        names[one["verdict"]].append(f"{_short(one['setting'])}{more}")
+    surely = ", ".join(names["matters"]) or "nothing for sure"
+    others = [f"{label}: {', '.join(names[label])}" for label in ("hardly matters", "can't tell") if names[label]]
+    return f"{'; '.join([surely, *others])} ({trials} trials)"
+
+
+def _short(setting: str) -> str:
+    """`lr_scheduler` for `lr_scheduler.name`, `alpha / rank` for `lora.alpha / lora.rank`."""
+    return " / ".join(path.removesuffix(".name").rpartition(".")[2] for path in setting.split(" / "))
 
 
 def print_metrics(metrics: dict[str, float], as_json: bool) -> None:

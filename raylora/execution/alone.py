@@ -183,6 +183,7 @@ def _summary(record: TrialRecord, out: OutFolder, wall_s: float) -> dict[str, An
         "best": best,
         "baseline": None,
         "trials": {"finished": 1, "stopped_early": 0, "failed": 0, "total": 1},
+        "importance": [],
         "images_seen": images,
         "wall_s": wall_s,
         "registered": None,

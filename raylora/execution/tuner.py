@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,9 @@ from raylora.execution.searcher import METRIC, MODE, StudySearcher
 from raylora.execution.trial import TrialJob, base_of, encoder_of, pick_device, run_trial
 from raylora.execution.winner import GRID_NAME, lora_paths, write_best
 from raylora.execution.workers import DRIVER_CPUS, Workers, distributed_trainable
+from raylora.search.importance import importance
 from raylora.search.space import SearchSpace, load_space
-from raylora.search.study import SearchStudy
+from raylora.search.study import SearchStudy, read_trials
 from raylora.tracking.mlflow_runs import DEFAULT_ARTIFACTS, MlflowTracker, check_reachable
 from raylora.tracking.recorder import Listener, Listeners, TrialRecord, measures, read_records
 from raylora.tracking.registry import Registered, log_lora, register
@@ -224,6 +225,7 @@ def _conclude(search: Search, trials: Sequence[TrialRecord], wall_s: Callable[[]
         "best": {**_entry(winner), **_strength(sweep), **lora_paths(out)},
         "baseline": _entry(baseline) if baseline else None,
         "trials": _counts(trials),
+        "importance": what_mattered(search),
         "images_seen": sum(trial.images_seen for trial in trials),
         "wall_s": wall_s(),
         "registered": registered,
@@ -233,6 +235,18 @@ def _conclude(search: Search, trials: Sequence[TrialRecord], wall_s: Callable[[]
     write_json(out.summary, summary)
     out.write_state("finished", wall_s=wall_s())
     return summary
+
+
+def what_mattered(search: Search) -> list[dict[str, Any]]:
+    """Each searched setting's part in the score; whatever fails in it, the winner is there."""
+    assert search.job.space is not None
+    try:
+        trials = read_trials(search.out.study)
+        found = importance(trials, search.job.experiment.seed, leave_out=search.job.space.fixed)
+    except Exception as error:  # a look back, over whatever a user's own space function did
+        search.say(f"warning: which settings mattered can't be told ({first_line(error)})")
+        return []
+    return [asdict(one) for one in found]
 
 
 def _write_winner(search: Search, shared: SharedData, trials: list[TrialRecord]) -> StrengthSweep:

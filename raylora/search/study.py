@@ -11,7 +11,7 @@ import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from raylora.config import Experiment, SearchConfig
 from raylora.search.space import Params, SearchSpace
@@ -59,7 +59,7 @@ class SearchStudy:
         self._space, self._experiment = space, experiment
         self._study = optuna.create_study(
             study_name=STUDY_NAME,
-            storage=JournalStorage(JournalFileBackend(str(journal))),
+            storage=_storage(journal),
             direction="maximize",
             load_if_exists=True,
         )
@@ -108,3 +108,12 @@ class SearchStudy:
             elif frozen.number not in self._running:  # killed before its settings were written down
                 self._study.tell(frozen.number, state=TrialState.FAIL)
         return [(number, dict(trial.user_attrs[PARAMS_KEY])) for number, trial in sorted(self._running.items())]
+
+
+def read_trials(journal: Path) -> list[FrozenTrial]:
+    """All trials that a journal holds, by number."""
+    return optuna.load_study(study_name=STUDY_NAME, storage=_storage(journal)).get_trials()
+
+
+def _storage(journal: Path) -> JournalStorage:
+    return JournalStorage(JournalFileBackend(str(journal)))

@@ -104,6 +104,12 @@ def test_summary_names_the_best_trial(out: Path, summary: dict[str, Any]) -> Non
     assert counts["finished"] + counts["stopped_early"] + counts["failed"] == counts["total"] == len(rows) == TRIALS
 
 
+def test_summary_says_that_few_trials_cannot_tell_what_mattered(summary: dict[str, Any]) -> None:
+    found = {one["setting"]: (one["share"], one["verdict"]) for one in summary["importance"]}
+    names = ("optimizer.unet_lr", "lora.rank", "lora.alpha / lora.rank")
+    assert found == dict.fromkeys(names, (None, "can't tell"))
+
+
 def test_baseline_is_the_first_point_and_ran_to_its_end(out: Path, summary: dict[str, Any]) -> None:
     baseline = rows_of(out)[0]
     assert (baseline["trial_id"], baseline["is_baseline"], baseline["status"]) == ("t000", "True", "finished")

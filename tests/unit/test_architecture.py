@@ -35,11 +35,12 @@ FLOORS = (
 """Rooms from the ground up: each may import from those below it, and rooms on one floor never from each other."""
 HEIGHT = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-HEAVY = ("torch", "ray", "mlflow", "diffusers", "transformers", "optuna")
+HEAVY = ("torch", "ray", "mlflow", "diffusers", "transformers", "optuna", "sklearn")
 HOMES = {
     "ray": ("execution/",),
     "mlflow": ("tracking/",),
     "optuna": ("search/", "execution/searcher.py", "report/"),
+    "sklearn": ("search/",),
     "typer": ("cli.py", "cli_export.py"),
 }
 """The only places where a library is imported."""
