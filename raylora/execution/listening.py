@@ -15,7 +15,7 @@ from raylora.tracking.recorder import Listener, TrialRecord
 REPORT_KEYS = (
     "score", "best_score", "holdout_loss", "holdout_loss_ratio", "train_probe_loss", "sample_similarity",
     "similarity_gain", "prompt_alignment", "diversity", "copying", "train_loss", "images_seen", "is_finished",
-    IS_OVER, "train_losses",
+    IS_OVER, "train_losses", "image_scores",
 )  # fmt: skip
 
 
