@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from raylora.dataset.folder import read_folder
 from raylora.dataset.split import split_pictures, write_split
 from raylora.execution.outputs import OutFolder
 from raylora.search.space import load_space
-from raylora.search.study import Outcome, SearchStudy
+from raylora.search.study import EARLIER_NAME, SOURCE_KEY, Outcome, SearchStudy, read_trials
 from tests.bad_world import Result, Run
 
 TUNE = "tune good.yaml --dry-run --space small.yaml --out out"
@@ -80,6 +81,27 @@ def test_it_is_warned_of(option: str, named: str, run: Run, bad_world: Path, tmp
     assert told.status == 0
     (warning,) = (line for line in told.stderr.splitlines() if line.startswith("warning: --warm-start"))
     assert named in warning
+
+
+def test_what_is_taken_is_in_the_journal_before_the_first_trial(
+    run: Run, bad_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C as Ray is about to start: the search can go on, and knows what it took."""
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("raylora.execution.tuner.connected", interrupted)
+    search = make_search(bad_world, tmp_path / "search")
+    result = run(f"{TUNE} --warm-start {search}".replace("--dry-run", ""))
+    out = OutFolder(tmp_path / "out")
+    assert (result.status, out.read_unfinished()["state"]) == (130, "interrupted")
+    assert f"raylora resume {out.root}" in result.stderr
+    taken = read_trials(out.study, EARLIER_NAME)
+    assert [trial.user_attrs[SOURCE_KEY] for trial in taken] == [str(search)] * 4
+    study = SearchStudy(out.study, load_space(str(out.space)), read_experiment(out.experiment))
+    assert (study.asked, study.ask()[0]) == (0, 0)
+    assert len(read_trials(out.study, EARLIER_NAME)) == 4
 
 
 @pytest.mark.parametrize(
