@@ -267,6 +267,11 @@ def test_another_optimizer_is_left_out_even_where_neither_searches_it(name: str)
     assert (len(taken.trials), taken.left_out) == ((1, {}) if name == "adamw" else (0, {NAME: 1}))
 
 
+def test_the_optimizer_is_named_and_not_what_lies_elsewhere_because_of_it() -> None:
+    lion = {NAME: "lion", RATE: 5e-6, RANK: 16, ALPHA: 8}
+    assert take(by_hand(lion), space_of(optimizer__name=None), Experiment()).left_out == {NAME: 1}
+
+
 def test_a_setting_fixed_by_hand_must_agree_where_neither_search_moves_it() -> None:
     space = SPACE.model_copy(update={"fixed": {"lora.dropout": "--set"}})
     taken = take(by_hand(BASELINE), space, Experiment().with_params({"lora.dropout": 0.1}))
@@ -291,6 +296,13 @@ def test_what_is_judged_otherwise_is_named(path: str, value: Any, differs: bool)
     assert taken.differing == ([path] if differs else [])
     assert len(taken.trials) == 1
     assert taken.trials[0].user_attrs["compares"] is not differs
+
+
+def test_where_a_search_starts_from_is_no_difference_in_what_it_moves() -> None:
+    """The base value of a setting that only the new search moves; every trial has its own."""
+    space = space_of(lora__dropout={"choices": [0.0, 0.1]})
+    taken = take(by_hand(BASELINE), space, Experiment().with_params({"lora.dropout": 0.1}))
+    assert taken.differing == []
 
 
 def test_trials_without_a_score_are_left_out(tmp_path: Path) -> None:
