@@ -65,6 +65,10 @@ SplitFile = Annotated[
     Optional[Path], typer.Option("--split", help="split.json of an earlier search: hold out the same.")
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad-images", help="Go on without images that can't be read.")]
+WarmStart = Annotated[
+    Optional[list[Path]],
+    typer.Option("--warm-start", help="Output folder of an earlier search to learn from. Repeatable.", metavar="OUT"),
+]
 Address = Annotated[Optional[str], typer.Option("--address", help="Ray cluster: auto, HOST:PORT or ray://HOST:PORT.")]
 
 
@@ -100,6 +104,7 @@ def tune(
         Optional[float], typer.Option("--gpus-per-trial", help="Part of a GPU (0.5) or several (2).")
     ] = None,
     split: SplitFile = None,
+    warm_start: WarmStart = None,
     skip_bad_images: SkipBad = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
     as_json: AsJson = False,
@@ -123,18 +128,19 @@ def tune(
     wanted = search_wanted(Request(experiment_file, given, settings or ()), chosen)
     from raylora.execution.outputs import OutFolder
     from raylora.execution.prepare import prepare
+    from raylora.execution.warm_start import warm_started
 
     console = on_stderr()
     warn = warn_on(console)
     for warning in wanted.warnings:
         warn(warning)
-    job = prepare(wanted.experiment, wanted.space, split, warn)
+    job = warm_started(prepare(wanted.experiment, wanted.space, split, warn), warm_start or (), warn)
     from raylora.execution.tuner import check_start, tune_job
     from raylora.report.live import view
 
     folder = OutFolder(_absolute(out or Path("out") / chosen.name))
     check_start(job, folder, address, warn if dry_run else None)
-    print_plan(console, [*job.plan.lines(), ("Output", str(folder.root))])
+    print_plan(console, [*job.lines(), ("Output", str(folder.root))])
     if dry_run:
         return
     with resumable(folder.root), view(console, wanted.experiment.search.trials) as listener:

@@ -4,6 +4,7 @@ RayloraError                 the work failed                              exit s
 ├── TrainingDivergedError    a loss or a weight is no longer a number
 └── UserError                what was given is wrong: what, where, mend   exit status 2
     ├── ConfigError          settings, search spaces, command line
+    │   └── NotInSpaceError      a point that a search space can't propose
     ├── DatasetError         folders, pictures, captions
     ├── ModelError           base models and LoRA files
     │   └── UnreachableError     a model that is neither here nor can be asked for
@@ -32,6 +33,14 @@ class UserError(RayloraError):
 
 class ConfigError(UserError):
     """A setting, a search space or an option is wrong."""
+
+
+class NotInSpaceError(ConfigError):
+    """A point that a search space can't propose; `path` is the setting that doesn't fit."""
+
+    def __init__(self, path: str, message: str):
+        super().__init__(message)
+        self.path = path
 
 
 class DatasetError(UserError):

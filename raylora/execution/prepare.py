@@ -19,6 +19,7 @@ from raylora.evaluation.encoders import check_encoder, check_encoder_on_hub
 from raylora.execution.node_cache import Material, framed
 from raylora.execution.plan import Plan, make_plan
 from raylora.search.space import SearchSpace, check_space
+from raylora.search.warm_start import Taken
 from raylora.training.optimizers import check_optimizer
 
 Warn = Callable[[str], None]
@@ -34,6 +35,12 @@ class Job:
     split: Split
     regularization: list[Picture]
     plan: Plan
+    warm_start: tuple[Taken, ...] = ()
+    """What a search takes from earlier ones."""
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Label and text of each line of the plan, as printed."""
+        return [*self.plan.lines(), *(("Warm start", str(taken)) for taken in self.warm_start)]
 
     @property
     def material(self) -> Material:

@@ -33,7 +33,7 @@ from raylora.execution.winner import GRID_NAME, lora_paths, write_best
 from raylora.execution.workers import DRIVER_CPUS, Workers, distributed_trainable
 from raylora.search.importance import importance
 from raylora.search.space import SearchSpace, load_space
-from raylora.search.study import SearchStudy, read_trials
+from raylora.search.study import SearchStudy, keep_earlier, read_trials
 from raylora.tracking.mlflow_runs import DEFAULT_ARTIFACTS, MlflowTracker, check_reachable
 from raylora.tracking.recorder import Listener, Listeners, TrialRecord, measures, read_records
 from raylora.tracking.registry import Registered, log_lora, register
@@ -70,6 +70,8 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
     tags = {"dataset.digest": dataset_digest(job.pictures), "dataset.images": str(len(job.pictures))}
     tracker.start(out.root.name, _parent_params(experiment, job.space), tags)
     out.write_state("running", tracking_uri=uri, parent_run_id=tracker.parent_run_id, wall_s=0.0)
+    if job.warm_start:
+        keep_earlier(out.study, [trial for taken in job.warm_start for trial in taken.trials])
     space = yaml.safe_dump(job.space.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
     write_text(out.space, space)  # the last of what `resume` needs
     return _run(Search(replace(job, experiment=experiment), out, tracker, listener, say, address))

@@ -23,11 +23,11 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from raylora.bundled import search_spaces
 from raylora.config import Experiment, Section, field_paths
 from raylora.config_files import Layer, explain, in_words, nearest, read_yaml
-from raylora.errors import ConfigError
+from raylora.errors import ConfigError, NotInSpaceError
 from raylora.own_code import load_named
 
 Params = dict[str, Any]
-SpaceFunction = Callable[[optuna.Trial], Params]
+SpaceFunction = Callable[[optuna.trial.BaseTrial], Params]
 
 SEARCHABLE = (
     "lora.", "optimizer.", "lr_scheduler.", "loss.",
@@ -145,7 +145,7 @@ class SearchSpace(Section):
         {}, description="Settings that the space would search but something else sets, and what that is."
     )
 
-    def suggest(self, trial: optuna.Trial, experiment: Experiment) -> Params:
+    def suggest(self, trial: optuna.trial.BaseTrial, experiment: Experiment) -> Params:
         """One point: dotted paths and the values that a trial's configuration gets."""
         if self.function:
             return self._from_function(trial)
@@ -169,7 +169,7 @@ class SearchSpace(Section):
         known = Known(experiment)
         return [path for path, parameter in self.parameters.items() if parameter.holds(known, but_for=self.parameters)]
 
-    def _from_function(self, trial: optuna.Trial) -> Params:
+    def _from_function(self, trial: optuna.trial.BaseTrial) -> Params:
         assert self.function is not None
         params = load_function(self.function)(trial)
         for path in params:
@@ -181,20 +181,24 @@ class SearchSpace(Section):
         """The inverse of `suggest`: a point in the settings' values as Optuna's own parameters.
 
         Raises:
-            ConfigError: the point names a setting that isn't searched, lacks one, or lies outside the bounds.
+            NotInSpaceError: the point names a setting that isn't searched, lacks one, or lies outside the bounds.
         """
         known, found = Known(experiment, dict(point)), {}
         for path, parameter in self.parameters.items():
             if parameter.holds(known):
                 if path not in point:
-                    raise ConfigError(f"search space {self.name}: a first point has no {path}")
+                    raise NotInSpaceError(path, f"search space {self.name}: a first point has no {path}")
                 where = f"search space {self.name}: {path}"
-                value = parameter.unscaled(point[path], known, where)
-                found[optuna_name(path, parameter)] = _inside(value, parameter, where)
+                try:
+                    value = _inside(parameter.unscaled(point[path], known, where), parameter, where)
+                except ConfigError as error:
+                    raise NotInSpaceError(path, str(error)) from None
+                found[optuna_name(path, parameter)] = value
             elif parameter.otherwise is not None:
                 known.params.setdefault(path, parameter.otherwise)
-        if strange := set(point) - set(self.parameters):
-            raise ConfigError(f"search space {self.name}: a first point sets {min(strange)}, which is not searched")
+        if strange := sorted(set(point) - set(self.parameters)):
+            message = f"search space {self.name}: a first point sets {strange[0]}, which is not searched"
+            raise NotInSpaceError(strange[0], message)
         return found
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
 
@@ -14,12 +15,17 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from raylora.config import Experiment, SearchConfig
+from raylora.search.ranking import by_share
 from raylora.search.space import Params, SearchSpace
 
 STUDY_NAME = "raylora"
+EARLIER_NAME = "earlier searches"
+"""Beside the search's own study in its journal: what it was told of searches before it."""
 SEED_STRIDE = 1_000_003
 PARAMS_KEY = "params"
 """User attribute of a trial that holds the settings it gave, in the settings' own values."""
+SOURCE_KEY, COMPARES_KEY = "source", "compares"
+"""User attributes of an earlier search's trial: that search's folder; whether its scores are on this one's scale."""
 
 
 class Outcome(Enum):
@@ -47,11 +53,30 @@ def _random(config: SearchConfig, seed: int) -> BaseSampler:
 OPTUNA_SAMPLERS: dict[str, Callable[[SearchConfig, int], BaseSampler]] = {"tpe": _tpe, "random": _random}
 
 
+def storage_of(journal: Path) -> JournalStorage:
+    """Optuna's storage in a file, which is made if it isn't there."""
+    return JournalStorage(JournalFileBackend(str(journal)))
+
+
+def read_trials(journal: Path, name: str = STUDY_NAME) -> list[FrozenTrial]:
+    """All trials of a study in a journal file; none if it holds no such study."""
+    storage = storage_of(journal)
+    is_there = name in (study.study_name for study in storage.get_all_studies())
+    return optuna.load_study(study_name=name, storage=storage).get_trials() if is_there else []
+
+
+def keep_earlier(journal: Path, trials: Sequence[FrozenTrial]) -> None:
+    """Put trials of earlier searches into a new search's journal, whose study will learn from them."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.create_study(study_name=EARLIER_NAME, storage=storage_of(journal), direction="maximize").add_trials(trials)
+
+
 class SearchStudy:
     """Ask for the next trial, tell what came of it; everything is kept in a journal file.
 
     Opening a journal that exists goes on with it: first points aren't queued twice, and trials that were
-    running when the search died are found by `orphans`.
+    running when the search died are found by `orphans`. Trials of earlier searches that `keep_earlier` put into
+    the journal are learned from and nothing else: they have no number here, and are never asked, told or counted.
     """
 
     def __init__(self, journal: Path, space: SearchSpace, experiment: Experiment):
@@ -59,16 +84,22 @@ class SearchStudy:
         self._space, self._experiment = space, experiment
         self._study = optuna.create_study(
             study_name=STUDY_NAME,
-            storage=_storage(journal),
+            storage=storage_of(journal),
             direction="maximize",
             load_if_exists=True,
         )
-        seed = experiment.seed + SEED_STRIDE * self.asked  # a sampler that begins anew must not draw the same again
-        self._study.sampler = OPTUNA_SAMPLERS[experiment.search.optuna_sampler](experiment.search, seed % 2**32)
+        self._earlier = read_trials(journal, EARLIER_NAME)
+        self._study.sampler = RandomSampler() if self._earlier else self._new_sampler()  # `_learned` asks elsewhere
         self._running: dict[int, optuna.Trial] = {}
         if not self._study.get_trials(deepcopy=False):
             for point in space.first_points:
                 self._study.enqueue_trial(space.to_optuna(point, experiment))
+
+    def _new_sampler(self) -> BaseSampler:
+        """Seeded by the trials so far: one that begins anew must not draw the same again."""
+        search = self._experiment.search
+        seed = self._experiment.seed + SEED_STRIDE * self.asked
+        return OPTUNA_SAMPLERS[search.optuna_sampler](search, seed % 2**32)
 
     @property
     def has_baseline(self) -> bool:
@@ -82,11 +113,32 @@ class SearchStudy:
 
     def ask(self) -> tuple[int, Params]:
         """The next trial's number and settings."""
+        if self._earlier and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            self._study.enqueue_trial(self._learned())
         trial = self._study.ask()
         params = self._space.suggest(trial, self._experiment)
         trial.set_user_attr(PARAMS_KEY, params)
         self._running[trial.number] = trial
         return trial.number, params
+
+    def _learned(self) -> Params:
+        """A proposal from all trials there are, in Optuna's parameters: asked of a study that holds them together.
+
+        Trials are ranked among those whose scores are on one scale: this search's own with the earlier ones that
+        compare, and each other search by itself.
+        """
+        own = self._study.get_trials(deepcopy=False)
+        groups: defaultdict[str, list[FrozenTrial]] = defaultdict(list)
+        for trial in self._earlier:
+            groups["" if trial.user_attrs[COMPARES_KEY] else trial.user_attrs[SOURCE_KEY]].append(trial)
+        groups[""] += own
+        together = optuna.create_study(direction="maximize", sampler=self._new_sampler())
+        for group in groups.values():
+            together.add_trials(by_share(group))
+        together.add_trials([trial for trial in own if trial.state is TrialState.RUNNING])
+        proposal = together.ask()
+        self._space.suggest(proposal, self._experiment)
+        return proposal.params
 
     def report(self, number: int, images_seen: int, best_score: float) -> None:
         """An intermediate value, by images seen, so that trials compare at equal work. Saying it twice is harmless."""
@@ -108,12 +160,3 @@ class SearchStudy:
             elif frozen.number not in self._running:  # killed before its settings were written down
                 self._study.tell(frozen.number, state=TrialState.FAIL)
         return [(number, dict(trial.user_attrs[PARAMS_KEY])) for number, trial in sorted(self._running.items())]
-
-
-def read_trials(journal: Path) -> list[FrozenTrial]:
-    """All trials that a journal holds, by number."""
-    return optuna.load_study(study_name=STUDY_NAME, storage=_storage(journal)).get_trials()
-
-
-def _storage(journal: Path) -> JournalStorage:
-    return JournalStorage(JournalFileBackend(str(journal)))

@@ -158,7 +158,7 @@ def test_a_format_named_no_can_be_given_as_it_is_documented(run: Run) -> None:
     [
         ("", "--version --help tune resume train evaluate"),
         ("tune", "--demo --dataset --base-model --space --trials --set --out --tracking-uri --register --address "
-                 "--gpus-per-trial --split --skip-bad-images --dry-run --json"),
+                 "--gpus-per-trial --split --warm-start --skip-bad-images --dry-run --json"),
         ("resume", "--address --json"),
         ("train", "--demo --dataset --base-model --space --set --out --holdout --split --skip-bad-images --dry-run "
                   "--json"),

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from raylora.cli_output import what_mattered
 from raylora.config import Experiment
+from raylora.execution import tuner
 from raylora.execution.outputs import OutFolder
 from raylora.execution.tuner import what_mattered as summed_up
 from raylora.search.importance import FEWEST_TRIALS, PLANTED, Importance, credited_scores, importance
@@ -269,9 +270,12 @@ def test_a_summary_gets_plain_values(tmp_path: Path) -> None:
     assert told == []
 
 
-def test_a_look_back_that_fails_costs_no_search_its_winner(tmp_path: Path) -> None:
+def test_a_look_back_that_fails_costs_no_search_its_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> list[Importance]:
+        raise KeyError("a choice that no trial had")
+
     told: list[str] = []
-    (tmp_path / "study.journal").write_text("no journal")
+    monkeypatch.setattr(tuner, "importance", fail)
     assert summed_up(a_search(tmp_path, told)) == []
     assert len(told) == 1 and told[0].startswith("warning: which settings mattered can't be told (")
 

@@ -1,0 +1,100 @@
+"""`--warm-start`: earlier searches' output folders, read and matched with a new search."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from raylora.config_files import read_experiment
+from raylora.errors import OutputError
+from raylora.execution.outputs import OutFolder
+from raylora.execution.prepare import Job, absolute
+from raylora.search.study import read_trials
+from raylora.search.warm_start import EarlierSearch, Taken, take
+
+Warn = Callable[[str], None]
+OPTION = "--warm-start"
+MEND = f"give the --out folder of an earlier search, or leave {OPTION} out"
+DATASET = "the dataset's pictures"
+
+
+def warm_started(job: Job, folders: Sequence[Path], warn: Warn) -> Job:
+    """The same job, with what it takes from the searches in these folders; nothing is written.
+
+    Raises:
+        OutputError: a folder holds no search that anything can be learned from.
+    """
+    taken = [_taken_from(OutFolder(root), job) for root in dict.fromkeys(root.resolve() for root in folders)]
+    for each in taken:
+        if each.differing:
+            warn(
+                f"{OPTION} {each.source}: {_shortened(each.differing)} differ{'s' * (len(each.differing) == 1)} from "
+                "this search's, so its scores don't compare; its trials count by their order among themselves"
+            )
+    if taken and job.experiment.search.optuna_sampler == "random":
+        warn(f"{OPTION} has no effect, since search.optuna_sampler is random; leave one of them out")
+    return replace(job, warm_start=tuple(taken))
+
+
+def _taken_from(out: OutFolder, job: Job) -> Taken:
+    assert job.space is not None
+    earlier = read_search(out)
+    pictures = [] if _same_pictures(out.split, job) else [DATASET]
+    taken = take(earlier, job.space, absolute(job.experiment), pictures)
+    if not taken.trials:
+        raise OutputError(
+            f"{OPTION} {out.root}: none of its trials fits this search ({taken}); "
+            f"widen the search space, set less by hand, or leave {OPTION} out"
+        )
+    return taken
+
+
+def read_search(out: OutFolder) -> EarlierSearch:
+    """A search with one ended trial or more, finished or not.
+
+    Raises:
+        OutputError: there is none.
+    """
+    if not out.root.is_dir():
+        raise OutputError(f"{OPTION} {out.root}: there is no such folder; {MEND}")
+    if not out.study.is_file() and _holds_training(out):
+        raise OutputError(f"{OPTION} {out.root}: holds a training, which has no trials to learn from; {MEND}")
+    if not (out.study.is_file() and out.experiment.is_file()):
+        raise OutputError(f"{OPTION} {out.root}: holds no search with trials; {MEND}")
+    try:
+        trials = read_trials(out.study)
+    except (ValueError, KeyError, TypeError, AssertionError, OSError):
+        raise OutputError(f"{out.study}: can't be read as a study; {MEND}") from None
+    if not any(trial.state.is_finished() and trial.value is not None for trial in trials):
+        raise OutputError(
+            f"{OPTION} {out.root}: no trial of that search has ended with a score; "
+            f"go on with it by `raylora resume {out.root}` first, or leave {OPTION} out"
+        )
+    return EarlierSearch(str(out.root), read_experiment(out.experiment), trials)
+
+
+def _holds_training(out: OutFolder) -> bool:
+    try:
+        return out.holds_training
+    except OutputError:
+        return False
+
+
+def _same_pictures(split_file: Path, job: Job) -> bool:
+    """Whether the same pictures were held out there, of as many."""
+    try:
+        split = json.loads(split_file.read_text(encoding="utf-8"))
+        held = sorted(row["digest"] for row in split["holdout"])
+        return held == sorted(picture.digest for picture in job.split.holdout) and (
+            split["train_images"] == len(job.split.train)
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _shortened(paths: Sequence[str], most: int = 4) -> str:
+    """The first few, and how many more."""
+    more = f" and {len(paths) - most} more" if len(paths) > most else ""
+    return ", ".join(paths[:most]) + more

@@ -1,0 +1,37 @@
+"""Trials of several searches in one order, for TPE to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+"""What TPE learns from: trials that came to an end with a score."""
+
+
+def by_share(group: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The ended trials of a group, each with the share of the group that it beats as its value, between 0 and 1.
+
+    TPE reads nothing of scores but their order (Bergstra et al. 2011, section 4: a quantile parts good from bad), so
+    shares keep all that it needs and let groups stand together whose scores are on different scales. A trial's
+    share is its place less a half, over the group's size (Hazen's plotting position): the best of few stands below
+    the best of many.
+    """
+    ended = [trial for trial in group if trial.state in ENDED]
+    places = {id(trial): place for place, trial in enumerate(sorted(ended, key=_standing))}
+    return [
+        create_trial(
+            value=(places[id(trial)] + 0.5) / len(ended), params=trial.params, distributions=trial.distributions
+        )
+        for trial in ended
+    ]
+
+
+def _standing(trial: FrozenTrial) -> tuple[bool, int, float]:
+    """TPE's own order: complete trials by score, below them the stopped ones by how far they came, then by score."""
+    if trial.state is TrialState.COMPLETE:
+        assert trial.value is not None
+        return (True, 0, trial.value)
+    step, score = max(trial.intermediate_values.items(), default=(0, float("-inf")))
+    return (False, step, score)
