@@ -75,15 +75,17 @@ class OutFolder:
         if self.root.is_file():
             raise OutputError(f"{self.root}: is a file; give a folder, new or empty, with --out")
         if self.root.is_dir() and any(self.root.iterdir()):
-            goes_on = f"go on with what is in it by `raylora resume {self.root}`, or " if self._can_go_on() else ""
-            raise OutputError(f"{self.root}: is not empty; {goes_on}give another folder with --out")
+            raise OutputError(f"{self.root}: {self._what_is_in_it()}give another folder with --out")
         self._check_room(bytes_needed)
 
-    def _can_go_on(self) -> bool:
+    def _what_is_in_it(self) -> str:
         try:
-            return bool(self.read_unfinished())
+            is_finished = self.read_state()["state"] == "finished"
         except OutputError:
-            return False
+            return "is not empty; "
+        if is_finished:
+            return f"holds finished work, whose answer is in {self.summary}; "
+        return f"is not empty; go on with what is in it by `raylora resume {self.root}`, or "
 
     def claim(self) -> None:
         """Make the folder, once `check_free` has passed."""

@@ -196,10 +196,10 @@ def test_evaluate_gives_the_winners_measures_again(world: World, out: Path, summ
         assert metrics[name] == pytest.approx(summary["best"]["metrics"][name], rel=5e-3, abs=5e-3)
 
 
-def test_a_folder_with_a_search_is_refused_and_resume_is_named(world: World, out: Path) -> None:
+def test_a_folder_with_a_finished_search_is_refused_and_its_answer_named(world: World, out: Path) -> None:
     done = world.raylora("tune", "experiment.yaml", "--space", "space.yaml", "--out", out)
     assert done.returncode == 2
-    assert f"raylora resume {out}" in done.stderr
+    assert str(out / "summary.json") in done.stderr
     done = world.raylora("resume", out)
     assert done.returncode == 2
     assert "finished" in done.stderr
