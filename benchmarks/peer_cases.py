@@ -75,7 +75,9 @@ def write_sd15(folder: Path) -> None:
         text_encoder=CLIPTextModel(text_config(text)),
         tokenizer=AutoTokenizer.from_pretrained(DEMO_BASE / "tokenizer"),
         unet=UNet2DConditionModel.from_config(SD15.unet),
-        scheduler=DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False),
+        scheduler=DDPMScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+        ),
         **SD15.pipeline_arguments,
     ).save_pretrained(folder)
     _narrow_posteriors(folder)
