@@ -29,7 +29,7 @@ from raylora.execution.prepare import Job, absolute, check_hub, check_tracking, 
 from raylora.execution.schedulers import TRIAL_SCHEDULERS
 from raylora.execution.searcher import METRIC, MODE, StudySearcher
 from raylora.execution.trial import TrialJob, base_of, encoder_of, pick_device, run_trial
-from raylora.execution.winner import GRID_NAME, lora_paths, write_best
+from raylora.execution.winner import lora_paths, write_best
 from raylora.execution.workers import DRIVER_CPUS, Workers, distributed_trainable
 from raylora.search.importance import importance
 from raylora.search.space import SearchSpace, load_space
@@ -213,7 +213,7 @@ def _trainable(job: TrialJob, share: Share) -> Any:
 
 def _conclude(search: Search, trials: Sequence[TrialRecord], wall_s: Callable[[], float]) -> dict[str, Any]:
     """Pick the winner and write everything that users get."""
-    out, _experiment = search.out, search.job.experiment
+    out = search.out
     write_trials_csv(out.root / "trials.csv", trials)
     winner = max(trials, key=lambda trial: trial.score, default=None)
     if winner is None or not math.isfinite(winner.score):
@@ -312,8 +312,3 @@ def _counts(trials: Sequence[TrialRecord]) -> dict[str, int]:
         status: sum(trial.status == status for trial in trials) for status in ("finished", "stopped_early", "failed")
     }
     return {**counts, "total": len(trials)}
-
-
-def grid_path(out: OutFolder) -> Path:
-    """The winner's samples beside the real pictures."""
-    return out.best / "samples" / GRID_NAME

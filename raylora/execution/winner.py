@@ -90,8 +90,12 @@ def write_samples(folder: Path, rows: Sequence[Sequence[Pixels]]) -> Path:
 
 def first_seed(evaluator: Evaluator, base: BaseModel) -> list[Pixels]:
     """One sample of each held-out caption with the active adapter."""
-    seeds = len(evaluator.requests) // len(evaluator.holdout.captions)
-    return evaluator.sample(base, evaluator.requests[::seeds])
+    return evaluator.sample(base, evaluator.requests[:: _seeds(evaluator)])
+
+
+def _seeds(evaluator: Evaluator) -> int:
+    """How many samples there are of each held-out caption."""
+    return len(evaluator.requests) // len(evaluator.holdout.captions)
 
 
 def write_best(
@@ -112,8 +116,7 @@ def write_best(
     with adapter_of(base, config, Path(winner.folder)) as adapter:
         write_lora(adapter, config, shared.train.captions, out.best, title=out.root.name)
         sweep = sweep_strengths(adapter, evaluator, shared.reference)
-    seeds = len(evaluator.requests) // len(evaluator.holdout.captions)
-    firsts = {strength: samples[::seeds] for strength, samples in sweep.samples.items()}
+    firsts = {strength: samples[:: _seeds(evaluator)] for strength, samples in sweep.samples.items()}
     write_samples(out.best / "samples", [*rows, firsts[AS_TRAINED]])
     Image.fromarray(sample_grid(list(firsts.values()))).save(out.best / "samples" / STRENGTHS_NAME)
     return sweep
