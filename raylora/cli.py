@@ -8,6 +8,7 @@ import sys
 import tempfile
 import traceback
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
@@ -27,10 +28,11 @@ from raylora.cli_output import (
     warn_on,
 )
 from raylora.errors import OutputError, RayloraError, UserError
-from raylora.request import Request, read_request, search_wanted, training_wanted
+from raylora.request import Request, default_space, read_request, search_wanted, training_wanted
 
 if TYPE_CHECKING:
     from raylora.execution.outputs import OutFolder
+    from raylora.execution.prepare import Job
     from raylora.search.space import SearchSpace
 
 app = typer.Typer(
@@ -50,7 +52,9 @@ BaseModel = Annotated[
 Space = Annotated[
     Optional[str],
     typer.Option(
-        "--space", help=f"Bundled name ({', '.join(search_spaces())}), YAML file, or package.module:function."
+        "--space",
+        help=f"Bundled name ({', '.join(search_spaces())}), YAML file, or package.module:function. "
+        "A search takes realistic, or the demo's own, if none is given.",
     ),
 ]
 Settings = Annotated[
@@ -69,7 +73,7 @@ WarmStart = Annotated[
     Optional[list[Path]],
     typer.Option("--warm-start", help="Output folder of an earlier search to learn from. Repeatable.", metavar="OUT"),
 ]
-Address = Annotated[Optional[str], typer.Option("--address", help="Ray cluster: auto, HOST:PORT or ray://HOST:PORT.")]
+Address = Annotated[Optional[str], typer.Option("--address", help="Ray cluster: auto, or HOST:PORT.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -123,29 +127,39 @@ def tune(
         "tracking.uri": tracking_uri,
         "tracking.register_name": register,
     }
-    chosen = _space(space, demo or base_model == DEMO_NAME, default="realistic")
-    assert chosen is not None
-    wanted = search_wanted(Request(experiment_file, given, settings or ()), chosen)
-    from raylora.execution.outputs import OutFolder
-    from raylora.execution.prepare import prepare
-    from raylora.execution.warm_start import warm_started
-
     console = on_stderr()
     warn = warn_on(console)
-    for warning in wanted.warnings:
-        warn(warning)
-    job = warm_started(prepare(wanted.experiment, wanted.space, split, warn), warm_start or (), warn)
+    job = _planned(Request(experiment_file, given, settings or ()), space, split, warm_start or (), warn)
+    assert job.space is not None
+    from raylora.execution.cluster import device_line
+    from raylora.execution.outputs import OutFolder
     from raylora.execution.tuner import check_start, tune_job
     from raylora.report.live import view
 
-    folder = OutFolder(_absolute(out or Path("out") / chosen.name))
+    folder = OutFolder(_absolute(out or Path("out") / job.space.name.replace(":", "-")))
+    device = device_line(job.experiment.search, address)
+    print_plan(console, [*job.lines(), ("Device", device), ("Output", str(folder.root))])
     check_start(job, folder, address, warn if dry_run else None)
-    print_plan(console, [*job.lines(), ("Output", str(folder.root))])
     if dry_run:
         return
-    with resumable(folder.root), view(console, wanted.experiment.search.trials) as listener:
+    with resumable(folder.root), view(console, job.experiment.search.trials) as listener:
         summary = tune_job(job, folder, listener, say_on(console), address)
     print_summary(summary, folder.root, as_json)
+
+
+def _planned(
+    request: Request, space: str | None, split: Path | None, warm_start: Sequence[Path], warn: Callable[[str], None]
+) -> Job:
+    """The search that was asked for, looked at from all sides."""
+    from raylora.search.space import load_space
+
+    wanted = search_wanted(request, load_space(space or default_space(request)))
+    from raylora.execution.prepare import prepare
+    from raylora.execution.warm_start import warm_started
+
+    for warning in wanted.warnings:
+        warn(warning)
+    return warm_started(prepare(wanted.experiment, wanted.space, split, warn), warm_start, warn)
 
 
 @app.command()
@@ -210,10 +224,11 @@ def train(
       raylora train --dataset my_photos --base-model … --space anime --set lora.rank=8
     """
     given = _options(demo, dataset, base_model, skip_bad_images)
-    chosen = _space(space, demo or base_model == DEMO_NAME, default=None)
+    chosen = _space(space, demo or base_model == DEMO_NAME)
     wanted = training_wanted(Request(experiment_file, given, settings or ()), chosen)
     from raylora.execution.outputs import OutFolder
     from raylora.execution.prepare import check_hub, prepare
+    from raylora.execution.trial import devices_here
 
     console = on_stderr()
     warn = warn_on(console)
@@ -222,9 +237,9 @@ def train(
     holds_out = holdout or split is not None
     job = prepare(wanted.experiment, None, split, warn, holds_out)
     folder = OutFolder(_absolute(out or Path("out") / "train"))
+    print_plan(console, [*job.plan.lines(), ("Device", devices_here()), ("Output", str(folder.root))])
     folder.check_free(job.plan.disk_bytes)
     check_hub(job.experiment, holds_out, warn if dry_run else None)
-    print_plan(console, [*job.plan.lines(), ("Output", str(folder.root))])
     if dry_run:
         return
     from raylora.execution.alone import train_job
@@ -259,13 +274,14 @@ def evaluate(
 
     beside = lora_file_in(lora).parent / "experiment.yaml"
     file = beside if beside.is_file() else None
-    space = _space(None, demo=base_model == DEMO_NAME and not file, default=None)
+    space = _space(None, demo=base_model == DEMO_NAME and not file)
     given = _options(False, None, base_model, skip_bad_images)
     experiment = read_request(Request(file, given, settings or ()), space)
     from raylora.execution.assess import evaluate_lora
 
-    learned = train_dataset or (experiment.dataset.path if file else None)
-    print_metrics(evaluate_lora(lora, dataset, learned, experiment, warn_on(on_stderr())), as_json)
+    warn = warn_on(on_stderr())
+    learned = train_dataset or (_still_there(experiment.dataset.path, warn) if file else None)
+    print_metrics(evaluate_lora(lora, dataset, learned, experiment, warn), as_json)
 
 
 app.command()(export)
@@ -275,20 +291,27 @@ def _options(demo: bool, dataset: str | None, base_model: str | None, skip_bad_i
     """Options as settings by dotted path; None where nothing was said."""
     bundled = DEMO_NAME if demo else None
     return {
-        "dataset.path": dataset or bundled,
+        "dataset.path": bundled if dataset is None else dataset,
         "dataset.skip_bad_images": skip_bad_images or None,
-        "model.base_model": base_model or bundled,
+        "model.base_model": bundled if base_model is None else base_model,
     }
 
 
-def _space(name: str | None, demo: bool, default: str | None) -> SearchSpace | None:
+def _still_there(dataset: str | None, warn: Callable[[str], None]) -> str | None:
+    """The images that a LoRA learned, if its experiment.yaml is where they are too."""
+    if dataset in (None, DEMO_NAME) or Path(str(dataset)).is_dir():
+        return dataset
+    warn(f"{dataset}: the images that it learned are not here; without them there is no train_probe_loss or copying")
+    return None
+
+
+def _space(name: str | None, demo: bool) -> SearchSpace | None:
     """The named space; `--demo` is short for the bundled one."""
-    chosen = name or (DEMO_NAME if demo else default)
-    if chosen is None:
+    if name is None and not demo:
         return None
     from raylora.search.space import load_space
 
-    return load_space(chosen)
+    return load_space(name or DEMO_NAME)
 
 
 def _absolute(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,7 +48,8 @@ def print_plan(console: Console, lines: list[tuple[str, str]]) -> None:
 
 @contextmanager
 def resumable(root: Path) -> Iterator[None]:
-    """Turns Ctrl-C into exit status 130 and a word on how to go on."""
+    """Turns Ctrl-C, and what a cluster's manager sends before it kills, into status 130 and a word on how to go on."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:

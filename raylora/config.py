@@ -54,7 +54,7 @@ def _read_no(value: Any) -> Any:
 
 
 class DatasetConfig(Section):
-    path: str | None = Field(None, description="Folder of captioned images; `demo` is the bundled one.")
+    path: str | None = Field(None, min_length=1, description="Folder of captioned images; `demo` is the bundled one.")
     resolution: Size = Field(
         (512, 512),
         description="Width and height in px, multiples of 64. Guide: 512x512, 512x768, 768x512; SDXL 1024x1024.",
@@ -103,7 +103,9 @@ class DatasetConfig(Section):
 
 class ModelConfig(Section):
     base_model: str | None = Field(
-        None, description="Hub id, diffusers folder or .safetensors file of the base model; `demo` is the bundled one."
+        None,
+        min_length=1,
+        description="Hub id, diffusers folder or .safetensors file of the base model; `demo` is the bundled one.",
     )
     family: Literal["sd15", "sdxl"] = Field("sd15", description="Which architecture the base model has.")
     train_text_encoder: bool = Field(

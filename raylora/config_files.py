@@ -31,10 +31,11 @@ WORDS = {
     "bool_parsing": "must be true or false",
     "string_type": "must be text; put it in quotes",
     "literal_error": "must be {expected}",
-    "tuple_type": "must be a list such as [1, 2]",
+    "tuple_type": "must be a list in brackets, such as [1, 2]",
     "too_short": "must have {min_length} or more entries",
     "too_long": "must have at most {max_length} entries",
     "missing": "is missing",
+    "model_type": "must be settings of its own, such as {{choices: [4, 8]}}",
     "dict_type": "must be settings of its own, such as {{name: value}}",
     "string_too_short": "must not be empty",
 }
@@ -67,6 +68,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder and no settings file; a folder of images goes with --dataset") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: can't be read ({error})") from None
     except (yaml.YAMLError, ValueError) as error:  # PyYAML lets the ValueError of an impossible date through

@@ -8,8 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raylora.bundled import DEMO_NAME, search_spaces
 from raylora.config import Experiment, nest
 from raylora.config_files import Layer, build_experiment, check_complete, parse_assignments, read_yaml
+from raylora.errors import ConfigError
 
 if TYPE_CHECKING:
     from raylora.search.space import SearchSpace
@@ -51,6 +53,22 @@ class Request:
             Layer(OPTIONS[path], nest({path: value})) for path, value in self.options.items() if value is not None
         ]
         return [*file, *options, assigned]
+
+
+def default_space(request: Request) -> str:
+    """The bundled space for who names none: the demo's for the demo's model, else the general one for SD1.5.
+
+    Raises:
+        ConfigError: the family has several and none is general.
+    """
+    flat = {path: value for layer in request.layers() for path, value in layer.flat.items()}
+    if flat.get("model.base_model") == DEMO_NAME:
+        return DEMO_NAME
+    family = flat.get("model.family", "sd15")
+    if family != "sd15":
+        spaces = " or ".join(f"--space {name}" for name in search_spaces() if name.startswith(f"{family}-"))
+        raise ConfigError(f"model.family {family}: say what is to be searched; give {spaces or '--space FILE.yaml'}")
+    return "realistic"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,9 @@ from raylora.config import Experiment, ModelConfig
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.families import load_base
 from tests.tiny import make_base, make_pictures, make_sdxl
+
+# A shell's background jobs are deaf to Ctrl-C, and so would be every program that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("steady")  # the same examples everywhere: only a change turns a green suite red

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -55,43 +54,33 @@ def train_job(job: Job, out: OutFolder, holdout: bool, say: Say) -> dict[str, An
     base_of(job.experiment, pick_device())
     if holdout:
         encoder_of(job.experiment, pick_device())
-    out.claim()
-    experiment = absolute(job.experiment)
-    write_experiment(experiment, out.experiment)
-    if holdout:
-        write_split(job.split, out.split)
-    out.write_state("running", holds_out=holdout, wall_s=0.0)  # the last of what going on needs
-    return _train(Training(replace(job, experiment=experiment), out, say), holdout)
+    with out.claimed():
+        experiment = absolute(job.experiment)
+        write_experiment(experiment, out.experiment)
+        if holdout:
+            write_split(job.split, out.split)
+        out.write_state("running", holds_out=holdout, wall_s=0.0)  # the last of what going on needs
+        return _train(Training(replace(job, experiment=experiment), out, say), holdout)
 
 
 def resume_training(out: OutFolder, say: Say) -> dict[str, Any]:
     """Go on with a training that was interrupted, from its last epoch or rung."""
     holdout = out.read_unfinished()["holds_out"]
     job = prepare(read_experiment(out.experiment), None, out.split if holdout else None, say, holdout)
-    out.write_state("running")
-    return _train(Training(job, out, say), holdout)
+    with out.locked():
+        return _train(Training(job, out, say), holdout)
 
 
 def _train(training: Training, holdout: bool) -> dict[str, Any]:
-    """The training, with its state kept true whatever ends it."""
     out = training.out
-    began, before = time.monotonic(), float(out.read_state()["wall_s"])
-
-    def wall_s() -> float:
-        return round(before + time.monotonic() - began, 1)
-
     record = TrialRecord("train", 0, {}, is_baseline=True, folder=str(out.trials / "train"))
-    try:
+    with out.working() as wall_s:
         run = _train_measured if holdout else _train_on_all
         run(training, record)
-    except BaseException as error:
-        out.write_state("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", wall_s=wall_s())
-        raise
-    record.status = "finished"
-    write_trials_csv(out.root / "trials.csv", [record])
-    summary = _summary(record, out, wall_s())
-    write_json(out.summary, summary)
-    out.write_state("finished", wall_s=wall_s())
+        record.status = "finished"
+        write_trials_csv(out.root / "trials.csv", [record])
+        summary = _summary(record, out, wall_s())
+        write_json(out.summary, summary)
     return summary
 
 

@@ -6,15 +6,19 @@ import logging
 import math
 import os
 import re
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
+import torch
 
 from raylora.config import SearchConfig
 from raylora.errors import ConfigError, RayloraError, first_line
+from raylora.execution.trial import devices_here
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -55,6 +59,7 @@ def connected(address: str | None, with_state_api: bool) -> Iterator[None]:
         ConfigError: nothing answers at the address.
     """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address or "local",
@@ -66,6 +71,8 @@ def connected(address: str | None, with_state_api: bool) -> Iterator[None]:
         if address is None:
             raise RayloraError(f"Ray can't be started on this machine: {first_line(error)}") from error
         raise ConfigError(f"--address {address}: no Ray cluster answers there ({first_line(error)})") from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own there, which ends without a word
     try:
         yield
     finally:
@@ -76,16 +83,18 @@ def check_address(address: str | None) -> None:
     """Knock at a Ray address, since Ray itself waits for minutes.
 
     Raises:
-        ConfigError: nobody answers there, or it is a Ray Client address.
+        ConfigError: nobody answers there, or it is a Ray Client address or none at all.
     """
-    if (address or "").startswith("ray://"):
+    if address in (None, "auto"):
+        return
+    if address.startswith("ray://"):
         raise ConfigError(
             f"--address {address}: a search can't run through Ray Client; "
             "start raylora on a machine of the cluster with --address auto"
         )
-    match = re.fullmatch(r"([^:/]+):(\d+)", address or "")
+    match = re.fullmatch(r"([^:/]+):(\d+)", address)
     if not match:
-        return
+        raise ConfigError(f"--address {address!r}: is no Ray address; give auto or HOST:PORT")
     try:
         socket.create_connection((match[1], int(match[2])), timeout=KNOCK_S).close()
     except (OSError, OverflowError) as error:
@@ -93,6 +102,18 @@ def check_address(address: str | None) -> None:
             f"--address {address}: no Ray cluster answers there ({error}); start it, mend the address, "
             "or leave --address out to use this machine"
         ) from None
+
+
+def device_line(search: SearchConfig, address: str | None) -> str:
+    """What a search will run on, for its plan.
+
+    Raises:
+        ConfigError: a trial wants more than this machine has.
+    """
+    if address is not None:
+        return f"the Ray cluster at {address}"
+    share = share_out(search, [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}])
+    return f"{devices_here()}; {share.concurrent} {'trial' if share.concurrent == 1 else 'trials'} at once"
 
 
 def node_resources() -> list[dict[str, float]]:

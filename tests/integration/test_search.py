@@ -205,22 +205,35 @@ def test_a_folder_with_a_finished_search_is_refused_and_its_answer_named(world: 
     assert "finished" in done.stderr
 
 
-def test_interrupted_search_goes_on_with_nothing_lost_or_doubled(world: World) -> None:
-    out = world.folder / "interrupted"
-    settings = ["--set", "training.epochs=16"]
-    command = world.command("tune", "experiment.yaml", "--space", "space.yaml", "--out", out, *settings)
-    process = subprocess.Popen(command, cwd=world.folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and len(list(out.glob("trials/*/state.pt"))) < 2:
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=120)
+def break_off(world: World, out: Path, number: signal.Signals, states: int, *arguments: object) -> str:
+    """Start a command, send it a signal once so many trials have left a state, and return what it said."""
+    with subprocess.Popen(
+        world.command(*arguments), cwd=world.folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stderr is not None
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline and len(list(out.glob("trials/*/state.pt"))) < states:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.2)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
-    assert f"raylora resume {out}" in stderr
-    assert json.loads((out / "state.json").read_text())["state"] == "interrupted"
-    assert not (out / "summary.json").exists()
-    before = {path.parent.name: json.loads(path.read_text())["history"] for path in out.glob("trials/*/trial.json")}
+    return stderr
+
+
+def test_interrupted_search_goes_on_with_nothing_lost_or_doubled(world: World) -> None:
+    """Twice: by Ctrl-C, and while it goes on by what a cluster's manager sends."""
+    out = world.folder / "interrupted"
+    command = ["tune", "experiment.yaml", "--space", "space.yaml", "--out", out, "--set", "training.epochs=16"]
+    before = {}
+    for arguments, number, states in ((command, signal.SIGINT, 2), (["resume", out], signal.SIGTERM, 3)):
+        stderr = break_off(world, out, number, states, *arguments)
+        assert f"raylora resume {out}" in stderr
+        assert json.loads((out / "state.json").read_text())["state"] == "interrupted"
+        assert not (out / "summary.json").exists()
+        before |= {
+            path.parent.name: json.loads(path.read_text())["history"] for path in out.glob("trials/*/trial.json")
+        }
 
     done = world.raylora("resume", out)
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from raylora import cli
 from raylora.config import Experiment
@@ -223,6 +223,29 @@ def test_a_lora_alone_is_measured_on_the_base_model_that_is_named(
     assert alone["holdout_loss"] == beside["holdout_loss"]
     learned = metrics_of(tmp_path / "lora.safetensors", held_out, *given, "--train-dataset", pictures_folder)
     assert learned == beside
+
+
+def test_without_the_images_that_it_learned_a_lora_is_measured_all_the_same(
+    measured: Path, held_out: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(measured / "best", tmp_path / "best")
+    experiment = read_experiment(tmp_path / "best" / "experiment.yaml").with_params({"dataset.path": "/elsewhere"})
+    write_experiment(experiment, tmp_path / "best" / "experiment.yaml")
+    result = finished("evaluate", tmp_path / "best", "--dataset", held_out, "--json")
+    assert result.stderr.startswith("warning: /elsewhere: the images that it learned are not here")
+    metrics = json.loads(result.stdout)["metrics"]
+    beside = metrics_of(measured, held_out)
+    assert metrics["train_probe_loss"] is None and metrics["copying"] is None
+    assert metrics["similarity_gain"] == beside["similarity_gain"]
+
+
+def test_a_lora_of_no_numbers_is_refused(measured: Path, held_out: Path, tmp_path: Path) -> None:
+    shutil.copytree(measured / "best", tmp_path / "best")
+    broken = {key: weight * math.nan for key, weight in load_file(tmp_path / "best" / "lora.safetensors").items()}
+    save_file(broken, tmp_path / "best" / "lora.safetensors")
+    result = run("evaluate", tmp_path / "best", "--dataset", held_out, "--json")
+    assert result.status == 2
+    assert "its measures are no numbers" in result.stderr
 
 
 @pytest.mark.parametrize("holdout", [True, False])

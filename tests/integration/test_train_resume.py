@@ -79,7 +79,7 @@ def test_a_finished_one_does_not_go_on(experiment: Experiment, tmp_path: Path) -
 
 def test_a_new_one_beside_it_is_told_how_to_go_on(experiment: Experiment, tmp_path: Path) -> None:
     out = OutFolder(tmp_path / "out")
-    out.claim()
+    out.root.mkdir()
     write_experiment(experiment, out.experiment)
     out.write_state("interrupted", holds_out=False, wall_s=1.0)
     with pytest.raises(OutputError, match="raylora resume"):

@@ -121,7 +121,7 @@ def test_what_is_no_search_is_refused(folder: str, fragments: tuple[str, ...], r
 
 def test_a_training_is_refused(run: Run, tmp_path: Path) -> None:
     out = OutFolder(tmp_path / "trained")
-    out.claim()
+    out.root.mkdir()
     shutil.copy("good.yaml", out.experiment)
     out.write_state("interrupted", holds_out=False, wall_s=0.0)
     refused(run(f"{TUNE} --warm-start {out.root}"), "holds a training", "leave --warm-start out")

@@ -38,7 +38,7 @@ def test_trials_before_a_resume_count(is_terminal: bool) -> None:
     earlier = [record(0, 1.5, "finished"), record(1, 0.5, "stopped_early", "asha"), record(2, 0.25)]
     told = shown(is_terminal, earlier, record(3, 1.25, "finished"))
     assert (
-        "3 of 5 trials ended, best score 1.500 (t000)" if is_terminal else "3 of 5, best score so far 1.500"
+        "3 of 5 trials ended, best score so far 1.500 (t000)" if is_terminal else "3 of 5, best score so far 1.500"
     ) in told
 
 
@@ -53,3 +53,19 @@ def test_the_table_names_the_guides_own_trial_and_a_reason() -> None:
     table = shown(True, [record(0, 1.0, "finished")], record(1, 0.5, "stopped_early", "asha"))
     assert "t000 guide" in table
     assert "asha" in table
+
+
+@pytest.mark.parametrize("is_terminal", [True, False], ids=["table", "lines"])
+def test_brackets_in_a_reason_are_shown_as_they_are(is_terminal: bool) -> None:
+    told = shown(is_terminal, [], record(1, 0.5, "failed", "[enforce fail at x] no [/x]"))
+    assert "[enforce fail at x] no [/x]" in told
+
+
+@pytest.mark.parametrize("is_terminal", [True, False], ids=["table", "lines"])
+def test_before_any_score_none_is_told(is_terminal: bool) -> None:
+    text = io.StringIO()
+    failed = TrialRecord("t000", 0, {"lora.rank": 8}, is_baseline=True, folder="", status="failed")
+    with view(Console(file=text, force_terminal=is_terminal, width=160, _environ={}), 5) as listener:
+        listener.trial_ended(failed)
+    assert "no score so far" in text.getvalue()
+    assert "inf" not in text.getvalue()

@@ -1,0 +1,136 @@
+"""The end of a search: the winner picked, written, registered and summed up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from raylora.config import Experiment
+from raylora.diffusion.families import FAMILIES, resolve_base, save_as_folder
+from raylora.errors import RayloraError, first_line
+from raylora.execution.node_cache import read_shared
+from raylora.execution.outputs import OutFolder, write_json, write_trials_csv
+from raylora.execution.trial import base_of, encoder_of, pick_device
+from raylora.execution.underway import Search
+from raylora.execution.winner import lora_paths, write_best
+from raylora.search.importance import importance
+from raylora.search.study import read_trials
+from raylora.tracking.recorder import TrialRecord, measures
+from raylora.tracking.registry import Registered, log_lora, register
+
+
+def conclude(search: Search, trials: Sequence[TrialRecord], wall_s: Callable[[], float]) -> dict[str, Any]:
+    """Pick the winner and write everything that users get; the cluster is still there.
+
+    Raises:
+        RayloraError: no trial came to a result, or the winner's files can't be made.
+    """
+    out = search.out
+    write_trials_csv(out.root / "trials.csv", trials)
+    winner = max(trials, key=lambda trial: trial.score, default=None)
+    if winner is None or not math.isfinite(winner.score):
+        reasons = sorted({trial.stop_reason or "no report" for trial in trials})
+        raise RayloraError(f"no trial came to a result; all {len(trials)} failed: {'; '.join(reasons)}")
+    search.say("Writing the winner …")
+    baseline = next((trial for trial in trials if trial.is_baseline and trial.history), None)
+    strengths = _write_winner(search, [trial for trial in (baseline, winner) if trial])
+    registered = _track_winner(search, winner)
+    summary = {
+        "best": {**_entry(winner), **strengths, **lora_paths(out)},
+        "baseline": _entry(baseline) if baseline else None,
+        "trials": _counts(trials),
+        "importance": what_mattered(search),
+        "images_seen": sum(trial.images_seen for trial in trials),
+        "wall_s": wall_s(),
+        "registered": registered,
+        "tracking_uri": search.tracker.uri,
+        "parent_run_id": search.tracker.parent_run_id,
+    }
+    write_json(out.summary, summary)
+    return summary
+
+
+def what_mattered(search: Search) -> list[dict[str, Any]]:
+    """Each searched setting's part in the score; whatever fails in it, the winner is there."""
+    assert search.job.space is not None
+    try:
+        trials = read_trials(search.out.study)
+        found = importance(trials, search.job.experiment.seed, leave_out=search.job.space.fixed)
+    except Exception as error:  # a look back, over whatever a user's own space function did
+        search.say(f"warning: which settings mattered can't be told ({first_line(error)})")
+        return []
+    return [asdict(one) for one in found]
+
+
+def _write_winner(search: Search, trials: list[TrialRecord]) -> dict[str, Any]:
+    """`best/`, made where the trials ran; returns the strength to use the LoRA at, and the score at each tried."""
+    experiment, root = search.job.experiment, search.out.root
+
+    def write() -> dict[str, Any]:
+        out = OutFolder(root)
+        shared = read_shared(out.cache)
+        base, encoder = base_of(experiment, pick_device()), encoder_of(experiment, pick_device())
+        sweep = write_best(out, base, shared.evaluator(encoder, experiment), experiment, trials, shared)
+        scores = {f"{at:g}": score for at, score in sweep.scores.items()}
+        return {"strength": sweep.recommended, "strength_scores": scores}
+
+    return search.run_in_cluster(write, "writes the winner")
+
+
+def _track_winner(search: Search, winner: TrialRecord) -> Registered | None:
+    """The winner in MLflow. Its files are written by now, so a server that fails here costs nothing else."""
+    try:
+        search.tracker.catch_up()
+        registered = _register(search)
+        best = measures(winner.best or {})
+        search.tracker.finish({f"best.{key}": value for key, value in best.items()}, search.out.best)
+        return registered
+    except Exception as error:  # MLflow, requests and SQLAlchemy raise many kinds
+        search.say(f"warning: the winner could not be written to MLflow ({first_line(error)}); its files are there")
+        return None
+
+
+def _register(search: Search) -> Registered | None:
+    """Log the winner to the parent run, and register it where a name was given."""
+    experiment, tracker = search.job.experiment, search.tracker
+    name = experiment.tracking.register_name
+    model_uri = log_lora(
+        tracker.uri,
+        tracker.parent_run_id,
+        lora=Path(lora_paths(search.out)["lora_diffusers"]),
+        base_model=_loadable_base(experiment, search.out.root / "base_model" if name else None),
+        size=experiment.dataset.resolution,
+        steps=experiment.sampling.steps,
+        guidance_scale=experiment.sampling.guidance_scale,
+    )
+    return register(tracker.uri, model_uri, name) if name else None
+
+
+def _loadable_base(experiment: Experiment, folder: Path | None) -> str:
+    """The base model's reference. A single file, which MLflow can't load, is made a folder of where one is given."""
+    assert experiment.model.base_model is not None
+    family = FAMILIES[experiment.model.family]
+    reference = resolve_base(experiment.model.base_model, family.name)
+    if folder is None or not reference.endswith(".safetensors"):
+        return reference
+    return str(save_as_folder(reference, family, folder))
+
+
+def _entry(trial: TrialRecord) -> dict[str, Any]:
+    return {
+        "trial_id": trial.trial_id,
+        "score": trial.score,
+        "params": trial.params,
+        "metrics": measures(trial.best or {}),
+        "images_seen": (trial.best or {}).get("images_seen"),
+    }
+
+
+def _counts(trials: Sequence[TrialRecord]) -> dict[str, int]:
+    counts = {
+        status: sum(trial.status == status for trial in trials) for status in ("finished", "stopped_early", "failed")
+    }
+    return {**counts, "total": len(trials)}
