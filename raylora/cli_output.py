@@ -66,7 +66,9 @@ def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
     best, baseline, trials = summary["best"], summary["baseline"], summary["trials"]
     if best["score"] is not None:
         against = f"; the guide's own settings reach {baseline['score']:.3f}" if baseline else ""
-        print(f"Best: {best['trial_id']} with score {best['score']:.3f}{against}")
+        print(f"Best: {best['trial_id']} with score {_with_spread(best)}{against}")
+    for candidate in summary.get("confirmed", [])[1:]:
+        print(f"  next: {candidate['trial_id']} with {_with_spread(candidate)}")
     for path, value in best["params"].items():
         print(f"  {path} = {value:.4g}" if isinstance(value, float) else f"  {path} = {value}")
     print(f"Trials: {trials['finished']} finished, {trials['stopped_early']} stopped early, {trials['failed']} failed; "
@@ -83,6 +85,16 @@ def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
         print(f"MLflow:                     mlflow ui --backend-store-uri {summary['tracking_uri']}")
     if summary["registered"]:
         print("Registered:                 models:/{name}@{alias} (version {version})".format(**summary["registered"]))
+
+
+def _with_spread(candidate: dict[str, Any]) -> str:
+    """A score as the mean over new seeds, beside what the search itself saw."""
+    seeds = len(candidate.get("new_seed_scores", ()))
+    if not seeds:
+        return f"{candidate['score']:.3f}"
+    spread = f" ± {candidate['spread']:.3f}" if candidate["spread"] is not None else ""
+    named = f"{seeds} new seeds" if seeds > 1 else "a new seed"
+    return f"{candidate['score']:.3f}{spread} ({named}; {candidate['selection_score']:.3f} in the search)"
 
 
 def _by_strength(scores: dict[str, float]) -> str:

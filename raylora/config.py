@@ -161,6 +161,9 @@ class TrainingConfig(Section):
     max_images: int | None = Field(
         None, ge=1, description="Cap on images x repeats x epochs; the LR schedule ends there too."
     )
+    stop_at: int | None = Field(
+        None, ge=1, description="Stop after so many images, though the LR schedule would go further."
+    )
     batch_size: int = Field(1, ge=1, description="Images a step, over all workers of a trial together.")
     gradient_accumulation: int = Field(1, ge=1, description="Batches gathered into one optimizer step.")
     mixed_precision: Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(_read_no)] = Field(
@@ -228,6 +231,11 @@ class SearchConfig(Section):
     )
     optuna_sampler: Literal["tpe", "random"] = Field("tpe", description="How new trials are proposed.")
     startup_trials: int = Field(5, ge=0, description="Random trials, after the first points, before TPE learns.")
+    confirm_trials: int = Field(
+        3, ge=0, description="Best trials that are trained again with new seeds before one is called best; 0: none."
+    )
+    confirm_seeds: int = Field(2, ge=1, description="New seeds for each of them.")
+    refit: bool = Field(True, description="Train the winner's settings once more, on all images, for `best/`.")
     gpus_per_trial: float = Field(
         1.0, gt=0, description="Share of a GPU, or number of GPUs, of a trial; without a GPU, number of CPU workers."
     )

@@ -25,6 +25,12 @@ class Schedule:
     images_total: int
     batch_size: int
     gradient_accumulation: int
+    stop_at: int | None = None
+
+    @property
+    def images_end(self) -> int:
+        """Where training stops: the schedule's end, unless `training.stop_at` lies before it."""
+        return min(self.images_total, self.stop_at or self.images_total)
 
     @property
     def micro_steps(self) -> int:
@@ -48,7 +54,7 @@ def make_schedule(
     total = per_epoch * training.epochs
     if training.max_images is not None:
         total = min(total, training.max_images)
-    return Schedule(per_epoch, total, training.batch_size, training.gradient_accumulation)
+    return Schedule(per_epoch, total, training.batch_size, training.gradient_accumulation, training.stop_at)
 
 
 def own_repeats(folder_repeats: Sequence[int], training: TrainingConfig) -> list[int]:

@@ -10,7 +10,6 @@ from typing import Any
 
 from raylora.config import Experiment
 from raylora.config_files import read_experiment, write_experiment
-from raylora.dataset.batches import Schedule
 from raylora.dataset.split import write_split
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.generate import generate, requests_of
@@ -22,9 +21,7 @@ from raylora.execution.prepare import Job, absolute, check_hub, prepare
 from raylora.execution.trial import base_of, encoder_of, pick_device
 from raylora.execution.winner import adapter_of, epoch_files, first_seed, lora_paths, write_lora, write_samples
 from raylora.tracking.recorder import TrialRecord, measures
-from raylora.training.checkpoint import read_state, write_state
-from raylora.training.epoch_files import EpochFiles
-from raylora.training.fit import STATE_NAME, Fit, Report, advance_saving, evaluation_points
+from raylora.training.fit import STATE_NAME, Fit, Report, advance_by_epochs, evaluation_points
 from raylora.training.trainer import Trainer
 
 Say = Callable[[str], None]
@@ -104,7 +101,7 @@ def _train_measured(training: Training, record: TrialRecord) -> None:
 
     with closing(Trainer(base, data, experiment, schedule)) as trainer:
         fit = Fit(trainer, evaluator, shared.reference, Path(record.folder), epoch_files=files)
-        fit.run(evaluation_points(schedule.images_total, search.grace_period, search.reduction_factor), report)
+        fit.run(evaluation_points(schedule.images_end, search.grace_period, search.reduction_factor), report)
     record.history = fit.history
     _write_measured(experiment, out, base, evaluator, record, shared.train.captions)
 
@@ -128,7 +125,12 @@ def _train_on_all(training: Training, record: TrialRecord) -> None:
     captions = [picture.caption for picture in job.pictures]
     files = epoch_files(experiment, schedule, captions, out.root)
     with closing(Trainer(base, data, experiment, schedule)) as trainer:
-        _advance_by_epochs(trainer, schedule, files, Path(record.folder) / STATE_NAME, training.say)
+
+        def tell() -> None:
+            seen, end = trainer.images_seen, schedule.images_end
+            training.say(f"{seen} of {end} images: training loss {trainer.train_loss:.4f}")
+
+        advance_by_epochs(trainer, files, Path(record.folder) / STATE_NAME, tell=tell)
         write_lora(trainer.adapter, experiment, captions, out.best, title=out.root.name)
         _draw_samples(training, base, captions)
     record.params = {"train_loss": trainer.train_loss, "images_seen": trainer.images_seen}
@@ -146,17 +148,6 @@ def _draw_samples(training: Training, base: BaseModel, captions: Sequence[str]) 
         [experiment.dataset.resolution] * len(prompts) if prompts else sizes,
     )
     write_samples(training.out.best / "samples", [shown, generate(base, requests, experiment.sampling)])
-
-
-def _advance_by_epochs(trainer: Trainer, schedule: Schedule, files: EpochFiles, state: Path, say: Say) -> None:
-    """To the end, from the state if there is one, which is written anew after every epoch."""
-    if state.is_file():
-        trainer.load_state_dict(read_state(state))
-    while not trainer.is_done:
-        epoch = trainer.images_seen // schedule.images_per_epoch
-        advance_saving(trainer, (epoch + 1) * schedule.images_per_epoch, files)
-        write_state(state, trainer.state_dict())
-        say(f"{trainer.images_seen} of {schedule.images_total} images: training loss {trainer.train_loss:.4f}")
 
 
 def _summary(record: TrialRecord, out: OutFolder, wall_s: float) -> dict[str, Any]:

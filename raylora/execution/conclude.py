@@ -1,8 +1,7 @@
-"""The end of a search: the winner picked, written, registered and summed up."""
+"""The end of a search: the winner written, registered and summed up."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from raylora.config import Experiment
 from raylora.diffusion.families import FAMILIES, resolve_base, save_as_folder
 from raylora.errors import RayloraError, first_line
+from raylora.execution.confirm import Candidate
 from raylora.execution.node_cache import read_shared
 from raylora.execution.outputs import OutFolder, write_json, write_trials_csv
 from raylora.execution.trial import base_of, encoder_of, pick_device
@@ -22,30 +22,36 @@ from raylora.tracking.recorder import TrialRecord, measures
 from raylora.tracking.registry import Registered, log_lora, register
 
 
-def conclude(search: Search, trials: Sequence[TrialRecord], wall_s: Callable[[], float]) -> dict[str, Any]:
-    """Pick the winner and write everything that users get; the cluster is still there.
+def conclude(
+    search: Search, trials: Sequence[TrialRecord], found: Sequence[Candidate], wall_s: Callable[[], float]
+) -> dict[str, Any]:
+    """Write everything that users get; the cluster is still there.
+
+    Args:
+        found: who may be the winner, the winner first.
 
     Raises:
         RayloraError: no trial came to a result, or the winner's files can't be made.
     """
     out = search.out
     write_trials_csv(out.root / "trials.csv", trials)
-    winner = max(trials, key=lambda trial: trial.score, default=None)
-    if winner is None or not math.isfinite(winner.score):
+    if not found:
         reasons = sorted({trial.stop_reason or "no report" for trial in trials})
         raise RayloraError(f"no trial came to a result; all {len(trials)} failed: {'; '.join(reasons)}")
     search.say("Writing the winner …")
+    winner = found[0].trial
     baseline = next((trial for trial in trials if trial.is_baseline and trial.history), None)
     strengths = _write_winner(search, [trial for trial in (baseline, winner) if trial])
-    registered = _track_winner(search, winner)
+    best = {**_entry(winner), **found[0].as_dict(), **strengths, **lora_paths(out)}
     summary = {
-        "best": {**_entry(winner), **strengths, **lora_paths(out)},
+        "best": best,
         "baseline": _entry(baseline) if baseline else None,
+        "confirmed": [candidate.as_dict() for candidate in found if candidate.again],
         "trials": _counts(trials),
         "importance": what_mattered(search),
         "images_seen": sum(trial.images_seen for trial in trials),
         "wall_s": wall_s(),
-        "registered": registered,
+        "registered": _track_winner(search, winner, found[0].score),
         "tracking_uri": search.tracker.uri,
         "parent_run_id": search.tracker.parent_run_id,
     }
@@ -80,12 +86,12 @@ def _write_winner(search: Search, trials: list[TrialRecord]) -> dict[str, Any]:
     return search.run_in_cluster(write, "writes the winner")
 
 
-def _track_winner(search: Search, winner: TrialRecord) -> Registered | None:
+def _track_winner(search: Search, winner: TrialRecord, score: float) -> Registered | None:
     """The winner in MLflow. Its files are written by now, so a server that fails here costs nothing else."""
     try:
         search.tracker.catch_up()
         registered = _register(search)
-        best = measures(winner.best or {})
+        best = {**measures(winner.best or {}), "score": score}
         search.tracker.finish({f"best.{key}": value for key, value in best.items()}, search.out.best)
         return registered
     except Exception as error:  # MLflow, requests and SQLAlchemy raise many kinds

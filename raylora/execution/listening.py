@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.tune import Callback
 
-from raylora.execution.trial import ERROR_NAME, STOP_REASON, TrialJob, trial_id
+from raylora.execution.trial import ERROR_NAME, STOP_REASON, TrialJob
 from raylora.search.stopping import IS_OVER
 from raylora.tracking.recorder import Listener, TrialRecord
 
@@ -39,11 +39,12 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
         number = trial.config["number"]
         if number not in self.records:
             self.records[number] = TrialRecord(
-                trial_id=trial_id(number),
+                trial_id=self._job.trial_id(number),
                 number=number,
                 params=trial.config["params"],
                 is_baseline=trial.config["is_baseline"],
                 folder=str(self._job.folder(number)),
+                confirms=trial.config.get("confirms"),
             )
         return self.records[number]
 

@@ -57,6 +57,14 @@ class OutFolder:
         return self.root / "trials"
 
     @property
+    def confirmations(self) -> Path:
+        return self.root / "confirmations"
+
+    @property
+    def refit(self) -> Path:
+        return self.root / "refit"
+
+    @property
     def best(self) -> Path:
         return self.root / "best"
 

@@ -37,14 +37,16 @@ class TrialJob:
     out: Path
     experiment: Experiment
     threads: int
+    is_confirming: bool = False
+    """Whether these are the best trials of a search, trained again with new seeds."""
+
+    def trial_id(self, number: int) -> str:
+        """The name of a trial in folders, tables and MLflow."""
+        return f"{'c' if self.is_confirming else 't'}{number:03d}"
 
     def folder(self, number: int) -> Path:
-        return OutFolder(self.out).trials / trial_id(number)
-
-
-def trial_id(number: int) -> str:
-    """The name of a trial in folders, tables and MLflow."""
-    return f"t{number:03d}"
+        out = OutFolder(self.out)
+        return (out.confirmations if self.is_confirming else out.trials) / self.trial_id(number)
 
 
 _shared_load = functools.lru_cache(maxsize=1)(load_base)
@@ -146,10 +148,12 @@ def _run(config: dict[str, Any], job: TrialJob, folder: Path, report: Callable[[
         files = epoch_files(experiment, schedule, shared.train.captions, folder)
         fit = Fit(trainer, evaluator, shared.reference, folder, world, files)
         search = experiment.search
-        points = evaluation_points(schedule.images_total, search.grace_period, search.reduction_factor)
+        points = evaluation_points(schedule.images_end, search.grace_period, search.reduction_factor)
+        points = points[-1:] if job.is_confirming else points  # measured once, where its trial was best
+        may_stop = not config["is_baseline"] and not job.is_confirming
 
         def report_and_judge(latest: Report) -> bool:
-            overfits = not config["is_baseline"] and is_overfitting(fit.history, search.overfit_patience)
+            overfits = may_stop and is_overfitting(fit.history, search.overfit_patience)
             stops = overfits and not latest["is_finished"]
             report({**latest, STOP_REASON: "overfit" if stops else None, IS_OVER: stops or latest["is_finished"]})
             return not stops

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from ray import tune
 
 from raylora.config import Experiment
 from raylora.config_files import read_experiment, write_experiment
@@ -17,19 +16,22 @@ from raylora.dataset.folder import dataset_digest
 from raylora.dataset.split import write_split
 from raylora.execution.cluster import Share, check_address, connected, device_line, node_resources, share_out
 from raylora.execution.conclude import conclude
-from raylora.execution.listening import RayListener
+from raylora.execution.confirm import candidates, confirmations
 from raylora.execution.node_cache import is_shared, make_shared, write_shared
 from raylora.execution.outputs import OutFolder, write_text
 from raylora.execution.prepare import Job, absolute, check_hub, check_tracking, prepare
+from raylora.execution.refit import run_refit
+from raylora.execution.rounds import ListSearcher, run_round
 from raylora.execution.schedulers import TRIAL_SCHEDULERS
-from raylora.execution.searcher import METRIC, MODE, StudySearcher
-from raylora.execution.trial import TrialJob, base_of, encoder_of, pick_device, run_trial
+from raylora.execution.searcher import StudySearcher
+from raylora.execution.trial import base_of, encoder_of, pick_device
 from raylora.execution.underway import Say, Search
-from raylora.execution.workers import DRIVER_CPUS, Workers, distributed_trainable
+from raylora.execution.workers import run_on_workers, workers_of
 from raylora.search.space import SearchSpace, load_space
 from raylora.search.study import SearchStudy, keep_earlier
 from raylora.tracking.mlflow_runs import DEFAULT_ARTIFACTS, MlflowTracker, check_reachable
-from raylora.tracking.recorder import Listener, Listeners, TrialRecord, read_records
+from raylora.tracking.recorder import Listener, TrialRecord, read_records
+from raylora.training.fit import Report
 
 
 def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: str | None = None) -> dict[str, Any]:
@@ -118,7 +120,11 @@ def _parent_params(experiment: Experiment, space: SearchSpace) -> dict[str, Any]
 def _run(search: Search) -> dict[str, Any]:
     """The search from wherever it stands to its end."""
     with _ended_in(search.tracker), search.out.working() as wall_s:
-        return conclude(search, _search(search), wall_s)
+        trials = _search(search)
+        found = candidates(trials, _confirm(search, trials))
+        if search.job.experiment.search.refit and found:
+            _refit(search, found[0].trial)
+        return conclude(search, trials, found, wall_s)
 
 
 @contextmanager
@@ -136,31 +142,29 @@ def _ended_in(tracker: MlflowTracker) -> Iterator[None]:
 
 
 def _search(search: Search) -> list[TrialRecord]:
-    """All trials, on Ray."""
-    experiment, out, share = search.job.experiment, search.out, search.share
-    trial_job = TrialJob(out=out.root, experiment=experiment, threads=share.cpus)
+    """All trials."""
+    experiment, out = search.job.experiment, search.out
     if not is_shared(out.cache):
         search.say("Encoding images and measuring the base model …")
         _make_cache(search)
     assert search.job.space is not None
-    earlier = read_records(out.trials)
-    known = {record.number: record for record in earlier}
-    listener = RayListener(trial_job, Listeners([search.tracker, search.listener]), known)
-    tuner = tune.Tuner(
-        _trainable(trial_job, share),
-        tune_config=tune.TuneConfig(
-            metric=METRIC,
-            mode=MODE,
-            search_alg=StudySearcher(SearchStudy(out.study, search.job.space, experiment), experiment.search.trials),
-            scheduler=TRIAL_SCHEDULERS[experiment.search.trial_scheduler](experiment.search, earlier),
-            num_samples=experiment.search.trials,
-            max_concurrent_trials=share.concurrent,
-            reuse_actors=share.workers == 1,
-        ),
-        run_config=tune.RunConfig(name="tune", storage_path=str(out.ray), callbacks=[listener], verbose=0),
-    )
-    tuner.fit()
-    return sorted(listener.records.values(), key=lambda record: record.number)
+    earlier, trials = read_records(out.trials), experiment.search.trials
+    searcher = StudySearcher(SearchStudy(out.study, search.job.space, experiment), trials)
+    scheduler = TRIAL_SCHEDULERS[experiment.search.trial_scheduler](experiment.search, earlier)
+    return run_round(search, search.trial_job(), searcher, trials, scheduler, earlier)
+
+
+def _confirm(search: Search, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The best trials again, with new seeds; those that a broken-off search has done stay done."""
+    wanted = confirmations(trials, search.job.experiment)
+    earlier = read_records(search.out.confirmations)
+    done = {record.number for record in earlier if record.status != "running"}
+    left = [config for config in wanted if config["number"] not in done]
+    if not left:
+        return earlier
+    search.say(f"Training the best {len({config['confirms'] for config in wanted})} again, with new seeds …")
+    job = search.trial_job(is_confirming=True)
+    return run_round(search, job, ListSearcher(left), len(left), earlier=earlier)
 
 
 def _make_cache(search: Search) -> None:
@@ -174,13 +178,12 @@ def _make_cache(search: Search) -> None:
     search.run_in_cluster(make, "encodes the images")
 
 
-def _trainable(job: TrialJob, share: Share) -> Any:
-    """One loop, two ways to run it: in the Tune trial itself, or on workers that the trial starts."""
-    if share.workers > 1:
-        workers = Workers(share.workers, use_gpu=share.gpus > 0, cpus_each=share.cpus)
-        return tune.with_resources(distributed_trainable(job, workers), {"cpu": DRIVER_CPUS})
-
-    def trainable(config: dict[str, Any]) -> None:
-        run_trial(config, job, tune.report)
-
-    return tune.with_resources(trainable, {"cpu": share.cpus, "gpu": share.gpus})
+def _refit(search: Search, winner: TrialRecord) -> None:
+    """The winner's settings on all images; writes the LoRA of `best/`."""
+    search.say("Training the winner's settings on all images …")
+    job, images = search.trial_job(), (winner.best or {})["images_seen"]
+    config = {"number": 0, "params": winner.params, "images": images}
+    if search.share.workers > 1:
+        run_on_workers(run_refit, config, job, workers_of(search.share))
+    else:
+        search.run_in_cluster(lambda: run_refit(config, job, list[Report]().append), "trains on all images")

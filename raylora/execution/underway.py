@@ -12,6 +12,7 @@ from raylora.errors import RayloraError, first_line
 from raylora.execution.cluster import Share
 from raylora.execution.outputs import OutFolder
 from raylora.execution.prepare import Job
+from raylora.execution.trial import TrialJob
 from raylora.tracking.mlflow_runs import MlflowTracker
 from raylora.tracking.recorder import Listener
 
@@ -29,6 +30,10 @@ class Search:
     listener: Listener
     say: Say
     share: Share
+
+    def trial_job(self, is_confirming: bool = False) -> TrialJob:
+        """What its trials need to know."""
+        return TrialJob(self.out.root, self.job.experiment, self.share.cpus, is_confirming)
 
     def run_in_cluster(self, work: Callable[[], Answer], what: str) -> Answer:
         """Do some work in a Ray task, where a trial's GPU is, and not in the driver, whose machine may have none.

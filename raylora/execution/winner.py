@@ -102,7 +102,9 @@ def write_best(
     out: OutFolder, base: BaseModel, evaluator: Evaluator, experiment: Experiment, trials: Sequence[TrialRecord],
     shared: SharedData,
 ) -> StrengthSweep:  # fmt: skip
-    """`best/` of a search. The grid's rows: real, base model, the guide's settings, the winner.
+    """`best/` of a search, but for the LoRA where a refit wrote that. The grid's rows: real, base, guide's, winner.
+
+    All pictures are made by trials, which have not seen the held-out images that stand above them.
 
     Args:
         trials: the winner last; before it, if there is one, the baseline.
@@ -114,7 +116,8 @@ def write_best(
             rows.append(first_seed(evaluator, base))
     config = experiment.with_params(winner.params)
     with adapter_of(base, config, Path(winner.folder)) as adapter:
-        write_lora(adapter, config, shared.train.captions, out.best, title=out.root.name)
+        if not experiment.search.refit:
+            write_lora(adapter, config, shared.train.captions, out.best, title=out.root.name)
         sweep = sweep_strengths(adapter, evaluator, shared.reference)
     firsts = {strength: samples[:: _seeds(evaluator)] for strength, samples in sweep.samples.items()}
     write_samples(out.best / "samples", [*rows, firsts[AS_TRAINED]])

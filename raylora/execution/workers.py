@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray.train
-from ray.train import RunConfig, ScalingConfig
+from ray.train import RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from raylora.execution.cluster import Share
 from raylora.execution.outputs import OutFolder
-from raylora.execution.trial import TrialJob, run_trial, trial_id
+from raylora.execution.trial import TrialJob, run_trial
 from raylora.training.fit import Report
 from raylora.world import World
 
@@ -29,6 +30,15 @@ class Workers:
     cpus_each: int
 
 
+Loop = Callable[[dict[str, Any], TrialJob, Callable[[Report], None], World], None]
+"""What a worker runs, such as `run_trial`."""
+
+
+def workers_of(share: Share) -> Workers:
+    """A trial's workers, given what a trial gets of the cluster."""
+    return Workers(share.workers, use_gpu=share.gpus > 0, cpus_each=share.cpus)
+
+
 def distributed_trainable(job: TrialJob, workers: Workers) -> Callable[[dict[str, Any]], None]:
     """A Tune function that starts the workers, waits for them, and forwards their first one's reports.
 
@@ -36,35 +46,46 @@ def distributed_trainable(job: TrialJob, workers: Workers) -> Callable[[dict[str
     """
 
     def trainable(config: dict[str, Any]) -> None:
-        trainer = TorchTrainer(
-            _worker_loop,
-            train_loop_config={"config": config, "job": job},
-            torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=workers.count,
-                use_gpu=workers.use_gpu,
-                resources_per_worker={
-                    "CPU": workers.cpus_each - DRIVER_CPUS,
-                    **({"GPU": 1} if workers.use_gpu else {}),
-                },
-            ),
-            run_config=RunConfig(
-                name=trial_id(config["number"]),
-                storage_path=str(OutFolder(job.out).ray / "train"),
-                callbacks=[TuneReportCallback()],
-            ),
-        )
-        trainer.fit()
+        run_on_workers(run_trial, config, job, workers, [TuneReportCallback()])
 
     return trainable
 
 
+def run_on_workers(
+    loop: Loop, config: dict[str, Any], job: TrialJob, workers: Workers, callbacks: Sequence[UserCallback] = ()
+) -> None:
+    """Run a loop on several workers to its end.
+
+    Raises:
+        ray.train.TrainingFailedError: one of them failed.
+    """
+    trainer = TorchTrainer(
+        _worker_loop,
+        train_loop_config={"loop": loop, "config": config, "job": job},
+        torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=workers.count,
+            use_gpu=workers.use_gpu,
+            resources_per_worker={
+                "CPU": workers.cpus_each - DRIVER_CPUS,
+                **({"GPU": 1} if workers.use_gpu else {}),
+            },
+        ),
+        run_config=RunConfig(
+            name=f"{loop.__name__}_{config['number']}",
+            storage_path=str(OutFolder(job.out).ray / "train"),
+            callbacks=list(callbacks),
+        ),
+    )
+    trainer.fit()
+
+
 def _worker_loop(arguments: dict[str, Any]) -> None:
-    """What each worker runs: the same trial, with its own place in the world."""
+    """What each worker runs: the same loop, with its own place in the world."""
     context = ray.train.get_context()
     world = World(context.get_world_rank(), context.get_world_size())
 
     def report(latest: Report) -> None:
         ray.train.report(latest)
 
-    run_trial(arguments["config"], arguments["job"], report, world)
+    arguments["loop"](arguments["config"], arguments["job"], report, world)

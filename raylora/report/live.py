@@ -23,28 +23,28 @@ class PlainView:
 
     def __init__(self, console: Console, trials: int, earlier: Sequence[TrialRecord] = ()):
         self._console, self._trials = console, trials
-        self._ended = sum(record.status != "running" for record in earlier)
+        self._ended = sum(_counts(record) and record.status != "running" for record in earlier)
         self._best = max((record.score for record in earlier), default=float("-inf"))
         self._began = time.monotonic()
 
     def trial_started(self, trial: TrialRecord) -> None:
-        self._say(
-            f"{trial.trial_id} started: {describe(trial.params)}" + (" (the guide's own)" if trial.is_baseline else "")
-        )
+        what = f"{trial.confirms} again, seed {trial.params['seed']}" if trial.confirms else describe(trial.params)
+        self._say(f"{trial.trial_id} started: {what}" + (" (the guide's own)" if trial.is_baseline else ""))
 
     def trial_reported(self, trial: TrialRecord) -> None:
         report = trial.last or {}
-        self._best = max(self._best, trial.score)
+        if _counts(trial):
+            self._best = max(self._best, trial.score)
         self._say(
             f"{trial.trial_id} at {trial.images_seen} images: score {report['score']:.3f}, "
             f"held-out loss {report['holdout_loss']:.4f}, similarity {report['sample_similarity']:.3f}"
         )
 
     def trial_ended(self, trial: TrialRecord) -> None:
-        self._ended += 1
+        self._ended += _counts(trial)
         reason = f" ({trial.stop_reason})" if trial.stop_reason else ""
-        self._say(f"{trial.trial_id} {trial.status.replace('_', ' ')}{reason}; {self._ended} of {self._trials}, "
-                  f"{_best_so_far(self._best)}")  # fmt: skip
+        so_far = f"; {self._ended} of {self._trials}, {_best_so_far(self._best)}" if _counts(trial) else ""
+        self._say(f"{trial.trial_id} {trial.status.replace('_', ' ')}{reason}{so_far}")
 
     def _say(self, text: str) -> None:
         self._console.print(
@@ -57,7 +57,7 @@ class TableView:
 
     def __init__(self, live: Live, trials: int, earlier: Sequence[TrialRecord] = ()):
         self._live, self._trials = live, trials
-        self._records = {record.number: record for record in earlier}
+        self._records = {record.trial_id: record for record in earlier}
 
     def trial_started(self, trial: TrialRecord) -> None:
         self._draw(trial)
@@ -69,21 +69,23 @@ class TableView:
         self._draw(trial)
 
     def _draw(self, trial: TrialRecord) -> None:
-        self._records[trial.number] = trial
+        self._records[trial.trial_id] = trial
         self._live.update(trials_table(list(self._records.values()), self._trials))
 
 
 def trials_table(records: list[TrialRecord], trials: int) -> Table:
     """The trials so far, the best marked; those with the lowest scores make room when there are many."""
-    best = max(records, key=lambda record: record.score)
-    ended = sum(record.status != "running" for record in records)
+    counted = [record for record in records if _counts(record)]
+    best = max(counted, key=lambda record: record.score)
+    ended = sum(record.status != "running" for record in counted)
     table = Table(title=f"{ended} of {trials} trials ended, {_best_so_far(best.score)} ({best.trial_id})")
     for column in ("trial", "status", "images", "score", "held-out loss", "similarity", "settings"):
         table.add_column(
             column, justify="right" if column in ("images", "score", "held-out loss", "similarity") else "left"
         )
-    kept = sorted(records, key=lambda record: (record.status != "running", -record.score))[:MOST_ROWS]
-    for record in sorted(kept, key=lambda record: record.number):
+    again = [record for record in records if not _counts(record)]
+    kept = sorted(counted, key=lambda record: (record.status != "running", -record.score))[:MOST_ROWS]
+    for record in [*sorted(kept, key=lambda record: record.number), *again]:
         table.add_row(*map(Text, _cells(record)), style="bold green" if record is best else None)
     return table
 
@@ -94,7 +96,13 @@ def _cells(record: TrialRecord) -> list[str]:
     numbers = [f"{report[key]:.{places}f}" if report else "" for key, places in digits.items()]
     status = record.stop_reason or record.status.replace("_", " ")
     name = f"{record.trial_id} guide" if record.is_baseline else record.trial_id
-    return [name, status, str(record.images_seen), *numbers, describe(record.params)]
+    what = f"{record.confirms} again, seed {record.params['seed']}" if record.confirms else describe(record.params)
+    return [name, status, str(record.images_seen), *numbers, what]
+
+
+def _counts(record: TrialRecord) -> bool:
+    """Whether it is one of the search's trials, and not one of the best trained again."""
+    return record.confirms is None
 
 
 def _best_so_far(score: float) -> str:

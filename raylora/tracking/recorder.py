@@ -29,6 +29,8 @@ class TrialRecord:
     stop_reason: str | None = None
     run_id: str | None = None
     """Its MLflow run."""
+    confirms: str | None = None
+    """Of a best trial that is trained again with a new seed: that trial's id."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """The reports so far, in order of images seen; see `training.fit.Report`."""
 

@@ -46,6 +46,24 @@ def advance_saving(trainer: Trainer, images: int, files: EpochFiles | None, worl
     trainer.advance(images)
 
 
+def advance_by_epochs(
+    trainer: Trainer,
+    files: EpochFiles | None,
+    state: Path,
+    world: World = World(),
+    tell: Callable[[], None] = lambda: None,
+) -> None:
+    """Train to the end, from the state if there is one. After every epoch it is written anew and `tell` is called."""
+    if state.is_file():
+        trainer.load_state_dict(read_state(state))
+    while not trainer.is_done:
+        epoch = trainer.images_seen // trainer.schedule.images_per_epoch
+        advance_saving(trainer, (epoch + 1) * trainer.schedule.images_per_epoch, files, world)
+        if world.is_first:
+            write_state(state, trainer.state_dict())
+        tell()
+
+
 @dataclass
 class Fit:
     """One LoRA's way from its first image to its last, with everything it leaves in `folder`.

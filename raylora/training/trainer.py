@@ -65,7 +65,7 @@ class Trainer:
 
     @property
     def is_done(self) -> bool:
-        return self.images_seen >= self.schedule.images_total
+        return self.images_seen >= self.schedule.images_end
 
     def advance(self, images: int) -> None:
         """Train until `images` were seen in all, or the run's end; always to a whole optimizer step.
@@ -78,7 +78,7 @@ class Trainer:
         self.base.park(kept=self.adapter.peft_configs)
         with self._own_surroundings():
             self._averages.enter_training()
-            while self.images_seen < min(images, self.schedule.images_total):
+            while self.images_seen < min(images, self.schedule.images_end):
                 loss = self._optimizer_step()
                 steps.append((self.images_seen, loss))
             self._averages.leave_training()

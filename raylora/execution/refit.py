@@ -1,0 +1,56 @@
+"""The winner's settings trained once more, on all images: what a search hands over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import torch
+
+from raylora.config import Experiment
+from raylora.execution.node_cache import Material, SharedData, entries_in, read_shared, training_set
+from raylora.execution.outputs import OutFolder
+from raylora.execution.trial import TrialJob, base_of, pick_device
+from raylora.execution.winner import epoch_files, write_lora
+from raylora.training.fit import STATE_NAME, Report, advance_by_epochs
+from raylora.training.trainer import Trainer
+from raylora.world import World
+
+
+def refit_material(shared: SharedData) -> Material:
+    """All pictures to learn, none held out."""
+    material = shared.material
+    return Material([*material.train, *material.holdout], (), material.regularization)
+
+
+def refit_experiment(experiment: Experiment, shared: SharedData, images: int) -> Experiment:
+    """A winner's settings for all images: on the schedule that its trial had, up to where that was best.
+
+    With more pictures an epoch is longer; the same number of images seen keeps the rates where they were.
+    """
+    images_total = shared.material.schedule(experiment).images_total
+    return experiment.with_params({"training.max_images": images_total, "training.stop_at": images})
+
+
+def run_refit(config: dict[str, Any], job: TrialJob, report: Callable[[Report], None], world: World = World()) -> None:
+    """Train on all images and write the LoRA files of `best/`. Goes on from its last epoch if it was broken off.
+
+    Args:
+        config: `params` of the winner and `images`, as many as did it best.
+        report: told once, at the end.
+    """
+    out = OutFolder(job.out)
+    torch.set_num_threads(job.threads)
+    shared = read_shared(out.cache)
+    experiment = refit_experiment(job.experiment.with_params(config["params"]), shared, config["images"])
+    base, material = base_of(experiment, pick_device()), refit_material(shared)
+    schedule = material.schedule(experiment)
+    captions = [picture.caption for picture in material.train]
+    data = training_set(base, material, experiment, entries_in(out.cache))
+    files = epoch_files(experiment, schedule, captions, out.root)
+    with closing(Trainer(base, data, experiment, schedule, world)) as trainer:
+        advance_by_epochs(trainer, files, out.refit / STATE_NAME, world)
+        if world.is_first:
+            write_lora(trainer.adapter, experiment, captions, out.best, title=out.root.name)
+    report({"images_seen": trainer.images_seen})

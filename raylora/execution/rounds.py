@@ -1,0 +1,81 @@
+"""A round of trials on Ray Tune: what each runs, who proposes and stops them, who hears of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from raylora.execution.listening import RayListener
+from raylora.execution.searcher import METRIC, MODE
+from raylora.execution.trial import TrialJob, run_trial
+from raylora.execution.underway import Search
+from raylora.execution.workers import DRIVER_CPUS, distributed_trainable, workers_of
+from raylora.tracking.recorder import Listeners, TrialRecord
+
+
+class ListSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
+    """Hands out the given configurations, in their order."""
+
+    def __init__(self, configs: Sequence[dict[str, Any]]):
+        super().__init__(metric=METRIC, mode=MODE)
+        self._waiting = list(configs)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        return self._waiting.pop(0) if self._waiting else str(Searcher.FINISHED)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing to learn from it."""
+
+
+def run_round(
+    search: Search,
+    job: TrialJob,
+    searcher: Searcher,
+    count: int,
+    scheduler: TrialScheduler | None = None,
+    earlier: Sequence[TrialRecord] = (),
+) -> list[TrialRecord]:
+    """Run whatever the searcher hands out, to its end or its scheduler's; the records of all, by number.
+
+    Args:
+        count: most trials that the searcher hands out.
+        earlier: records of the same round from before an interruption.
+    """
+    known = {record.number: record for record in earlier}
+    listener = RayListener(job, Listeners([search.tracker, search.listener]), known)
+    tuner = tune.Tuner(
+        _trainable(search, job),
+        tune_config=tune.TuneConfig(
+            metric=METRIC,
+            mode=MODE,
+            search_alg=searcher,
+            scheduler=scheduler or FIFOScheduler(),
+            num_samples=count,
+            max_concurrent_trials=search.share.concurrent,
+            reuse_actors=search.share.workers == 1,
+        ),
+        run_config=tune.RunConfig(
+            name="confirmations" if job.is_confirming else "trials",
+            storage_path=str(search.out.ray),
+            callbacks=[listener],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+    return sorted(listener.records.values(), key=lambda record: record.number)
+
+
+def _trainable(search: Search, job: TrialJob) -> Any:
+    """One loop, two ways to run it: in the Tune trial itself, or on workers that the trial starts."""
+    share = search.share
+    if share.workers > 1:
+        return tune.with_resources(distributed_trainable(job, workers_of(share)), {"cpu": DRIVER_CPUS})
+
+    def trainable(config: dict[str, Any]) -> None:
+        run_trial(config, job, tune.report)
+
+    return tune.with_resources(trainable, {"cpu": share.cpus, "gpu": share.gpus})
