@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from raylora.config import Experiment, describe, flatten, shown
+from raylora.config import Experiment, SearchConfig, describe, flatten, shown
 from raylora.dataset.batches import Schedule
 from raylora.dataset.folder import Picture, named_repeats
 from raylora.diffusion.adapters import count_parameters
@@ -114,12 +114,18 @@ class Plan:
         return [("Buckets", ", ".join(f"{count} of {wide}x{high}" for (wide, high), count in sizes.most_common()))]
 
     def _runs(self) -> list[tuple[str, str]]:
-        """The steps of what will run; of a search also those of the winner's settings on all images, run later."""
+        """The steps of what will run, and of what follows a search."""
         trial = self._steps(self.trial, len(self.material.train))
         if not self.space:
             return [("Steps", trial)]
-        later = self._steps(self.refit, len(self.everything))
-        return [("Steps", f"a trial: {trial}"), ("", f"later, the winner on all images: {later}")]
+        search, rows = self.experiment.search, [("Steps", f"a trial: {trial}")]
+        if search.confirm_trials:
+            most = search.confirm_trials * search.confirm_seeds
+            rows.append(
+                ("", f"then the best {search.confirm_trials} again with new seeds: up to {most} trainings more")
+            )
+        refit = f"the winner on all images, up to: {self._steps(self.refit, len(self.everything))}"
+        return [*rows, ("", f"then {refit}")] if search.refit else rows
 
     def _steps(self, schedule: Schedule, images: int) -> str:
         training, named = self.experiment.training, named_repeats(self.everything)
@@ -180,11 +186,15 @@ def make_plan(experiment: Experiment, space: SearchSpace | None, material: Mater
     trial = material.schedule(experiment)
     parts = _parts(experiment)
     largest = _trained_weights(parts, experiment, _largest_rank(experiment, space))
-    trials = experiment.search.trials if space else 1
+    trials = _trainings(experiment.search) if space else 1
     lora_bytes = _trained_weights(parts, experiment, experiment.lora.rank) * BYTES[experiment.training.save_precision]
     search = experiment.search
     points = evaluation_points(trial.images_total, search.grace_period, search.reduction_factor)
-    grids = trials * len(points) * _grid_bytes(experiment, len(material.holdout)) if material.holdout else 0
+    grids = (
+        (search.trials if space else 1) * len(points) * _grid_bytes(experiment, len(material.holdout))
+        if material.holdout
+        else 0
+    )
     return Plan(
         experiment=experiment,
         space=space,
@@ -195,6 +205,11 @@ def make_plan(experiment: Experiment, space: SearchSpace | None, material: Mater
         lora_bytes=lora_bytes,
         disk=Disk(trials * largest * BYTES_PER_TRAINED_WEIGHT, 4 * lora_bytes, grids),
     )
+
+
+def _trainings(search: SearchConfig) -> int:
+    """How many trainings a search keeps the state of."""
+    return search.trials + min(search.confirm_trials, search.trials) * search.confirm_seeds + search.refit
 
 
 def _grid_bytes(experiment: Experiment, held_out: int) -> int:

@@ -25,12 +25,17 @@ def refit_material(shared: SharedData) -> Material:
 
 
 def refit_experiment(experiment: Experiment, shared: SharedData, images: int) -> Experiment:
-    """A winner's settings for all images: on the schedule that its trial had, up to where that was best.
+    """A winner's settings for all images: each is seen as often as a training image was when the trial was best.
 
-    With more pictures an epoch is longer; the same number of images seen keeps the rates where they were.
+    That is the same share of a schedule that has grown with the pictures.
+
+    Args:
+        images: seen by the trial when it was best.
     """
-    images_total = shared.material.schedule(experiment).images_total
-    return experiment.with_params({"training.max_images": images_total, "training.stop_at": images})
+    of_trial, of_all = (material.schedule(experiment) for material in (shared.material, refit_material(shared)))
+    if images >= of_trial.images_total:
+        return experiment
+    return experiment.with_params({"training.stop_at": round(of_all.images_total * images / of_trial.images_total)})
 
 
 def run_refit(config: dict[str, Any], job: TrialJob, report: Callable[[Report], None], world: World = World()) -> None:
