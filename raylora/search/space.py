@@ -108,6 +108,11 @@ class Parameter(Section):
     @property
     def is_scaled(self) -> bool:
         return self.ratio_of is not None or bool(self.scale)
+    @property
+    def is_whole(self) -> bool:
+        """Whether whole numbers are searched: both bounds are, and no factor makes fractions of them."""
+        return isinstance(self.low, int) and isinstance(self.high, int) and not self.is_scaled
+
 
     @property
     def mentions(self) -> list[str]:
@@ -120,15 +125,15 @@ class Parameter(Section):
 
     def unscaled(self, value: Any, params: Mapping[str, Any], where: str) -> Any:
         """Optuna's value for the setting's, given the values so far: the inverse of `factor`."""
-        return _rounded(_number(value, where) / self.factor(params)) if self.is_scaled else value
+        return _rounded(_number(value, where) / self.factor(params), digits=12) if self.is_scaled else value
 
     def suggest(self, trial: optuna.trial.BaseTrial, name: str) -> Any:
         """Ask Optuna for the unscaled value."""
         if self.choices:
             return trial.suggest_categorical(name, list(self.choices))
         assert self.low is not None and self.high is not None
-        if isinstance(self.low, int) and isinstance(self.high, int) and not self.is_scaled:
-            return trial.suggest_int(name, self.low, self.high, log=self.log)
+        if self.is_whole:
+            return trial.suggest_int(name, int(self.low), int(self.high), log=self.log)
         return trial.suggest_float(name, self.low, self.high, log=self.log)
 
 
@@ -229,9 +234,9 @@ def optuna_name(path: str, parameter: Parameter) -> str:
     return f"{path} / {parameter.ratio_of}" if parameter.ratio_of else path
 
 
-def _rounded(value: float) -> float:
-    """Ten digits: a ratio times its base and back gives the same number."""
-    return float(f"{value:.10g}")
+def _rounded(value: float, digits: int = 10) -> float:
+    """Settings have ten digits, and what Optuna has for them two more: there and back gives the same number."""
+    return float(f"{value:.{digits}g}")
 
 
 def _inside(value: Any, parameter: Parameter, where: str) -> Any:
@@ -247,7 +252,12 @@ def _inside(value: Any, parameter: Parameter, where: str) -> Any:
     value = _number(value, where)
     if not parameter.low <= value <= parameter.high:
         raise ConfigError(f"{where}: a first point has {value!r}, outside {parameter.low:g} to {parameter.high:g}")
-    return type(parameter.low)(value) if isinstance(parameter.low, int) and not parameter.is_scaled else float(value)
+    if parameter.is_whole and not value.is_integer():
+        raise ConfigError(
+            f"{where}: a first point has {value!r}, and two whole bounds search whole numbers; "
+            f"write low as {float(parameter.low)} for fractions"
+        )
+    return int(value) if parameter.is_whole else value
 
 
 def _number(value: Any, where: str) -> float:

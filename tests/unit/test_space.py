@@ -169,6 +169,24 @@ def test_first_points_in_optunas_terms() -> None:
         ({"lora.rank": 12}, ["lora.rank", "12", "not among [8, 16]"]),
         ({"lora.alpha": 12}, ["lora.alpha", "not among"]),
         ({"optimizer.name": "sgd"}, ["optimizer.name", "'sgd'", "not among"]),
+@pytest.mark.parametrize(
+    ("path", "bounds", "value"),
+    [("lora.dropout", {"low": 0, "high": 0.3}, 0.15), ("lora.alpha", {"low": 4, "high": 32.0}, 8.5)],
+)
+def test_one_whole_bound_searches_fractions_and_takes_them(path: str, bounds: dict[str, Any], value: float) -> None:
+    space = space_of({path: bounds}, {path: value})
+    check_space(space, NO_TEXT)
+    assert space.to_optuna({path: value}, NO_TEXT) == {path: value}
+
+
+def test_a_fraction_of_whole_numbers_is_refused() -> None:
+    whole = {"lora.alpha": {"low": 4, "high": 32}}
+    message = refusal(space_of(whole, {"lora.alpha": 8.5}))
+    assert "lora.alpha" in message and "8.5" in message and "write low as 4.0" in message
+    params = space_of(whole).to_optuna({"lora.alpha": 8.0}, NO_TEXT)
+    assert isinstance(params["lora.alpha"], int)
+
+
         ({"training.epochs": 5}, ["training.epochs", "not searched"]),
         ({"lr_scheduler.name": "cosine_with_restarts"}, ["no lr_scheduler.num_restarts"]),
         ({"lr_scheduler.name": "cosine_with_restarts", "lr_scheduler.num_restarts": 9}, ["num_restarts", "outside"]),
