@@ -24,10 +24,9 @@ from raylora.bundled import search_spaces
 from raylora.config import Experiment, Section, field_paths
 from raylora.config_files import Layer, explain, in_words, nearest, read_yaml
 from raylora.errors import ConfigError, NotInSpaceError
-from raylora.own_code import load_named
+from raylora.search.own_space import ask_function, load_function
 
 Params = dict[str, Any]
-SpaceFunction = Callable[[optuna.trial.BaseTrial], Params]
 
 SEARCHABLE = (
     "lora.", "optimizer.", "lr_scheduler.", "loss.",
@@ -108,11 +107,11 @@ class Parameter(Section):
     @property
     def is_scaled(self) -> bool:
         return self.ratio_of is not None or bool(self.scale)
+
     @property
     def is_whole(self) -> bool:
         """Whether whole numbers are searched: both bounds are, and no factor makes fractions of them."""
         return isinstance(self.low, int) and isinstance(self.high, int) and not self.is_scaled
-
 
     @property
     def mentions(self) -> list[str]:
@@ -176,7 +175,7 @@ class SearchSpace(Section):
 
     def _from_function(self, trial: optuna.trial.BaseTrial) -> Params:
         assert self.function is not None
-        params = load_function(self.function)(trial)
+        params = ask_function(self.function, load_function(self.function), trial)
         for path in params:
             if not path.startswith(SEARCHABLE):
                 raise ConfigError(f"search space {self.function}: {path} can't be searched; {UNSEARCHABLE}")
@@ -269,19 +268,6 @@ def _number(value: Any, where: str) -> float:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def load_function(name: str) -> SpaceFunction:
-    """The function that `package.module:function` names."""
-    try:
-        function: SpaceFunction = load_named(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"search space {name}: can't be imported ({error}); expected package.module:function"
-        ) from None
-    if not callable(function):
-        raise ConfigError(f"search space {name}: expected package.module:function")
-    return function
 
 
 def load_space(reference: str) -> SearchSpace:
