@@ -116,10 +116,16 @@ class SearchStudy:
         if self._earlier and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self._study.enqueue_trial(self._learned())
         trial = self._study.ask()
-        params = self._space.suggest(trial, self._experiment)
-        trial.set_user_attr(PARAMS_KEY, params)
+        return trial.number, self._begin(trial)
+
+    def _begin(self, trial: optuna.Trial) -> Params:
+        """The trial's settings, written down. One that was killed amid this keeps the values that it has."""
+        params: Params | None = trial.user_attrs.get(PARAMS_KEY)
+        if params is None:
+            params = self._space.suggest(trial, self._experiment)
+            trial.set_user_attr(PARAMS_KEY, params)
         self._running[trial.number] = trial
-        return trial.number, params
+        return params
 
     def _learned(self) -> Params:
         """A proposal from all trials there are, in Optuna's parameters: asked of a study that holds them together.
@@ -154,9 +160,6 @@ class SearchStudy:
 
     def orphans(self) -> list[tuple[int, Params]]:
         """Take over trials that an earlier search left running; they can be reported and told again."""
-        for frozen in self._study.get_trials(states=(TrialState.RUNNING,)):
-            if frozen.number not in self._running and PARAMS_KEY in frozen.user_attrs:
-                self._running[frozen.number] = optuna.Trial(self._study, frozen._trial_id)
-            elif frozen.number not in self._running:  # killed before its settings were written down
-                self._study.tell(frozen.number, state=TrialState.FAIL)
-        return [(number, dict(trial.user_attrs[PARAMS_KEY])) for number, trial in sorted(self._running.items())]
+        left = self._study.get_trials(states=(TrialState.RUNNING,))
+        trials = [optuna.Trial(self._study, trial._trial_id) for trial in left if trial.number not in self._running]
+        return [(trial.number, self._begin(trial)) for trial in trials]

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from raylora.config import Experiment
 from raylora.execution.searcher import StudySearcher
 from raylora.search.space import Parameter, SearchSpace
-from raylora.search.study import STUDY_NAME, SearchStudy
+from raylora.search.study import STUDY_NAME, SearchStudy, storage_of
 
 SPACE = SearchSpace(
     name="small", parameters={"lora.rank": Parameter(choices=(2, 4, 8))}, first_points=({"lora.rank": 4},)
@@ -76,3 +76,13 @@ def test_a_new_searcher_hands_out_what_an_earlier_one_left_running(tmp_path: Pat
     assert isinstance(last, dict)
     assert last["number"] == 3
     assert later.suggest("g") == "FINISHED"
+
+
+def test_a_trial_that_was_killed_while_it_was_asked_is_neither_lost_nor_counted_twice(tmp_path: Path) -> None:
+    open_study(tmp_path)
+    optuna.load_study(study_name=STUDY_NAME, storage=storage_of(tmp_path / "study.journal")).ask()
+    searcher = StudySearcher(open_study(tmp_path), trials=3)
+    baseline, *others = [searcher.suggest(name) for name in "abc"]
+    assert baseline == {"number": 0, "params": {"lora.rank": 4}, "is_baseline": True}
+    assert [isinstance(other, dict) and other["is_baseline"] for other in others] == [False, False]
+    assert searcher.suggest("d") == "FINISHED"
