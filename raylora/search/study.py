@@ -65,6 +65,16 @@ def read_trials(journal: Path, name: str = STUDY_NAME) -> list[FrozenTrial]:
     return optuna.load_study(study_name=name, storage=storage).get_trials() if is_there else []
 
 
+def drop_torn_line(journal: Path) -> None:
+    """Take away the part of a last line that a full disk or a power loss left.
+
+    Optuna skips such a line, but appends to it, and can then read neither. Only for whoever writes to the journal.
+    """
+    if journal.is_file():
+        with journal.open("rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+
 def keep_earlier(journal: Path, trials: Sequence[FrozenTrial]) -> None:
     """Put trials of earlier searches into a new search's journal, whose study will learn from them."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -82,6 +92,7 @@ class SearchStudy:
     def __init__(self, journal: Path, space: SearchSpace, experiment: Experiment):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space, self._experiment = space, experiment
+        drop_torn_line(journal)
         self._study = optuna.create_study(
             study_name=STUDY_NAME,
             storage=storage_of(journal),

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from raylora.config import Experiment
 from raylora.search.space import SearchSpace
-from raylora.search.study import PARAMS_KEY, STUDY_NAME, Outcome, SearchStudy
+from raylora.search.study import PARAMS_KEY, STUDY_NAME, Outcome, SearchStudy, drop_torn_line
 
 RATE = "optimizer.unet_lr"
 BASELINE = {"optimizer.unet_lr": 1e-4, "lora.rank": 16, "lora.alpha": 8}
@@ -180,6 +180,27 @@ def test_a_trial_that_died_before_its_settings_were_kept_begins_all_the_same(jou
     finish(study, number)
     assert study.asked == begun + 1
     assert stored(journal)[begun].user_attrs[PARAMS_KEY] == params
+
+
+@pytest.mark.parametrize("torn", [b'{"op_code":5,"wor', b"\0\0\0", b'{"op_code":'])
+def test_a_line_that_a_full_disk_cut_off_is_dropped(journal: Path, torn: bytes) -> None:
+    """Optuna would append to it, and nobody could read the journal any more."""
+    study = open_study(journal)
+    finish(study, study.ask()[0])
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + torn)
+    study = open_study(journal)
+    assert study.ask() == (1, SECOND)
+    assert journal.read_bytes().startswith(whole)
+    assert open_study(journal).orphans() == [(1, SECOND)]
+    assert [trial.state.name for trial in stored(journal)] == ["COMPLETE", "RUNNING"]
+
+
+def test_a_whole_journal_is_left_as_it_is(journal: Path) -> None:
+    open_study(journal).ask()
+    whole = journal.read_bytes()
+    drop_torn_line(journal)
+    assert journal.read_bytes() == whole
 
 
 @pytest.mark.parametrize(("sign", "better"), [(-1, "low"), (1, "high")])
