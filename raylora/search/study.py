@@ -165,6 +165,10 @@ class SearchStudy:
         self._space.suggest(proposal, self._experiment)
         return proposal.params
 
+    def went_on_at(self, number: int) -> int:
+        """Images at the trial's last report that was no reason to stop it; 0 before any."""
+        return max(self._study.get_trials(deepcopy=False)[number].intermediate_values, default=0)
+
     def report(self, number: int, images_seen: int, best_score: float) -> None:
         """An intermediate value, by images seen, so that trials compare at equal work. Saying it twice is harmless."""
         with warnings.catch_warnings():
