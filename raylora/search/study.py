@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from raylora.config import Experiment, SearchConfig
-from raylora.search.ranking import by_share
+from raylora.search.ranking import ENDED, by_share
 from raylora.search.space import Params, SearchSpace
 
 STUDY_NAME = "raylora"
@@ -65,6 +65,16 @@ def read_trials(journal: Path, name: str = STUDY_NAME) -> list[FrozenTrial]:
     return optuna.load_study(study_name=name, storage=storage).get_trials() if is_there else []
 
 
+def drop_torn_line(journal: Path) -> None:
+    """Take away the part of a last line that a full disk or a power loss left.
+
+    Optuna skips such a line, but appends to it, and can then read neither. Only for whoever writes to the journal.
+    """
+    if journal.is_file():
+        with journal.open("rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+
 def keep_earlier(journal: Path, trials: Sequence[FrozenTrial]) -> None:
     """Put trials of earlier searches into a new search's journal, whose study will learn from them."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -82,24 +92,32 @@ class SearchStudy:
     def __init__(self, journal: Path, space: SearchSpace, experiment: Experiment):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space, self._experiment = space, experiment
+        drop_torn_line(journal)
         self._study = optuna.create_study(
             study_name=STUDY_NAME,
             storage=storage_of(journal),
             direction="maximize",
             load_if_exists=True,
+            sampler=RandomSampler(),
         )
         self._earlier = read_trials(journal, EARLIER_NAME)
-        self._study.sampler = RandomSampler() if self._earlier else self._new_sampler()  # `_learned` asks elsewhere
+        if not self._earlier:  # else `_learned` asks elsewhere, and its answers are queued here
+            self._study.sampler = self._new_sampler(len(space.first_points))
         self._running: dict[int, optuna.Trial] = {}
         if not self._study.get_trials(deepcopy=False):
             for point in space.first_points:
                 self._study.enqueue_trial(space.to_optuna(point, experiment))
 
-    def _new_sampler(self) -> BaseSampler:
-        """Seeded by the trials so far: one that begins anew must not draw the same again."""
+    def _new_sampler(self, first_points: int) -> BaseSampler:
+        """Seeded by the trials so far: one that begins anew must not draw the same again.
+
+        Args:
+            first_points: how many of the trials that it will see are none of its `startup_trials` random ones.
+        """
         search = self._experiment.search
+        startup = search.model_copy(update={"startup_trials": search.startup_trials + first_points})
         seed = self._experiment.seed + SEED_STRIDE * self.asked
-        return OPTUNA_SAMPLERS[search.optuna_sampler](search, seed % 2**32)
+        return OPTUNA_SAMPLERS[search.optuna_sampler](startup, seed % 2**32)
 
     @property
     def has_baseline(self) -> bool:
@@ -116,29 +134,40 @@ class SearchStudy:
         if self._earlier and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self._study.enqueue_trial(self._learned())
         trial = self._study.ask()
-        params = self._space.suggest(trial, self._experiment)
-        trial.set_user_attr(PARAMS_KEY, params)
+        return trial.number, self._begin(trial)
+
+    def _begin(self, trial: optuna.Trial) -> Params:
+        """The trial's settings, written down. One that was killed amid this keeps the values that it has."""
+        params: Params | None = trial.user_attrs.get(PARAMS_KEY)
+        if params is None:
+            params = self._space.suggest(trial, self._experiment)
+            trial.set_user_attr(PARAMS_KEY, params)
         self._running[trial.number] = trial
-        return trial.number, params
+        return params
 
     def _learned(self) -> Params:
         """A proposal from all trials there are, in Optuna's parameters: asked of a study that holds them together.
 
         Trials are ranked among those whose scores are on one scale: this search's own with the earlier ones that
-        compare, and each other search by itself.
+        compare, and each other search by itself. Earlier ones stand in for random ones, ended first points don't.
         """
         own = self._study.get_trials(deepcopy=False)
         groups: defaultdict[str, list[FrozenTrial]] = defaultdict(list)
         for trial in self._earlier:
             groups["" if trial.user_attrs[COMPARES_KEY] else trial.user_attrs[SOURCE_KEY]].append(trial)
         groups[""] += own
-        together = optuna.create_study(direction="maximize", sampler=self._new_sampler())
+        first_points = sum(trial.state in ENDED for trial in own[: len(self._space.first_points)])
+        together = optuna.create_study(direction="maximize", sampler=self._new_sampler(first_points))
         for group in groups.values():
             together.add_trials(by_share(group))
         together.add_trials([trial for trial in own if trial.state is TrialState.RUNNING])
         proposal = together.ask()
         self._space.suggest(proposal, self._experiment)
         return proposal.params
+
+    def went_on_at(self, number: int) -> int:
+        """Images at the trial's last report that was no reason to stop it; 0 before any."""
+        return max(self._study.get_trials(deepcopy=False)[number].intermediate_values, default=0)
 
     def report(self, number: int, images_seen: int, best_score: float) -> None:
         """An intermediate value, by images seen, so that trials compare at equal work. Saying it twice is harmless."""
@@ -154,9 +183,6 @@ class SearchStudy:
 
     def orphans(self) -> list[tuple[int, Params]]:
         """Take over trials that an earlier search left running; they can be reported and told again."""
-        for frozen in self._study.get_trials(states=(TrialState.RUNNING,)):
-            if frozen.number not in self._running and PARAMS_KEY in frozen.user_attrs:
-                self._running[frozen.number] = optuna.Trial(self._study, frozen._trial_id)
-            elif frozen.number not in self._running:  # killed before its settings were written down
-                self._study.tell(frozen.number, state=TrialState.FAIL)
-        return [(number, dict(trial.user_attrs[PARAMS_KEY])) for number, trial in sorted(self._running.items())]
+        left = self._study.get_trials(states=(TrialState.RUNNING,))
+        trials = [optuna.Trial(self._study, trial._trial_id) for trial in left if trial.number not in self._running]
+        return [(trial.number, self._begin(trial)) for trial in trials]

@@ -88,6 +88,10 @@ SPACES = [
     ("tune good.yaml --dry-run --space bad_value_space.yaml", "bad_value_space", "lora.dropout", "below 1"),
     ("tune good.yaml --dry-run --space measuring_space.yaml", "evaluation.noises", "can't be searched"),
     ("tune good.yaml --dry-run --space nowhere:function", "nowhere:function", "package.module:function"),
+    ("tune good.yaml --dry-run --space broken_space:ranks", "broken_space:ranks", "can't be imported"),
+    ("tune good.yaml --dry-run --space own_spaces:failing", "own_spaces:failing", "RuntimeError: no such luck"),
+    ("tune good.yaml --space own_spaces:failing", "own_spaces:failing", "RuntimeError: no such luck"),
+    ("tune good.yaml --space own_spaces:silent", "own_spaces:silent", "gives None", "a dict such as"),
     ("tune good.yaml --space sdxl-character", "model.family is sdxl", "realistic or anime"),
     ("train good.yaml --space sdxl-style", "model.family is sdxl", "--set model.family=sd15"),
 ]

@@ -24,6 +24,7 @@ from raylora.search.study import (
     read_trials,
 )
 from raylora.search.warm_start import EarlierSearch, Taken, take
+from tests.watching import watch_tpe
 
 RATE, RANK, ALPHA, NAME = "optimizer.unet_lr", "lora.rank", "lora.alpha", "optimizer.name"
 BASELINE: Params = {NAME: "adamw", RATE: 1e-4, RANK: 16, ALPHA: 8}
@@ -186,6 +187,21 @@ def test_what_runs_is_seen_by_the_sampler(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(seen[-1]) == 5
 
 
+@pytest.mark.parametrize(("earlier", "random"), [(3, 2), (5, 0)])
+def test_earlier_trials_stand_in_for_random_ones(
+    earlier: int, random: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of `startup_trials`, 5; the first point is none of them, running or ended."""
+    learned = watch_tpe(monkeypatch)
+    study = start(tmp_path / "journal", take(by_hand(*[BASELINE] * earlier), SPACE, Experiment()))
+    first, _ = study.ask()
+    tell(study, study.ask()[0], 0.5)
+    tell(study, first, 0.5)
+    for _ in range(3):
+        tell(study, study.ask()[0], 0.5)
+    assert learned == [False] * random + [True] * (4 - random)
+
+
 def test_a_search_is_taken_whole_by_its_own_space(tmp_path: Path) -> None:
     earlier = of(search(tmp_path / "earlier"))
     taken = take(earlier, SPACE, Experiment())
@@ -221,6 +237,14 @@ def test_other_bounds_take_what_lies_inside_on_their_own_scale(tmp_path: Path) -
     assert str(taken) == f"2 of 5 trials of earlier (3 left out: 1 by {RATE}, 1 by {ALPHA}, 1 by {RANK})"
     rates = rates_of(start(tmp_path / "journal", taken, space), 3)
     assert len(rates) == 3
+
+
+@pytest.mark.parametrize(("high", "taken"), [(0.3, [0.0, 0.15]), (1, [0.0])])
+def test_fractions_are_taken_by_a_range_that_searches_them(high: float, taken: list[float]) -> None:
+    dropout = "lora.dropout"
+    points = [BASELINE | {dropout: value} for value in (0.0, 0.15)]
+    trials = take(by_hand(*points), space_of(lora__dropout={"low": 0, "high": high}), Experiment()).trials
+    assert [trial.params[dropout] for trial in trials] == taken
 
 
 def test_a_condition_of_the_new_space_is_kept() -> None:
