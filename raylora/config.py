@@ -227,11 +227,7 @@ class SearchConfig(Section):
         2, ge=1, description="Evaluations in a row with rising held-out loss and no rising similarity that end a trial."
     )
     optuna_sampler: Literal["tpe", "random"] = Field("tpe", description="How new trials are proposed.")
-    startup_trials: int = Field(
-        5,
-        ge=0,
-        description="Random trials, after the first points, before TPE learns. A warm start's stand in for them.",
-    )
+    startup_trials: int = Field(5, ge=0, description="Trials before TPE learns: the first points, then random ones.")
     gpus_per_trial: float = Field(
         1.0, gt=0, description="Share of a GPU, or number of GPUs, of a trial; without a GPU, number of CPU workers."
     )

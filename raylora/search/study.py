@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from raylora.config import Experiment, SearchConfig
-from raylora.search.ranking import ENDED, by_share
+from raylora.search.ranking import by_share
 from raylora.search.space import Params, SearchSpace
 
 STUDY_NAME = "raylora"
@@ -98,26 +98,19 @@ class SearchStudy:
             storage=storage_of(journal),
             direction="maximize",
             load_if_exists=True,
-            sampler=RandomSampler(),
         )
         self._earlier = read_trials(journal, EARLIER_NAME)
-        if not self._earlier:  # else `_learned` asks elsewhere, and its answers are queued here
-            self._study.sampler = self._new_sampler(len(space.first_points))
+        self._study.sampler = RandomSampler() if self._earlier else self._new_sampler()  # `_learned` asks elsewhere
         self._running: dict[int, optuna.Trial] = {}
         if not self._study.get_trials(deepcopy=False):
             for point in space.first_points:
                 self._study.enqueue_trial(space.to_optuna(point, experiment))
 
-    def _new_sampler(self, first_points: int) -> BaseSampler:
-        """Seeded by the trials so far: one that begins anew must not draw the same again.
-
-        Args:
-            first_points: how many of the trials that it will see are none of its `startup_trials` random ones.
-        """
+    def _new_sampler(self) -> BaseSampler:
+        """Seeded by the trials so far: one that begins anew must not draw the same again."""
         search = self._experiment.search
-        startup = search.model_copy(update={"startup_trials": search.startup_trials + first_points})
         seed = self._experiment.seed + SEED_STRIDE * self.asked
-        return OPTUNA_SAMPLERS[search.optuna_sampler](startup, seed % 2**32)
+        return OPTUNA_SAMPLERS[search.optuna_sampler](search, seed % 2**32)
 
     @property
     def has_baseline(self) -> bool:
@@ -149,15 +142,14 @@ class SearchStudy:
         """A proposal from all trials there are, in Optuna's parameters: asked of a study that holds them together.
 
         Trials are ranked among those whose scores are on one scale: this search's own with the earlier ones that
-        compare, and each other search by itself. Earlier ones stand in for random ones, ended first points don't.
+        compare, and each other search by itself.
         """
         own = self._study.get_trials(deepcopy=False)
         groups: defaultdict[str, list[FrozenTrial]] = defaultdict(list)
         for trial in self._earlier:
             groups["" if trial.user_attrs[COMPARES_KEY] else trial.user_attrs[SOURCE_KEY]].append(trial)
         groups[""] += own
-        first_points = sum(trial.state in ENDED for trial in own[: len(self._space.first_points)])
-        together = optuna.create_study(direction="maximize", sampler=self._new_sampler(first_points))
+        together = optuna.create_study(direction="maximize", sampler=self._new_sampler())
         for group in groups.values():
             together.add_trials(by_share(group))
         together.add_trials([trial for trial in own if trial.state is TrialState.RUNNING])

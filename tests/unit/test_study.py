@@ -16,7 +16,6 @@ from optuna.trial import TrialState
 from raylora.config import Experiment
 from raylora.search.space import SearchSpace
 from raylora.search.study import PARAMS_KEY, STUDY_NAME, Outcome, SearchStudy, drop_torn_line
-from tests.watching import watch_tpe
 
 RATE = "optimizer.unet_lr"
 BASELINE = {"optimizer.unet_lr": 1e-4, "lora.rank": 16, "lora.alpha": 8}
@@ -113,14 +112,6 @@ def test_reopening_does_not_try_the_same_points_again(journal: Path, optuna_samp
             tried.append(params)
     rates = {params["optimizer.unet_lr"] for params in tried}
     assert len(rates) == len(tried)
-
-
-def test_the_first_points_are_none_of_the_random_trials(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    learned = watch_tpe(monkeypatch)
-    study = open_study(journal)
-    for _ in range(2 + Experiment().search.startup_trials + 2):
-        finish(study, study.ask()[0])
-    assert learned == [False] * Experiment().search.startup_trials + [True, True]
 
 
 def test_asked_counts_what_was_begun_and_not_what_waits(journal: Path) -> None:

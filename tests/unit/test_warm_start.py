@@ -24,7 +24,6 @@ from raylora.search.study import (
     read_trials,
 )
 from raylora.search.warm_start import EarlierSearch, Taken, take
-from tests.watching import watch_tpe
 
 RATE, RANK, ALPHA, NAME = "optimizer.unet_lr", "lora.rank", "lora.alpha", "optimizer.name"
 BASELINE: Params = {NAME: "adamw", RATE: 1e-4, RANK: 16, ALPHA: 8}
@@ -185,21 +184,6 @@ def test_what_runs_is_seen_by_the_sampler(tmp_path: Path, monkeypatch: pytest.Mo
     study.tell(number, Outcome.FAILED, None)
     study.ask()
     assert len(seen[-1]) == 5
-
-
-@pytest.mark.parametrize(("earlier", "random"), [(3, 2), (5, 0)])
-def test_earlier_trials_stand_in_for_random_ones(
-    earlier: int, random: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of `startup_trials`, 5; the first point is none of them, running or ended."""
-    learned = watch_tpe(monkeypatch)
-    study = start(tmp_path / "journal", take(by_hand(*[BASELINE] * earlier), SPACE, Experiment()))
-    first, _ = study.ask()
-    tell(study, study.ask()[0], 0.5)
-    tell(study, first, 0.5)
-    for _ in range(3):
-        tell(study, study.ask()[0], 0.5)
-    assert learned == [False] * random + [True] * (4 - random)
 
 
 def test_a_search_is_taken_whole_by_its_own_space(tmp_path: Path) -> None:
