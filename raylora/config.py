@@ -244,6 +244,14 @@ class TrackingConfig(Section):
     experiment: str = Field("raylora", min_length=1, description="MLflow experiment.")
     register_name: str | None = Field(None, description="Name of the winner in MLflow's model registry.")
 
+    @field_validator("register_name")
+    @classmethod
+    def _as_mlflow_has_names(cls, value: str | None) -> str | None:
+        """MLflow would tell after the whole search (`mlflow.utils.validation._validate_model_name`)."""
+        if value is not None and (not value.strip() or set("/:") & set(value) or value == "." or value[:2] == ".."):
+            raise ValueError("must be a name that MLflow can register: not blank, no / or :, not . and not begun with ..")
+        return value
+
 
 class Experiment(Section):
     """The whole job. `with_params` gives the configuration of a trial."""
