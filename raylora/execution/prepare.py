@@ -149,7 +149,7 @@ def check_tracking(experiment: Experiment, out: Path) -> str:
 
     uri = tracking_uri(experiment.tracking.uri, out)
     if experiment.tracking.uri is not None:
-        check_reachable(uri)
+        check_reachable(uri, experiment.tracking.experiment)
     return uri
 
 

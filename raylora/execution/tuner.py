@@ -34,7 +34,7 @@ from raylora.execution.workers import DRIVER_CPUS, Workers, distributed_trainabl
 from raylora.search.importance import importance
 from raylora.search.space import SearchSpace, load_space
 from raylora.search.study import SearchStudy, keep_earlier, read_trials
-from raylora.tracking.mlflow_runs import DEFAULT_ARTIFACTS, MlflowTracker, check_reachable
+from raylora.tracking.mlflow_runs import MlflowTracker, check_reachable
 from raylora.tracking.recorder import Listener, Listeners, TrialRecord, measures, read_records
 from raylora.tracking.registry import Registered, log_lora, register
 
@@ -108,9 +108,7 @@ def resume_job(root: Path, listener: Listener, say: Say, address: str | None = N
 
 
 def _tracker(uri: str, experiment: Experiment, out: OutFolder, say: Say) -> MlflowTracker:
-    own_store = experiment.tracking.uri is None
-    artifacts = out.root / DEFAULT_ARTIFACTS if own_store else None
-    return MlflowTracker(uri, experiment.tracking.experiment, artifacts, warn=say)
+    return MlflowTracker(uri, experiment.tracking.experiment, warn=say)
 
 
 def _parent_params(experiment: Experiment, space: SearchSpace) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import Experiment as MlflowExperiment
+from mlflow.entities import LifecycleStage, Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from PIL import Image
@@ -55,6 +56,14 @@ def tracking_uri(configured: str | None, out: Path) -> str:
     return configured
 
 
+def _artifacts_of(uri: str) -> str | None:
+    """Where a new experiment keeps its files, as MLflow wants it said: beside a sqlite file, and not in `mlruns` of
+    whatever the working directory is. A server knows a place of its own."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///")).parent / DEFAULT_ARTIFACTS).resolve().as_uri()
+
+
 @contextmanager
 def _short_patience() -> Iterator[None]:
     """MLflow asks an absent server for minutes; seconds are enough to tell."""
@@ -68,11 +77,14 @@ def _short_patience() -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def check_reachable(uri: str) -> None:
+def check_reachable(uri: str, experiment: str | None = None) -> None:
     """Ask the server for its experiments, before any training starts.
 
+    Args:
+        experiment: the name of one that is to be written to, if it is known yet.
+
     Raises:
-        TrackingError: no answer.
+        TrackingError: no answer, or that experiment was deleted.
     """
     _quieten()
     if uri.startswith("sqlite:///"):
@@ -82,12 +94,26 @@ def check_reachable(uri: str) -> None:
             return
     try:
         with _short_patience():
-            MlflowClient(uri).search_experiments(max_results=1)
+            client = MlflowClient(uri)
+            client.search_experiments(max_results=1)
+            found = client.get_experiment_by_name(experiment) if experiment else None
     except Exception as error:  # MLflow, requests and SQLAlchemy raise many kinds
         raise TrackingError(
             f"tracking URI {uri}: MLflow can't be reached ({_reason(error)}); start the server, mend the address, "
             "or leave --tracking-uri out to use a file in the output folder"
         ) from None
+    if found is not None:
+        _check_active(found, uri)
+
+
+def _check_active(experiment: MlflowExperiment, uri: str) -> None:
+    """MLflow finds deleted experiments by their names, but makes no run in them."""
+    if experiment.lifecycle_stage == LifecycleStage.DELETED:
+        raise TrackingError(
+            f"tracking URI {uri}: the MLflow experiment {experiment.name} was deleted; restore it "
+            f"(`mlflow experiments restore -x {experiment.experiment_id}`), delete it for good (`mlflow gc`), "
+            "or give another by --set tracking.experiment=NAME"
+        )
 
 
 def _reason(error: Exception) -> str:
@@ -112,26 +138,26 @@ class MlflowTracker:
 
     Args:
         uri: absolute tracking URI.
-        experiment: name of the MLflow experiment, made if it doesn't exist.
-        artifacts: where a new experiment of a file store keeps its artifacts; None leaves it to the server.
+        experiment: name of the MLflow experiment. Where it doesn't exist it is made, with its files beside a sqlite
+            file, or wherever a server keeps them.
         warn: told once when the store stops answering.
     """
 
-    def __init__(self, uri: str, experiment: str, artifacts: Path | None, warn: Warn = lambda _: None):
+    def __init__(self, uri: str, experiment: str, warn: Warn = lambda _: None):
         _quieten()
         self.uri, self._warn = uri, warn
         self._behind: dict[int, TrialRecord] = {}
         self._client = MlflowClient(uri)
-        self._experiment_id = self._get_or_create(experiment, artifacts)
+        self._experiment_id = self._get_or_create(experiment)
         self.parent_run_id = ""
 
-    def _get_or_create(self, name: str, artifacts: Path | None) -> str:
+    def _get_or_create(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
         if found is not None:
+            _check_active(found, self.uri)
             return str(found.experiment_id)
         try:
-            location = artifacts.resolve().as_uri() if artifacts else None
-            return str(self._client.create_experiment(name, artifact_location=location))
+            return str(self._client.create_experiment(name, artifact_location=_artifacts_of(self.uri)))
         except MlflowException as error:
             raise TrackingError(f"MLflow experiment {name}: can't be made ({error})") from None
 
