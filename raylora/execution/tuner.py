@@ -34,7 +34,8 @@ from raylora.execution.workers import DRIVER_CPUS, Workers, distributed_trainabl
 from raylora.search.importance import importance
 from raylora.search.space import SearchSpace, load_space
 from raylora.search.study import SearchStudy, keep_earlier, read_trials
-from raylora.tracking.mlflow_runs import MlflowTracker, check_reachable
+from raylora.tracking.mlflow_runs import MlflowTracker
+from raylora.tracking.mlflow_store import check_reachable
 from raylora.tracking.recorder import Listener, Listeners, TrialRecord, measures, read_records
 from raylora.tracking.registry import Registered, log_lora, register
 

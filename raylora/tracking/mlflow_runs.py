@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import platform
-import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Experiment as MlflowExperiment
-from mlflow.entities import LifecycleStage, Metric, Param, RunTag
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from PIL import Image
 
 from raylora import __version__
-from raylora.errors import TrackingError, first_line
+from raylora.errors import TrackingError
+from raylora.tracking.mlflow_store import REACH_S, artifacts_of, check_active, patience, quieten, reason_of, uploading
 from raylora.tracking.recorder import TrialRecord, measures
 
-DEFAULT_STORE = "mlflow.db"
-DEFAULT_ARTIFACTS = "mlartifacts"
 RECORDED_PACKAGES = ("bitsandbytes", "diffusers", "mlflow", "optuna", "peft", "ray", "torch", "transformers")
 LONGEST_PARAM = 500
 """Characters; MLflow's own limit is 6,000, but nobody reads those."""
 MOST_METRICS_PER_CALL = 1000
 """MLflow's limit of a `log_batch`."""
-REACH_S = 10
-"""How long a small call may take: Tune's loop waits for it."""
-UPLOAD_S = 120
-"""The same for the winner's files, which nothing waits for; MLflow's own default for every call."""
 SILENCE_S = 60
 """How long a store that failed is not asked again while a search runs."""
 MOST_FAILURES = 3
@@ -47,114 +36,6 @@ PICTURES = {"images": "samples", "prompts": "prompts"}
 THUMBNAIL_PX = 256
 Warn = Callable[[str], None]
 STATUS = {"finished": "FINISHED", "stopped_early": "FINISHED", "failed": "FAILED"}
-
-
-def tracking_uri(configured: str | None, out: Path) -> str:
-    """An absolute tracking URI: the configured one, else a sqlite file in the output folder.
-
-    Raises:
-        TrackingError: a URI that MLflow 3 has no store for.
-    """
-    if configured is None:
-        return f"sqlite:///{(out / DEFAULT_STORE).resolve()}"
-    if configured.startswith("sqlite:///"):
-        return f"sqlite:///{Path(configured.removeprefix('sqlite:///')).expanduser().resolve()}"
-    if "://" not in configured:
-        raise TrackingError(
-            f"tracking URI {configured}: MLflow's file store is deprecated; "
-            f"use sqlite:///{configured}.db or the http(s):// address of a server"
-        )
-    return configured
-
-
-def _artifacts_of(uri: str) -> str | None:
-    """Where a new experiment keeps its files, as MLflow wants it said: beside a sqlite file, and not in `mlruns` of
-    whatever the working directory is. A server knows a place of its own."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return (Path(uri.removeprefix("sqlite:///")).parent / DEFAULT_ARTIFACTS).resolve().as_uri()
-
-
-@contextmanager
-def patience(seconds: int) -> Iterator[None]:
-    """By itself MLflow asks an absent server for minutes; within the block each call gets two tries of so long."""
-    wanted = {
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds),
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
-    }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-@contextmanager
-def uploading(client: MlflowClient) -> Iterator[None]:
-    """Files get more time than small calls, but only a store that answers at all gets files."""
-    with patience(REACH_S):
-        client.search_experiments(max_results=1)
-    with patience(UPLOAD_S):
-        yield
-
-
-def check_reachable(uri: str, experiment: str | None = None) -> None:
-    """Ask the server for its experiments, before any training starts.
-
-    Args:
-        experiment: the name of one that is to be written to, if it is known yet.
-
-    Raises:
-        TrackingError: no answer, or that experiment was deleted.
-    """
-    _quieten()
-    if uri.startswith("sqlite:///"):
-        file = Path(uri.removeprefix("sqlite:///"))
-        _check_sqlite(file)
-        if not file.exists():  # asking would make it
-            return
-    try:
-        with patience(REACH_S):
-            client = MlflowClient(uri)
-            client.search_experiments(max_results=1)
-            found = client.get_experiment_by_name(experiment) if experiment else None
-    except Exception as error:  # MLflow, requests and SQLAlchemy raise many kinds
-        raise TrackingError(
-            f"tracking URI {uri}: MLflow can't be reached ({_reason(error)}); start the server, mend the address, "
-            "or leave --tracking-uri out to use a file in the output folder"
-        ) from None
-    if found is not None:
-        _check_active(found, uri)
-
-
-def _check_active(experiment: MlflowExperiment, uri: str) -> None:
-    """MLflow finds deleted experiments by their names, but makes no run in them."""
-    if experiment.lifecycle_stage == LifecycleStage.DELETED:
-        raise TrackingError(
-            f"tracking URI {uri}: the MLflow experiment {experiment.name} was deleted; restore it "
-            f"(`mlflow experiments restore -x {experiment.experiment_id}`), delete it for good (`mlflow gc`), "
-            "or give another by --set tracking.experiment=NAME"
-        )
-
-
-def _reason(error: Exception) -> str:
-    """What the operating system said, out of requests' long chain of causes; else the first line."""
-    told = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
-    return told[1].strip() if told else "no answer" if "timed out" in str(error) else first_line(error)[:200]
-
-
-def _check_sqlite(file: Path) -> None:
-    """MLflow would try for minutes to open a file in a folder that isn't there."""
-    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
-        raise TrackingError(f"tracking URI sqlite:///{file}: {file.parent} can't be written; make it, or name another")
-
-
-def _quieten() -> None:
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 class MlflowTracker:
@@ -171,7 +52,7 @@ class MlflowTracker:
     """
 
     def __init__(self, uri: str, experiment: str, warn: Warn = lambda _: None):
-        _quieten()
+        quieten()
         self.uri, self._warn = uri, warn
         self._behind: dict[int, TrialRecord] = {}
         self._is_told, self._silent_until = False, 0.0
@@ -183,10 +64,10 @@ class MlflowTracker:
         with patience(REACH_S):
             found = self._client.get_experiment_by_name(name)
             if found is not None:
-                _check_active(found, self.uri)
+                check_active(found, self.uri)
                 return str(found.experiment_id)
             try:
-                return str(self._client.create_experiment(name, artifact_location=_artifacts_of(self.uri)))
+                return str(self._client.create_experiment(name, artifact_location=artifacts_of(self.uri)))
             except MlflowException as error:
                 raise TrackingError(f"MLflow experiment {name}: can't be made ({error})") from None
 
@@ -267,7 +148,7 @@ class MlflowTracker:
                 self._send(trial)
         except Exception as error:  # MLflow, requests and SQLAlchemy raise many kinds
             if not self._is_told:
-                self._warn(f"MLflow at {self.uri} can't be written ({_reason(error)}); the search goes on")
+                self._warn(f"MLflow at {self.uri} can't be written ({reason_of(error)}); the search goes on")
             self._is_told, self._silent_until = True, time.monotonic() + SILENCE_S
             self._behind[trial.number] = self._behind.pop(trial.number)  # the last now, so that it holds up no other
             return False
@@ -360,9 +241,3 @@ def environment_tags() -> dict[str, str]:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
-
-
-def set_current(uri: str) -> None:
-    """Point MLflow's own functions, which know only one store at a time, to this one."""
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)

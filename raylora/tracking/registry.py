@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-from raylora.tracking.mlflow_runs import set_current
+from raylora.tracking.mlflow_store import set_current
 
 CHAMPION = "champion"
 MODEL_NAME = "lora"

@@ -21,7 +21,8 @@ from pydantic import ValidationError
 from raylora.config import Experiment
 from raylora.errors import TrackingError
 from raylora.tracking import mlflow_runs
-from raylora.tracking.mlflow_runs import MlflowTracker, tracking_uri
+from raylora.tracking.mlflow_runs import MlflowTracker
+from raylora.tracking.mlflow_store import REACH_S, tracking_uri
 from raylora.tracking.recorder import TrialRecord, measures, read_records
 
 REPORTS = 3
@@ -176,7 +177,7 @@ def test_whatever_fails_mlflow_has_everything_once(
         if all(map(lacks_nothing, read_records(trials))):
             break
     assert_all_there_once(tracker.uri, tracker.parent_run_id, trials)
-    assert set(flaky.timeouts) == {mlflow_runs.REACH_S}
+    assert set(flaky.timeouts) == {REACH_S}
 
 
 def test_what_one_process_missed_the_next_one_sends(tracker: MlflowTracker, tmp_path: Path) -> None:
