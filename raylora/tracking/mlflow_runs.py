@@ -72,15 +72,25 @@ class MlflowTracker:
                 raise TrackingError(f"MLflow experiment {name}: can't be made ({error})") from None
 
     def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str], run_id: str | None = None) -> None:
-        """Open the parent run, or go on with `run_id`."""
-        with patience(REACH_S):
-            if run_id:
-                self.parent_run_id = run_id
-                self._client.update_run(run_id, status="RUNNING")
-                return
-            run = self._client.create_run(self._experiment_id, run_name=name, tags={**tags, **environment_tags()})
-            self.parent_run_id = run.info.run_id
-            self._log_params(self.parent_run_id, params)
+        """Open the parent run, or go on with `run_id`.
+
+        Raises:
+            TrackingError: it can't be written, as without the right to, or if somebody deleted it.
+        """
+        try:
+            with patience(REACH_S):
+                self.parent_run_id = run_id or self._open(name, tags)
+                self._client.update_run(self.parent_run_id, status="RUNNING")
+                self._log_params(self.parent_run_id, params)
+        except MlflowException as error:
+            raise TrackingError(
+                f"tracking URI {self.uri}: the search's run {run_id or name} can't be written ({reason_of(error)}); "
+                "mend that there, or use another store for a new search by --tracking-uri"
+            ) from None
+
+    def _open(self, name: str, tags: Mapping[str, str]) -> str:
+        run = self._client.create_run(self._experiment_id, run_name=name, tags={**tags, **environment_tags()})
+        return str(run.info.run_id)
 
     def finish(self, metrics: Mapping[str, float], artifacts: Path | None, status: str = "FINISHED") -> None:
         """Close the parent run with the winner's measures and the files of a folder.

@@ -128,6 +128,8 @@ def _check_sqlite(file: Path) -> None:
 
 
 def quieten() -> None:
+    """Leave MLflow's own news out. It prints where runs of a server can be seen, also between the lines of `--json`."""
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
