@@ -28,7 +28,8 @@ from raylora.execution.underway import Say, Search
 from raylora.execution.workers import DRIVER_CPUS, Workers, distributed_trainable
 from raylora.search.space import SearchSpace, load_space
 from raylora.search.study import SearchStudy, keep_earlier
-from raylora.tracking.mlflow_runs import DEFAULT_ARTIFACTS, MlflowTracker, check_reachable
+from raylora.tracking.mlflow_runs import MlflowTracker
+from raylora.tracking.mlflow_store import check_reachable
 from raylora.tracking.recorder import Listener, Listeners, TrialRecord, read_records
 
 
@@ -100,9 +101,7 @@ def _cluster(experiment: Experiment, address: str | None) -> Iterator[Share]:
 
 
 def _tracker(uri: str, experiment: Experiment, out: OutFolder, say: Say) -> MlflowTracker:
-    own_store = experiment.tracking.uri is None
-    artifacts = out.root / DEFAULT_ARTIFACTS if own_store else None
-    return MlflowTracker(uri, experiment.tracking.experiment, artifacts, warn=say)
+    return MlflowTracker(uri, experiment.tracking.experiment, warn=say)
 
 
 def _parent_params(experiment: Experiment, space: SearchSpace) -> dict[str, Any]:
@@ -144,6 +143,7 @@ def _search(search: Search) -> list[TrialRecord]:
         _make_cache(search)
     assert search.job.space is not None
     earlier = read_records(out.trials)
+    search.tracker.catch_up(earlier)
     known = {record.number: record for record in earlier}
     listener = RayListener(trial_job, Listeners([search.tracker, search.listener]), known)
     tuner = tune.Tuner(
