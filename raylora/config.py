@@ -230,7 +230,7 @@ class SearchConfig(Section):
         2, ge=1, description="Evaluations in a row with rising held-out loss and no rising similarity that end a trial."
     )
     optuna_sampler: Literal["tpe", "random"] = Field("tpe", description="How new trials are proposed.")
-    startup_trials: int = Field(5, ge=0, description="Random trials, after the first points, before TPE learns.")
+    startup_trials: int = Field(5, ge=0, description="Trials before TPE learns: the first points, then random ones.")
     confirm_trials: int = Field(
         3, ge=0, description="Best trials that are trained again with new seeds before one is called best; 0: none."
     )
@@ -250,9 +250,23 @@ class SearchConfig(Section):
 
 
 class TrackingConfig(Section):
-    uri: str | None = Field(None, description="MLflow tracking URI; unset: a sqlite file in the output folder.")
+    uri: str | None = Field(
+        None,
+        description="MLflow tracking URI; unset: a sqlite file in the output folder. Pictures and LoRAs lie beside a "
+        "sqlite file, in `mlartifacts`; a server has a place of its own.",
+    )
     experiment: str = Field("raylora", min_length=1, description="MLflow experiment.")
     register_name: str | None = Field(None, description="Name of the winner in MLflow's model registry.")
+
+    @field_validator("register_name")
+    @classmethod
+    def _as_mlflow_has_names(cls, value: str | None) -> str | None:
+        """MLflow would tell after the whole search (`mlflow.utils.validation._validate_model_name`)."""
+        if value is not None and (not value.strip() or set("/:") & set(value) or value == "." or value[:2] == ".."):
+            raise ValueError(
+                "must be a name that MLflow can register: not blank, no / or :, not . and not begun with .."
+            )
+        return value
 
 
 class Experiment(Section):

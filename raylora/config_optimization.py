@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from raylora.config_section import Section
+from raylora.own_code import OWN_NAME
 
 POLYNOMIAL_END = 1e-7
 """Where diffusers' polynomial schedule ends (`lr_end`, which `get_scheduler` doesn't hand on)."""
@@ -18,7 +19,7 @@ OPTIMIZER_NAMES = ("adamw", "adamw8bit", "lion", "lion8bit", "prodigy", "adafact
 
 
 def _check_optimizer_name(name: str) -> str:
-    if name in OPTIMIZER_NAMES or re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
+    if name in OPTIMIZER_NAMES or OWN_NAME.fullmatch(name):
         return name
     close = difflib.get_close_matches(name.lower(), OPTIMIZER_NAMES, n=1)
     raise ValueError(

@@ -37,6 +37,14 @@ class Faces:
     def images(self, pixels):
         return torch.ones(len(pixels), 2)
 """
+OWN_SPACES = """
+def failing(trial):
+    raise RuntimeError("no such luck")
+
+
+def silent(trial):
+    trial.suggest_int("rank", 2, 4)
+"""
 FILES = {
     "good.yaml": GOOD,
     "no_base.yaml": "dataset: {path: pictures}\n",
@@ -50,6 +58,8 @@ FILES = {
     "bad_path_space.yaml": "parameters:\n  lora.rnak: {choices: [2, 4]}\n",
     "bad_value_space.yaml": "parameters:\n  lora.dropout: {choices: [2, 3]}\n",
     "measuring_space.yaml": "parameters:\n  evaluation.noises: {choices: [1, 2]}\n",
+    "own_spaces.py": OWN_SPACES,
+    "broken_space.py": "def ranks(trial: return {}\n",
     "not_split.json": "[]",
     "other_split.json": '{"holdout": [{"digest": "abc"}]}',
     "empty_split.json": '{"holdout": []}',

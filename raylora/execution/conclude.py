@@ -87,15 +87,21 @@ def _write_winner(search: Search, trials: list[TrialRecord]) -> dict[str, Any]:
 
 
 def _track_winner(search: Search, winner: TrialRecord, score: float) -> Registered | None:
-    """The winner in MLflow. Its files are written by now, so a server that fails here costs nothing else."""
+    """The winner in MLflow, each step for itself. Its files are written by now, so what fails costs nothing else."""
+    measured = {**measures(winner.best or {}), "score": score}
+    best = {f"best.{key}": value for key, value in measured.items()}
+    search.tracker.catch_up()
+    registered = _try(search, "as a model", lambda: _register(search))
+    _try(search, "in full", lambda: search.tracker.finish(best, search.out.best))
+    return registered
+
+
+def _try(search: Search, how: str, step: Callable[[], Registered | None]) -> Registered | None:
     try:
-        search.tracker.catch_up()
-        registered = _register(search)
-        best = {**measures(winner.best or {}), "score": score}
-        search.tracker.finish({f"best.{key}": value for key, value in best.items()}, search.out.best)
-        return registered
+        return step()
     except Exception as error:  # MLflow, requests and SQLAlchemy raise many kinds
-        search.say(f"warning: the winner could not be written to MLflow ({first_line(error)}); its files are there")
+        reason = first_line(error)
+        search.say(f"warning: the winner could not be written to MLflow {how} ({reason}); its files are there")
         return None
 
 

@@ -120,10 +120,8 @@ class Plan:
             return [("Steps", trial)]
         search, rows = self.experiment.search, [("Steps", f"a trial: {trial}")]
         if search.confirm_trials:
-            most = search.confirm_trials * search.confirm_seeds
-            rows.append(
-                ("", f"then the best {search.confirm_trials} again with new seeds: up to {most} trainings more")
-            )
+            again = f"{search.confirm_trials} again with {search.confirm_seeds} new seeds each"
+            rows.append(("", f"then the best {again}, as far as did them best"))
         refit = f"the winner on all images, up to: {self._steps(self.refit, len(self.everything))}"
         return [*rows, ("", f"then {refit}")] if search.refit else rows
 
@@ -190,11 +188,8 @@ def make_plan(experiment: Experiment, space: SearchSpace | None, material: Mater
     lora_bytes = _trained_weights(parts, experiment, experiment.lora.rank) * BYTES[experiment.training.save_precision]
     search = experiment.search
     points = evaluation_points(trial.images_total, search.grace_period, search.reduction_factor)
-    grids = (
-        (search.trials if space else 1) * len(points) * _grid_bytes(experiment, len(material.holdout))
-        if material.holdout
-        else 0
-    )
+    evaluations = (search.trials if space else 1) * len(points)
+    grids = evaluations * _grid_bytes(experiment, len(material.holdout)) if material.holdout else 0
     return Plan(
         experiment=experiment,
         space=space,

@@ -145,11 +145,11 @@ def read_regularization(experiment: Experiment, warn: Warn) -> list[Picture]:
 
 def check_tracking(experiment: Experiment, out: Path) -> str:
     """The absolute tracking URI, if something answers there. The default store needs no asking; nothing is made."""
-    from raylora.tracking.mlflow_runs import check_reachable, tracking_uri  # MLflow takes seconds; training needs none
+    from raylora.tracking.mlflow_store import check_reachable, tracking_uri  # MLflow takes seconds; training needs none
 
     uri = tracking_uri(experiment.tracking.uri, out)
     if experiment.tracking.uri is not None:
-        check_reachable(uri)
+        check_reachable(uri, experiment.tracking.experiment)
     return uri
 
 

@@ -17,7 +17,8 @@ class SparingScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no typ
     """Stops at rungs, by the best score so far. The baseline's scores count, but it always goes on.
 
     Args:
-        earlier: records of trials that this search has seen before it was interrupted.
+        earlier: records of trials that this search has seen before it was interrupted. Their scores are entered and
+            not judged: records don't say in which order they came. A trial that goes on says so by `went_on_at`.
     """
 
     def __init__(self, rungs: Rungs, earlier: Sequence[TrialRecord] = ()):
@@ -25,20 +26,22 @@ class SparingScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no typ
         self._rungs = rungs
         for record in earlier:
             for report in record.history:
-                self._hear(record.number, report)
+                self._enter(record.number, report)
 
-    def _hear(self, number: int, report: dict[str, Any]) -> bool:
+    def _enter(self, number: int, report: dict[str, Any]) -> None:
         if report.get(IS_OVER):
             self._rungs.ends(number, report[METRIC])
-        return self._rungs.goes_on(number, report[TIME_ATTR], report[METRIC])
+        self._rungs.enter(number, report[TIME_ATTR], report[METRIC])
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        goes_on = self._hear(trial.config["number"], result)
+        number, images = trial.config["number"], result[TIME_ATTR]
+        self._enter(number, result)
+        goes_on = self._rungs.goes_on(number, images, result[METRIC], images <= trial.config["went_on_at"])
         return str(TrialScheduler.CONTINUE if goes_on or trial.config["is_baseline"] else TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         if METRIC in result:  # Tune gives a trial's last report here alone
-            self._hear(trial.config["number"], result)
+            self._enter(trial.config["number"], result)
 
 
 def _asha(config: SearchConfig, earlier: Sequence[TrialRecord]) -> TrialScheduler:

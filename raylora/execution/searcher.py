@@ -36,7 +36,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         else:
             return str(Searcher.FINISHED)
         self._numbers[trial_id] = number
-        return {"number": number, "params": params, "is_baseline": self._study.has_baseline and number == 0}
+        is_baseline = self._study.has_baseline and number == 0
+        went_on_at = self._study.went_on_at(number)  # Tune hands it to the trial scheduler
+        return {"number": number, "params": params, "is_baseline": is_baseline, "went_on_at": went_on_at}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         self._study.report(self._numbers[trial_id], result[TIME_ATTR], result[METRIC])

@@ -29,7 +29,8 @@ from raylora.execution.underway import Say, Search
 from raylora.execution.workers import run_on_workers, workers_of
 from raylora.search.space import SearchSpace, load_space
 from raylora.search.study import SearchStudy, keep_earlier
-from raylora.tracking.mlflow_runs import DEFAULT_ARTIFACTS, MlflowTracker, check_reachable
+from raylora.tracking.mlflow_runs import MlflowTracker
+from raylora.tracking.mlflow_store import check_reachable
 from raylora.tracking.recorder import Listener, TrialRecord, read_records
 from raylora.training.fit import Report
 
@@ -102,9 +103,7 @@ def _cluster(experiment: Experiment, address: str | None) -> Iterator[Share]:
 
 
 def _tracker(uri: str, experiment: Experiment, out: OutFolder, say: Say) -> MlflowTracker:
-    own_store = experiment.tracking.uri is None
-    artifacts = out.root / DEFAULT_ARTIFACTS if own_store else None
-    return MlflowTracker(uri, experiment.tracking.experiment, artifacts, warn=say)
+    return MlflowTracker(uri, experiment.tracking.experiment, warn=say)
 
 
 def _parent_params(experiment: Experiment, space: SearchSpace) -> dict[str, Any]:
@@ -149,6 +148,7 @@ def _search(search: Search) -> list[TrialRecord]:
         _make_cache(search)
     assert search.job.space is not None
     earlier, trials = read_records(out.trials), experiment.search.trials
+    search.tracker.catch_up(earlier)
     searcher = StudySearcher(SearchStudy(out.study, search.job.space, experiment), trials)
     scheduler = TRIAL_SCHEDULERS[experiment.search.trial_scheduler](experiment.search, earlier)
     return run_round(search, search.trial_job(), searcher, trials, scheduler, earlier)
@@ -160,6 +160,7 @@ def _confirm(search: Search, trials: Sequence[TrialRecord]) -> list[TrialRecord]
     earlier = read_records(search.out.confirmations)
     done = {record.number for record in earlier if record.status != "running"}
     left = [config for config in wanted if config["number"] not in done]
+    search.tracker.catch_up(earlier)
     if not left:
         return earlier
     search.say(f"Training the best {len({config['confirms'] for config in wanted})} again, with new seeds …")

@@ -17,6 +17,12 @@ def by_share(group: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     shares keep all that it needs and let groups stand together whose scores are on different scales. A trial's
     share is its place less a half, over the group's size (Hazen's plotting position): the best of few stands below
     the best of many.
+
+    Args:
+        group: trials whose scores are on one scale, in any state.
+
+    Returns:
+        New trials for those in `ENDED`, in the group's order, complete, with parameters and nothing else of the old.
     """
     ended = [trial for trial in group if trial.state in ENDED]
     places = {id(trial): place for place, trial in enumerate(sorted(ended, key=_standing))}

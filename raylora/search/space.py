@@ -24,10 +24,9 @@ from raylora.bundled import search_spaces
 from raylora.config import Experiment, Section, field_paths
 from raylora.config_files import Layer, explain, in_words, nearest, read_yaml
 from raylora.errors import ConfigError, NotInSpaceError
-from raylora.own_code import load_named
+from raylora.search.own_space import ask_function, load_function
 
 Params = dict[str, Any]
-SpaceFunction = Callable[[optuna.trial.BaseTrial], Params]
 
 SEARCHABLE = (
     "lora.", "optimizer.", "lr_scheduler.", "loss.",
@@ -110,6 +109,11 @@ class Parameter(Section):
         return self.ratio_of is not None or bool(self.scale)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether whole numbers are searched: both bounds are, and no factor makes fractions of them."""
+        return isinstance(self.low, int) and isinstance(self.high, int) and not self.is_scaled
+
+    @property
     def mentions(self) -> list[str]:
         return [*self.when, *self.scale, *([self.ratio_of] if self.ratio_of else [])]
 
@@ -120,15 +124,15 @@ class Parameter(Section):
 
     def unscaled(self, value: Any, params: Mapping[str, Any], where: str) -> Any:
         """Optuna's value for the setting's, given the values so far: the inverse of `factor`."""
-        return _rounded(_number(value, where) / self.factor(params)) if self.is_scaled else value
+        return _rounded(_number(value, where) / self.factor(params), digits=12) if self.is_scaled else value
 
     def suggest(self, trial: optuna.trial.BaseTrial, name: str) -> Any:
         """Ask Optuna for the unscaled value."""
         if self.choices:
             return trial.suggest_categorical(name, list(self.choices))
         assert self.low is not None and self.high is not None
-        if isinstance(self.low, int) and isinstance(self.high, int) and not self.is_scaled:
-            return trial.suggest_int(name, self.low, self.high, log=self.log)
+        if self.is_whole:
+            return trial.suggest_int(name, int(self.low), int(self.high), log=self.log)
         return trial.suggest_float(name, self.low, self.high, log=self.log)
 
 
@@ -171,7 +175,7 @@ class SearchSpace(Section):
 
     def _from_function(self, trial: optuna.trial.BaseTrial) -> Params:
         assert self.function is not None
-        params = load_function(self.function)(trial)
+        params = ask_function(self.function, load_function(self.function), trial)
         for path in params:
             if not path.startswith(SEARCHABLE):
                 raise ConfigError(f"search space {self.function}: {path} can't be searched; {UNSEARCHABLE}")
@@ -229,9 +233,9 @@ def optuna_name(path: str, parameter: Parameter) -> str:
     return f"{path} / {parameter.ratio_of}" if parameter.ratio_of else path
 
 
-def _rounded(value: float) -> float:
-    """Ten digits: a ratio times its base and back gives the same number."""
-    return float(f"{value:.10g}")
+def _rounded(value: float, digits: int = 10) -> float:
+    """Settings have ten digits, and what Optuna has for them two more: there and back gives the same number."""
+    return float(f"{value:.{digits}g}")
 
 
 def _inside(value: Any, parameter: Parameter, where: str) -> Any:
@@ -247,7 +251,12 @@ def _inside(value: Any, parameter: Parameter, where: str) -> Any:
     value = _number(value, where)
     if not parameter.low <= value <= parameter.high:
         raise ConfigError(f"{where}: a first point has {value!r}, outside {parameter.low:g} to {parameter.high:g}")
-    return type(parameter.low)(value) if isinstance(parameter.low, int) and not parameter.is_scaled else float(value)
+    if parameter.is_whole and not value.is_integer():
+        raise ConfigError(
+            f"{where}: a first point has {value!r}, and two whole bounds search whole numbers; "
+            f"write low as {float(parameter.low)} for fractions"
+        )
+    return int(value) if parameter.is_whole else value
 
 
 def _number(value: Any, where: str) -> float:
@@ -259,19 +268,6 @@ def _number(value: Any, where: str) -> float:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def load_function(name: str) -> SpaceFunction:
-    """The function that `package.module:function` names."""
-    try:
-        function: SpaceFunction = load_named(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"search space {name}: can't be imported ({error}); expected package.module:function"
-        ) from None
-    if not callable(function):
-        raise ConfigError(f"search space {name}: expected package.module:function")
-    return function
 
 
 def load_space(reference: str) -> SearchSpace:

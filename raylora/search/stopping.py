@@ -42,16 +42,38 @@ class Rungs:
     def __init__(self, grace_period: int, reduction_factor: float, passes: Passes):
         self._grace_period, self._factor, self._passes = grace_period, reduction_factor, passes
         self._entered: defaultdict[int, dict[int, float]] = defaultdict(dict)
+        self._verdicts: defaultdict[int, dict[int, bool]] = defaultdict(dict)
         self._ended: dict[int, float] = {}
 
-    def goes_on(self, trial: int, images: int, best_score: float) -> bool:
-        """Enter a trial at the highest rung that it has reached, and judge it there, once."""
+    def enter(self, trial: int, images: int, best_score: float) -> int:
+        """Write a trial's score down at the highest rung that it has reached; one that stands there already stays.
+
+        Returns:
+            The rung, in images; 0 before the first.
+        """
         reached = itertools.takewhile(lambda rung: rung <= images, rungs(self._grace_period, self._factor))
-        entered = self._entered[max(reached, default=0)]
-        if images < self._grace_period or trial in entered:
-            return True
-        entered[trial] = best_score
-        return self._passes(best_score, list((self._ended | entered).values()))
+        rung = max(reached, default=0)
+        self._entered[rung].setdefault(trial, best_score)
+        return rung
+
+    def goes_on(self, trial: int, images: int, best_score: float, has_gone_on: bool = False) -> bool:
+        """Enter a trial at the highest rung that it has reached, and judge it there, once.
+
+        Args:
+            trial: its number.
+            images: how many it has seen.
+            best_score: its best so far.
+            has_gone_on: it was judged before this object was there, and went on; it is not judged again.
+
+        Returns:
+            Whether it goes on: the same however often it is asked. Before the first rung every trial does.
+        """
+        rung = self.enter(trial, images, best_score)
+        verdicts, entered = self._verdicts[rung], self._entered[rung]
+        if trial not in verdicts:
+            scores = list((self._ended | entered).values())
+            verdicts[trial] = not rung or has_gone_on or self._passes(entered[trial], scores)
+        return verdicts[trial]
 
     def ends(self, trial: int, best_score: float) -> None:
         """The trial has come to the end of its own run."""

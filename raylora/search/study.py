@@ -65,6 +65,16 @@ def read_trials(journal: Path, name: str = STUDY_NAME) -> list[FrozenTrial]:
     return optuna.load_study(study_name=name, storage=storage).get_trials() if is_there else []
 
 
+def drop_torn_line(journal: Path) -> None:
+    """Take away the part of a last line that a full disk or a power loss left.
+
+    Optuna skips such a line, but appends to it, and can then read neither. Only for whoever writes to the journal.
+    """
+    if journal.is_file():
+        with journal.open("rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+
 def keep_earlier(journal: Path, trials: Sequence[FrozenTrial]) -> None:
     """Put trials of earlier searches into a new search's journal, whose study will learn from them."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -82,6 +92,7 @@ class SearchStudy:
     def __init__(self, journal: Path, space: SearchSpace, experiment: Experiment):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space, self._experiment = space, experiment
+        drop_torn_line(journal)
         self._study = optuna.create_study(
             study_name=STUDY_NAME,
             storage=storage_of(journal),
@@ -116,10 +127,16 @@ class SearchStudy:
         if self._earlier and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self._study.enqueue_trial(self._learned())
         trial = self._study.ask()
-        params = self._space.suggest(trial, self._experiment)
-        trial.set_user_attr(PARAMS_KEY, params)
+        return trial.number, self._begin(trial)
+
+    def _begin(self, trial: optuna.Trial) -> Params:
+        """The trial's settings, written down. One that was killed amid this keeps the values that it has."""
+        params: Params | None = trial.user_attrs.get(PARAMS_KEY)
+        if params is None:
+            params = self._space.suggest(trial, self._experiment)
+            trial.set_user_attr(PARAMS_KEY, params)
         self._running[trial.number] = trial
-        return trial.number, params
+        return params
 
     def _learned(self) -> Params:
         """A proposal from all trials there are, in Optuna's parameters: asked of a study that holds them together.
@@ -140,6 +157,10 @@ class SearchStudy:
         self._space.suggest(proposal, self._experiment)
         return proposal.params
 
+    def went_on_at(self, number: int) -> int:
+        """Images at the trial's last report that was no reason to stop it; 0 before any."""
+        return max(self._study.get_trials(deepcopy=False)[number].intermediate_values, default=0)
+
     def report(self, number: int, images_seen: int, best_score: float) -> None:
         """An intermediate value, by images seen, so that trials compare at equal work. Saying it twice is harmless."""
         with warnings.catch_warnings():
@@ -154,9 +175,6 @@ class SearchStudy:
 
     def orphans(self) -> list[tuple[int, Params]]:
         """Take over trials that an earlier search left running; they can be reported and told again."""
-        for frozen in self._study.get_trials(states=(TrialState.RUNNING,)):
-            if frozen.number not in self._running and PARAMS_KEY in frozen.user_attrs:
-                self._running[frozen.number] = optuna.Trial(self._study, frozen._trial_id)
-            elif frozen.number not in self._running:  # killed before its settings were written down
-                self._study.tell(frozen.number, state=TrialState.FAIL)
-        return [(number, dict(trial.user_attrs[PARAMS_KEY])) for number, trial in sorted(self._running.items())]
+        left = self._study.get_trials(states=(TrialState.RUNNING,))
+        trials = [optuna.Trial(self._study, trial._trial_id) for trial in left if trial.number not in self._running]
+        return [(trial.number, self._begin(trial)) for trial in trials]

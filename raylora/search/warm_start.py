@@ -12,7 +12,7 @@ from optuna.trial import FixedTrial, FrozenTrial, create_trial
 from pydantic import ValidationError
 
 from raylora.config import Experiment, flatten
-from raylora.errors import NotInSpaceError
+from raylora.errors import ConfigError, NotInSpaceError
 from raylora.search.ranking import ENDED
 from raylora.search.space import Known, Params, SearchSpace
 from raylora.search.study import COMPARES_KEY, PARAMS_KEY, SOURCE_KEY
@@ -121,7 +121,7 @@ def _proposed(
         params = space.suggest(asked, experiment)
         create_trial(value=0.0, params=asked.params, distributions=asked.distributions)  # refuses what lies outside
         return asked, params
-    except ValueError:
+    except (ConfigError, ValueError):
         raise NotInSpaceError(space.function, f"{space.function} can't propose {trial.params}") from None
 
 

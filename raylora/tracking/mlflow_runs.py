@@ -2,225 +2,242 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import platform
-import re
+import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from PIL import Image
 
 from raylora import __version__
-from raylora.errors import TrackingError, first_line
+from raylora.errors import TrackingError
+from raylora.tracking.mlflow_store import REACH_S, artifacts_of, check_active, patience, quieten, reason_of, uploading
 from raylora.tracking.recorder import TrialRecord, measures
 
-DEFAULT_STORE = "mlflow.db"
-DEFAULT_ARTIFACTS = "mlartifacts"
 RECORDED_PACKAGES = ("bitsandbytes", "diffusers", "mlflow", "optuna", "peft", "ray", "torch", "transformers")
 LONGEST_PARAM = 500
 """Characters; MLflow's own limit is 6,000, but nobody reads those."""
 MOST_METRICS_PER_CALL = 1000
 """MLflow's limit of a `log_batch`."""
-REACH_S = 10
+SILENCE_S = 60
+"""How long a store that failed is not asked again while a search runs."""
+MOST_FAILURES = 3
+PICTURES = {"images": "samples", "prompts": "prompts"}
+"""What a trial's files of samples begin with, and what MLflow shows them as."""
+THUMBNAIL_PX = 256
 Warn = Callable[[str], None]
-STATUS = {"finished": "FINISHED", "stopped_early": "FINISHED", "failed": "FAILED", "running": "RUNNING"}
-
-
-def tracking_uri(configured: str | None, out: Path) -> str:
-    """An absolute tracking URI: the configured one, else a sqlite file in the output folder.
-
-    Raises:
-        TrackingError: a URI that MLflow 3 has no store for.
-    """
-    if configured is None:
-        return f"sqlite:///{(out / DEFAULT_STORE).resolve()}"
-    if configured.startswith("sqlite:///"):
-        return f"sqlite:///{Path(configured.removeprefix('sqlite:///')).expanduser().resolve()}"
-    if "://" not in configured:
-        raise TrackingError(
-            f"tracking URI {configured}: MLflow's file store is deprecated; "
-            f"use sqlite:///{configured}.db or the http(s):// address of a server"
-        )
-    return configured
-
-
-@contextmanager
-def _short_patience() -> Iterator[None]:
-    """MLflow asks an absent server for minutes; seconds are enough to tell."""
-    wanted = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(REACH_S), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-def check_reachable(uri: str) -> None:
-    """Ask the server for its experiments, before any training starts.
-
-    Raises:
-        TrackingError: no answer.
-    """
-    _quieten()
-    if uri.startswith("sqlite:///"):
-        file = Path(uri.removeprefix("sqlite:///"))
-        _check_sqlite(file)
-        if not file.exists():  # asking would make it
-            return
-    try:
-        with _short_patience():
-            MlflowClient(uri).search_experiments(max_results=1)
-    except Exception as error:  # MLflow, requests and SQLAlchemy raise many kinds
-        raise TrackingError(
-            f"tracking URI {uri}: MLflow can't be reached ({_reason(error)}); start the server, mend the address, "
-            "or leave --tracking-uri out to use a file in the output folder"
-        ) from None
-
-
-def _reason(error: Exception) -> str:
-    """What the operating system said, out of requests' long chain of causes; else the first line."""
-    told = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
-    return told[1].strip() if told else "no answer" if "timed out" in str(error) else first_line(error)[:200]
-
-
-def _check_sqlite(file: Path) -> None:
-    """MLflow would try for minutes to open a file in a folder that isn't there."""
-    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
-        raise TrackingError(f"tracking URI sqlite:///{file}: {file.parent} can't be written; make it, or name another")
-
-
-def _quieten() -> None:
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+STATUS = {"finished": "FINISHED", "stopped_early": "FINISHED", "failed": "FAILED"}
 
 
 class MlflowTracker:
     """Listens to a search and writes it down. Only the driver writes, so one process owns the run map.
 
+    What MLflow has of a trial stands in the trial's record, and whatever happens, MLflow is sent what it lacks. So a
+    store that is away for a while costs nothing, even if this process ends before it is back.
+
     Args:
         uri: absolute tracking URI.
-        experiment: name of the MLflow experiment, made if it doesn't exist.
-        artifacts: where a new experiment of a file store keeps its artifacts; None leaves it to the server.
+        experiment: name of the MLflow experiment. Where it doesn't exist it is made, with its files beside a sqlite
+            file, or wherever a server keeps them.
         warn: told once when the store stops answering.
     """
 
-    def __init__(self, uri: str, experiment: str, artifacts: Path | None, warn: Warn = lambda _: None):
-        _quieten()
+    def __init__(self, uri: str, experiment: str, warn: Warn = lambda _: None):
+        quieten()
         self.uri, self._warn = uri, warn
-        self._behind: dict[int, TrialRecord] = {}
+        self._behind: dict[str, TrialRecord] = {}
+        self._is_told, self._silent_until = False, 0.0
         self._client = MlflowClient(uri)
-        self._experiment_id = self._get_or_create(experiment, artifacts)
+        self._experiment_id = self._get_or_create(experiment)
         self.parent_run_id = ""
 
-    def _get_or_create(self, name: str, artifacts: Path | None) -> str:
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        try:
-            location = artifacts.resolve().as_uri() if artifacts else None
-            return str(self._client.create_experiment(name, artifact_location=location))
-        except MlflowException as error:
-            raise TrackingError(f"MLflow experiment {name}: can't be made ({error})") from None
+    def _get_or_create(self, name: str) -> str:
+        with patience(REACH_S):
+            found = self._client.get_experiment_by_name(name)
+            if found is not None:
+                check_active(found, self.uri)
+                return str(found.experiment_id)
+            try:
+                return str(self._client.create_experiment(name, artifact_location=artifacts_of(self.uri)))
+            except MlflowException as error:
+                raise TrackingError(f"MLflow experiment {name}: can't be made ({error})") from None
 
     def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str], run_id: str | None = None) -> None:
-        """Open the parent run, or go on with `run_id`."""
-        if run_id:
-            self.parent_run_id = run_id
-            self._client.update_run(run_id, status="RUNNING")
-            return
+        """Open the parent run, or go on with `run_id`.
+
+        Raises:
+            TrackingError: it can't be written, as without the right to, or if somebody deleted it.
+        """
+        try:
+            with patience(REACH_S):
+                self.parent_run_id = run_id or self._open(name, tags)
+                self._client.update_run(self.parent_run_id, status="RUNNING")
+                self._log_params(self.parent_run_id, params)
+        except MlflowException as error:
+            raise TrackingError(
+                f"tracking URI {self.uri}: the search's run {run_id or name} can't be written ({reason_of(error)}); "
+                "mend that there, or use another store for a new search by --tracking-uri"
+            ) from None
+
+    def _open(self, name: str, tags: Mapping[str, str]) -> str:
         run = self._client.create_run(self._experiment_id, run_name=name, tags={**tags, **environment_tags()})
-        self.parent_run_id = run.info.run_id
-        self._log_params(self.parent_run_id, params)
+        return str(run.info.run_id)
 
     def finish(self, metrics: Mapping[str, float], artifacts: Path | None, status: str = "FINISHED") -> None:
-        """Close the parent run with the winner's measures and the files of a folder."""
-        now = _now_ms()
-        self._client.log_batch(
-            self.parent_run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()]
-        )
-        if artifacts:
-            self._client.log_artifacts(self.parent_run_id, str(artifacts), artifact_path="best")
-        self._client.set_terminated(self.parent_run_id, status=status)
+        """Close the parent run with the winner's measures and the files of a folder.
+
+        Each of the three is tried, whatever becomes of the others.
+        """
+        try:
+            self._log_metrics(metrics)
+        finally:
+            try:
+                self._upload(artifacts)
+            finally:
+                with patience(REACH_S):
+                    self._client.set_terminated(self.parent_run_id, status=status)
+
+    def _log_metrics(self, metrics: Mapping[str, float]) -> None:
+        if metrics:
+            rows = [Metric(key, value, _now_ms(), 0) for key, value in metrics.items()]
+            with patience(REACH_S):
+                self._client.log_batch(self.parent_run_id, metrics=rows)
+
+    def _upload(self, folder: Path | None) -> None:
+        if folder:
+            with uploading(self._client):
+                self._client.log_artifacts(self.parent_run_id, str(folder), artifact_path="best")
 
     def trial_started(self, trial: TrialRecord) -> None:
-        self._forgiving(trial, self._begin)
+        self._hear(trial)
 
     def trial_reported(self, trial: TrialRecord) -> None:
-        self._forgiving(trial, lambda trial: self._log(trial, trial.history[-1]))
+        self._hear(trial)
 
     def trial_ended(self, trial: TrialRecord) -> None:
-        self._forgiving(trial, self._end)
+        self._hear(trial)
 
-    def catch_up(self) -> None:
-        """Write anew what could not be written when it happened."""
-        behind, self._behind = list(self._behind.values()), {}
-        for trial in behind:
-            self._forgiving(trial, self._write_whole)
+    def catch_up(self, earlier: Sequence[TrialRecord] = ()) -> None:
+        """Send what could not be sent when it happened; gives up after a few failures.
 
-    def _forgiving(self, trial: TrialRecord, write: Callable[[TrialRecord], None]) -> None:
-        """A server that is away for a while costs no trial: its records are on disk, and are sent again later."""
+        Args:
+            earlier: trials of the same search that another process may not have sent in full.
+        """
+        for trial in earlier:
+            self._await(trial)
+        failures = 0
+        while self._behind and failures < MOST_FAILURES:
+            failures += not self._try(next(iter(self._behind.values())))
+
+    def _hear(self, trial: TrialRecord) -> None:
+        self._await(trial)
+        if time.monotonic() >= self._silent_until:
+            self._try(trial)
+
+    def _await(self, trial: TrialRecord) -> None:
+        """Put a trial among those to be sent, its reports with the time that they are heard of."""
+        unheard = len(trial.history) - len(trial.report_times)
+        if unheard:
+            trial.report_times += [_now_ms()] * unheard
+            trial.write()
+        self._behind[trial.trial_id] = trial
+
+    def _try(self, trial: TrialRecord) -> bool:
+        """Send what MLflow lacks of a trial, if MLflow can be written; the search goes on either way."""
         try:
-            write(trial)
+            with patience(REACH_S):
+                self._send(trial)
         except Exception as error:  # MLflow, requests and SQLAlchemy raise many kinds
-            if not self._behind:
-                self._warn(f"MLflow at {self.uri} can't be written ({_reason(error)}); the search goes on")
-            self._behind[trial.number] = trial
+            if not self._is_told:
+                self._warn(f"MLflow at {self.uri} can't be written ({reason_of(error)}); the search goes on")
+            self._is_told, self._silent_until = True, time.monotonic() + SILENCE_S
+            self._behind[trial.trial_id] = self._behind.pop(
+                trial.trial_id
+            )  # the last now, so that it holds up no other
+            return False
+        del self._behind[trial.trial_id]
+        self._is_told = bool(self._behind)
+        return True
 
-    def _write_whole(self, trial: TrialRecord) -> None:
-        self._begin(trial)
-        for report in trial.history:
-            self._log(trial, report)
-        if trial.status != "running":
-            self._end(trial)
-
-    def _begin(self, trial: TrialRecord) -> None:
+    def _send(self, trial: TrialRecord) -> None:
+        """Each step can be done again without trace, and is remembered once it is done."""
         if trial.run_id is None:
-            tags = {
-                MLFLOW_PARENT_RUN_ID: self.parent_run_id,
-                MLFLOW_RUN_NAME: trial.trial_id,
-                "raylora.is_baseline": str(trial.is_baseline),
-            }
-            run = self._client.create_run(self._experiment_id, run_name=trial.trial_id, tags=tags)
-            trial.run_id = run.info.run_id
-            self._log_params(run.info.run_id, trial.params)
+            trial.run_id = self._make_run(trial)
+            trial.write()
+        while trial.tracked_reports < len(trial.history):
+            self._log(trial, trial.run_id, trial.tracked_reports)
+            trial.tracked_reports += 1
+            trial.write()
+        if trial.status not in ("running", trial.tracked_status):
+            self._end(trial, trial.run_id)
+            trial.tracked_status = trial.status
+            trial.write()
 
-    def _log(self, trial: TrialRecord, report: Mapping[str, Any]) -> None:
-        self._begin(trial)
-        run_id, now, images = str(trial.run_id), _now_ms(), report["images_seen"]
-        metrics = [Metric(key, value, now, images) for key, value in measures(report).items()]
-        metrics += [Metric("train_loss_step", loss, now, seen) for seen, loss in report["train_losses"]]
+    def _make_run(self, trial: TrialRecord) -> str:
+        """The trial's run with its settings. It may be there already: answers get lost, and processes end."""
+        query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent_run_id}' and run_name = '{trial.trial_id}'"
+        found = self._client.search_runs([self._experiment_id], query, max_results=1)
+        run_id = str(found[0].info.run_id) if found else self._create_run(trial)
+        self._log_params(run_id, trial.params)
+        return run_id
+
+    def _create_run(self, trial: TrialRecord) -> str:
+        tags = {
+            MLFLOW_PARENT_RUN_ID: self.parent_run_id,
+            MLFLOW_RUN_NAME: trial.trial_id,
+            MLFLOW_LOGGED_IMAGES: "True",
+            "raylora.is_baseline": str(trial.is_baseline),
+            **({"raylora.confirms": trial.confirms} if trial.confirms else {}),
+        }
+        run = self._client.create_run(self._experiment_id, run_name=trial.trial_id, tags=tags)
+        return str(run.info.run_id)
+
+    def _log(self, trial: TrialRecord, run_id: str, number: int) -> None:
+        """A report, at the time when it was heard of: a point with the same time, step and value is the same point."""
+        report, heard = trial.history[number], trial.report_times[number]
+        metrics = [Metric(key, value, heard, report["images_seen"]) for key, value in measures(report).items()]
+        metrics += [Metric("train_loss_step", loss, heard, seen) for seen, loss in report["train_losses"]]
         for first in range(0, len(metrics), MOST_METRICS_PER_CALL):
             self._client.log_batch(run_id, metrics=metrics[first : first + MOST_METRICS_PER_CALL])
-        for kind, key in (("images", "samples"), ("prompts", "prompts")):
-            picture = Path(trial.folder) / "samples" / f"{kind}_{images:06d}.png"
-            if picture.is_file():
-                with Image.open(picture) as image:
-                    self._client.log_image(run_id, image, key=key, step=images)
+        with TemporaryDirectory() as folder:
+            if _copy_pictures(Path(trial.folder) / "samples", report["images_seen"], heard, Path(folder)):
+                self._client.log_artifacts(run_id, folder, artifact_path="images")
 
-    def _end(self, trial: TrialRecord) -> None:
-        self._begin(trial)
-        run_id = str(trial.run_id)
-        self._client.set_tag(run_id, "raylora.status", trial.status)
+    def _end(self, trial: TrialRecord, run_id: str) -> None:
+        tags = [RunTag("raylora.status", trial.status)]
         if trial.stop_reason:
-            self._client.set_tag(run_id, "raylora.stop_reason", trial.stop_reason[:LONGEST_PARAM])
+            tags.append(RunTag("raylora.stop_reason", trial.stop_reason[:LONGEST_PARAM]))
+        self._client.log_batch(run_id, tags=tags)
         self._client.set_terminated(run_id, status=STATUS[trial.status])
 
     def _log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         rows = [Param(key, str(value)[:LONGEST_PARAM]) for key, value in params.items()]
         self._client.log_batch(run_id, params=rows)
+
+
+def _copy_pictures(samples: Path, images_seen: int, heard: int, target: Path) -> bool:
+    """An evaluation's pictures under the names that MLflow's pages read key, step and time from; False without any.
+
+    `MlflowClient.log_image` gives such names too, but with a random part: the same picture would be there twice.
+    """
+    pictures = {key: samples / f"{kind}_{images_seen:06d}.png" for kind, key in PICTURES.items()}
+    there = {key: path for key, path in pictures.items() if path.is_file()}
+    for key, path in there.items():
+        name = f"{key}+step+{images_seen}+timestamp+{heard}+raylora"
+        shutil.copyfile(path, target / f"{name}.png")
+        with Image.open(path) as image:
+            image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+            image.save(target / f"{name}+compressed.webp")
+    return bool(there)
 
 
 def environment_tags() -> dict[str, str]:
@@ -237,9 +254,3 @@ def environment_tags() -> dict[str, str]:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
-
-
-def set_current(uri: str) -> None:
-    """Point MLflow's own functions, which know only one store at a time, to this one."""
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)

@@ -28,11 +28,17 @@ class TrialRecord:
     status: Status = "running"
     stop_reason: str | None = None
     run_id: str | None = None
-    """Its MLflow run."""
+    """Its MLflow run, once that has the settings."""
     confirms: str | None = None
     """Of a best trial that is trained again with a new seed: that trial's id."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """The reports so far, in order of images seen; see `training.fit.Report`."""
+    report_times: list[int] = field(default_factory=list)
+    """When each report was heard of, in ms since 1970: MLflow takes a point sent again for the same by its time."""
+    tracked_reports: int = 0
+    """How many of the reports MLflow has."""
+    tracked_status: Status = "running"
+    """The status that MLflow has."""
 
     @property
     def best(self) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-from raylora.tracking.mlflow_runs import set_current
+from raylora.tracking.mlflow_store import set_current, uploading
 
 CHAMPION = "champion"
 MODEL_NAME = "lora"
@@ -35,7 +35,7 @@ def log_lora(
         size: width and height in px that `predict` makes pictures at.
     """
     set_current(uri)
-    with mlflow.start_run(run_id=run_id):
+    with uploading(MlflowClient(uri)), mlflow.start_run(run_id=run_id):
         info = mlflow.diffusers.log_model(
             str(lora), base_model=base_model, name=MODEL_NAME, signature=_signature(size, steps, guidance_scale)
         )
@@ -62,6 +62,8 @@ def _signature(size: tuple[int, int], steps: int, guidance_scale: float) -> Mode
 def register(uri: str, model_uri: str, name: str, alias: str = CHAMPION) -> Registered:
     """A new version under `name`, with the alias on it."""
     set_current(uri)
-    version = mlflow.register_model(model_uri, name).version
-    MlflowClient(uri).set_registered_model_alias(name, alias, version)
+    client = MlflowClient(uri)
+    with uploading(client):
+        version = mlflow.register_model(model_uri, name).version
+        client.set_registered_model_alias(name, alias, version)
     return Registered(name=name, version=str(version), alias=alias)

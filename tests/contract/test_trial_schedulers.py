@@ -26,7 +26,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         self.trial_id = f"trial{self.number}"
-        self.config = {"number": self.number, "is_baseline": self.number == 0}
+        self.config = {"number": self.number, "is_baseline": self.number == 0, "went_on_at": 0}
 
 
 def scheduler_of(name: str, earlier: Sequence[TrialRecord] = ()) -> TrialScheduler:
@@ -101,6 +101,20 @@ def test_what_an_interrupted_search_saw_is_remembered(name: str) -> None:
     running = TrialRecord("t002", 2, {}, False, "", history=[report(100, 0.5)])
     scheduler = scheduler_of(name, [ended, running])
     _, second, third = begin(scheduler, range(1, 4))
+    second.config["went_on_at"] = 100
     assert feed(scheduler, second, 100, score=0.5) == TrialScheduler.CONTINUE
     assert feed(scheduler, second, 200, score=0.8) == TrialScheduler.STOP
     assert feed(scheduler, third, 100, score=0.4) == TrialScheduler.STOP
+
+
+@pytest.mark.parametrize("name", ["asha", "median"])
+def test_a_trial_that_was_killed_while_it_was_stopped_is_stopped_again(name: str) -> None:
+    """It failed at 200 images and died before Optuna heard of it; resumed, it says all that it has said before."""
+    better = TrialRecord("t001", 1, {}, False, "", history=[report(100, 0.3), report(200, 0.9)])
+    failed = TrialRecord("t002", 2, {}, False, "", history=[report(100, 0.4), report(200, 0.5)])
+    scheduler = scheduler_of(name, [better, failed])
+    (trial,) = begin(scheduler, range(2, 3))
+    trial.config["went_on_at"] = 100
+    assert feed(scheduler, trial, 100, score=0.4) == TrialScheduler.CONTINUE
+    assert feed(scheduler, trial, 200, score=0.5) == TrialScheduler.STOP
+    assert feed(scheduler, trial, 200, score=0.5) == TrialScheduler.STOP

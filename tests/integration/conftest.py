@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from raylora import cli
 from tests.bad_world import Result, Run, make_world
@@ -35,3 +36,11 @@ def run(bad_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
         return Result(int(ended.value.code or 0), COLOURS.sub("", told.out), COLOURS.sub("", told.err))
 
     return call
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow takes seconds to make a database; tests copy this one."""
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file

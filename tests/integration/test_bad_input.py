@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import read_folder
@@ -71,6 +72,7 @@ SETTINGS = [
     ("tune good.yaml --dry-run --trials 0", "search.trials", "at least 1"),
     ("tune good.yaml --dry-run --gpus-per-trial 0", "--gpus-per-trial: search.gpus_per_trial", "above 0"),
     ("tune good.yaml --dry-run --gpus-per-trial 1.5", "--gpus-per-trial: search.gpus_per_trial", "whole number", "1.5"),
+    ("tune good.yaml --dry-run --register mine/best", "--register: tracking.register_name", "no / or :", "'mine/best'"),
     ("train broken.yaml", "broken.yaml", "not valid YAML", "line 2"),
     ("train list.yaml", "list.yaml", "`section:`", "list"),
     ("train number.yaml", "number.yaml: lora", "found 5"),
@@ -88,6 +90,10 @@ SPACES = [
     ("tune good.yaml --dry-run --space bad_value_space.yaml", "bad_value_space", "lora.dropout", "below 1"),
     ("tune good.yaml --dry-run --space measuring_space.yaml", "evaluation.noises", "can't be searched"),
     ("tune good.yaml --dry-run --space nowhere:function", "nowhere:function", "package.module:function"),
+    ("tune good.yaml --dry-run --space broken_space:ranks", "broken_space:ranks", "can't be imported"),
+    ("tune good.yaml --dry-run --space own_spaces:failing", "own_spaces:failing", "RuntimeError: no such luck"),
+    ("tune good.yaml --space own_spaces:failing", "own_spaces:failing", "RuntimeError: no such luck"),
+    ("tune good.yaml --space own_spaces:silent", "own_spaces:silent", "gives None", "a dict such as"),
     ("tune good.yaml --space sdxl-character", "model.family is sdxl", "realistic or anime"),
     ("train good.yaml --space sdxl-style", "model.family is sdxl", "--set model.family=sd15"),
 ]
@@ -287,6 +293,14 @@ def test_an_absent_database_folder_is_told_at_once(run: Run, tmp_path: Path, mon
     monkeypatch.setattr("mlflow.store.db.utils.time.sleep", lambda _: pytest.fail("MLflow waits"))
     uri = f"sqlite:///{tmp_path}/missing/mlflow.db"
     assert_refused(run(f"tune good.yaml {OUT} --tracking-uri {uri}"), tmp_path, uri)
+
+
+def test_a_deleted_mlflow_experiment_is_told_before_anything_starts(run: Run, tmp_path: Path) -> None:
+    """MLflow still finds it by its name, but makes no runs in it."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = MlflowClient(uri)
+    client.delete_experiment(client.create_experiment("raylora"))
+    assert_refused(run(f"tune good.yaml {OUT} --tracking-uri {uri}"), tmp_path, "was deleted", "tracking.experiment=")
 
 
 def test_nothing_is_left_where_something_else_is_wrong_too(run: Run, tmp_path: Path) -> None:

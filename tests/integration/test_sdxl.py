@@ -150,7 +150,7 @@ def test_diffusers_and_raylora_load_the_files(
 def test_mlflow_alone_loads_it_from_the_registry(tiny_sdxl: BaseModel, tiny_sdxl_folder: Path, tmp_path: Path) -> None:
     adapter = random_adapter(tiny_sdxl)
     write_diffusers(adapter, tmp_path, "fp32", CARD)
-    tracker = MlflowTracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "sdxl", tmp_path / "artifacts")
+    tracker = MlflowTracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "sdxl")
     tracker.start("search", {}, {})
     lora = tmp_path / DIFFUSERS_NAME
     uri = log_lora(tracker.uri, tracker.parent_run_id, lora, str(tiny_sdxl_folder), (64, 64), steps=3, guidance_scale=2)

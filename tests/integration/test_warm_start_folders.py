@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import read_folder
 from raylora.dataset.split import split_pictures, write_split
+from raylora.execution.cluster import Share
 from raylora.execution.outputs import OutFolder
 from raylora.search.space import load_space
 from raylora.search.study import EARLIER_NAME, SOURCE_KEY, Outcome, SearchStudy, read_trials
@@ -86,12 +88,14 @@ def test_it_is_warned_of(option: str, named: str, run: Run, bad_world: Path, tmp
 def test_what_is_taken_is_in_the_journal_before_the_first_trial(
     run: Run, bad_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C as Ray is about to start: the search can go on, and knows what it took."""
+    """Ctrl-C as the first trial is about to start: the search can go on, and knows what it took."""
 
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("raylora.execution.tuner.connected", interrupted)
+    share = nullcontext(Share(cpus=1, gpus=0.0, workers=1, concurrent=1))
+    monkeypatch.setattr("raylora.execution.tuner._cluster", lambda *_: share)
+    monkeypatch.setattr("raylora.execution.tuner._search", interrupted)
     search = make_search(bad_world, tmp_path / "search")
     result = run(f"{TUNE} --warm-start {search}".replace("--dry-run", ""))
     out = OutFolder(tmp_path / "out")

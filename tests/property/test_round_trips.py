@@ -19,7 +19,8 @@ from raylora.config_files import Layer, build_experiment, read_experiment, write
 from raylora.config_optimization import OPTIMIZER_NAMES
 from raylora.dataset.batches import ImageOrder, Schedule, batch_positions, make_schedule
 from raylora.dataset.captions import vary
-from raylora.search.space import SearchSpace, load_space, space_layer
+from raylora.errors import NotInSpaceError
+from raylora.search.space import Known, Parameter, SearchSpace, load_space, space_layer
 from raylora.training.fit import evaluation_points
 from raylora.world import World
 
@@ -179,6 +180,52 @@ def test_a_point_told_to_optuna_comes_back(name: str, seed: int) -> None:
     study.enqueue_trial(space.to_optuna(point, experiment))
     assert space.suggest(study.ask(), experiment) == point
     assert experiment.with_params(point)
+
+
+ALPHA = "lora.alpha"
+BOUNDS = st.integers(1, 50) | st.integers(1, 50_000).map(lambda thousandths: thousandths / 1000)
+FACTORS: tuple[dict[str, Any], ...] = (
+    {},
+    {"ratio_of": "lora.rank"},
+    {"scale": {"optimizer.name": {"adamw": 0.1}}},
+)
+
+
+@st.composite
+def ranges(draw: st.DrawFn) -> Parameter:
+    """A range whose bounds are whole or not, with and without a factor."""
+    low, high = sorted(draw(st.lists(BOUNDS, min_size=2, max_size=2, unique=True)))
+    factors = draw(st.sampled_from(FACTORS))
+    return Parameter.model_validate({"low": low, "high": high, "log": draw(st.booleans()), **factors})
+
+
+def tried_first(space: SearchSpace, point: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a study suggests where this point is queued."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(space.to_optuna(point, Experiment()))
+    return space.suggest(study.ask(), Experiment())
+
+
+@tried
+@given(parameter=ranges(), seed=st.integers(0, 2**32 - 1))
+def test_what_any_range_suggests_comes_back(parameter: Parameter, seed: int) -> None:
+    space = SearchSpace(name="any", parameters={ALPHA: parameter})
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    point = space.suggest(study.ask(), Experiment())
+    assert tried_first(space, point) == point
+
+
+@tried
+@given(parameter=ranges(), value=BOUNDS)
+def test_a_first_point_is_tried_as_it_is_or_refused(parameter: Parameter, value: float) -> None:
+    space = SearchSpace(name="any", parameters={ALPHA: parameter})
+    unscaled = parameter.unscaled(value, Known(Experiment()), ALPHA)
+    assert parameter.low is not None and parameter.high is not None
+    if parameter.low <= unscaled <= parameter.high and not (parameter.is_whole and unscaled % 1):
+        assert tried_first(space, {ALPHA: value}) == {ALPHA: pytest.approx(value, rel=1e-9)}
+    else:
+        with pytest.raises(NotInSpaceError):
+            space.to_optuna({ALPHA: value}, Experiment())
 
 
 @st.composite

@@ -47,7 +47,9 @@ def test_any_class_can_be_an_optimizer(name: str) -> None:
     assert setting(f"optimizer.name={name}").optimizer.name == name
 
 
-@pytest.mark.parametrize("name", ["sgd", "torch.optim", ":Adam", "torch:", "a b:C", "torch..optim:Adam", "1:2", ""])
+@pytest.mark.parametrize(
+    "name", ["sgd", "torch.optim", ":Adam", "torch:", "a b:C", "torch..optim:Adam", "1:2", "C:Adam", ""]
+)
 def test_other_names_are_no_optimizers(name: str) -> None:
     assert "optimizer.name" in complaint(("file", {"optimizer": {"name": name}}))
 

@@ -17,9 +17,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from raylora.cli_output import what_mattered
 from raylora.config import Experiment
-from raylora.execution import tuner
+from raylora.execution import conclude
+from raylora.execution.conclude import what_mattered as summed_up
 from raylora.execution.outputs import OutFolder
-from raylora.execution.tuner import what_mattered as summed_up
 from raylora.search.importance import FEWEST_TRIALS, PLANTED, Importance, credited_scores, importance
 from raylora.search.space import SearchSpace
 from raylora.search.study import PARAMS_KEY, Outcome, SearchStudy, read_trials
@@ -275,7 +275,7 @@ def test_a_look_back_that_fails_costs_no_search_its_winner(tmp_path: Path, monke
         raise KeyError("a choice that no trial had")
 
     told: list[str] = []
-    monkeypatch.setattr(tuner, "importance", fail)
+    monkeypatch.setattr(conclude, "importance", fail)
     assert summed_up(a_search(tmp_path, told)) == []
     assert len(told) == 1 and told[0].startswith("warning: which settings mattered can't be told (")
 

@@ -123,7 +123,7 @@ def test_first_points_that_become_one_are_tried_once() -> None:
 
 
 def test_a_functions_points_leave_out_what_is_fixed() -> None:
-    wanted = search_wanted(request("lora.rank=8"), load_space("tests.unit.test_space:rank_only"))
+    wanted = search_wanted(request("lora.rank=8"), load_space("tests.unit.test_own_space:rank_only"))
     assert points(searched(wanted), wanted.experiment)[0] == {}
 
 

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from raylora.config import Experiment
 from raylora.execution.searcher import StudySearcher
 from raylora.search.space import Parameter, SearchSpace
-from raylora.search.study import STUDY_NAME, SearchStudy
+from raylora.search.study import STUDY_NAME, SearchStudy, storage_of
 
 SPACE = SearchSpace(
     name="small", parameters={"lora.rank": Parameter(choices=(2, 4, 8))}, first_points=({"lora.rank": 4},)
@@ -34,7 +34,7 @@ def result(images: int, score: float, is_over: bool = False) -> dict[str, object
 
 def test_hands_out_the_first_point_first_and_then_no_more_than_asked(tmp_path: Path) -> None:
     searcher = StudySearcher(open_study(tmp_path), trials=2)
-    assert searcher.suggest("a") == {"number": 0, "params": {"lora.rank": 4}, "is_baseline": True}
+    assert searcher.suggest("a") == {"number": 0, "params": {"lora.rank": 4}, "is_baseline": True, "went_on_at": 0}
     second = searcher.suggest("b")
     assert isinstance(second, dict)
     assert second["number"] == 1
@@ -76,3 +76,24 @@ def test_a_new_searcher_hands_out_what_an_earlier_one_left_running(tmp_path: Pat
     assert isinstance(last, dict)
     assert last["number"] == 3
     assert later.suggest("g") == "FINISHED"
+
+
+def test_a_trial_that_was_killed_while_it_was_asked_is_neither_lost_nor_counted_twice(tmp_path: Path) -> None:
+    open_study(tmp_path)
+    optuna.load_study(study_name=STUDY_NAME, storage=storage_of(tmp_path / "study.journal")).ask()
+    searcher = StudySearcher(open_study(tmp_path), trials=3)
+    baseline, *others = [searcher.suggest(name) for name in "abc"]
+    assert baseline == {"number": 0, "params": {"lora.rank": 4}, "is_baseline": True, "went_on_at": 0}
+    assert [isinstance(other, dict) and other["is_baseline"] for other in others] == [False, False]
+    assert searcher.suggest("d") == "FINISHED"
+
+
+def test_a_trial_that_goes_on_after_a_kill_brings_how_far_it_was_let_go(tmp_path: Path) -> None:
+    """A report at which it is stopped reaches the searcher with its end alone, and that was never told."""
+    first = StudySearcher(open_study(tmp_path), trials=2)
+    first.suggest("a")
+    first.on_trial_result("a", result(150, 0.5))
+    first.on_trial_result("a", result(300, 0.5))
+    resumed = StudySearcher(open_study(tmp_path), trials=2).suggest("b")
+    assert isinstance(resumed, dict)
+    assert (resumed["number"], resumed["went_on_at"]) == (0, 300)

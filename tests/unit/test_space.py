@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from raylora.config import Experiment
 from raylora.config_files import build_experiment
 from raylora.errors import ConfigError
-from raylora.search.space import SearchSpace, check_space, load_function, load_space, optuna_name, space_layer
+from raylora.search.space import SearchSpace, check_space, load_space, optuna_name, space_layer
 
 Point = dict[str, Any]
 
@@ -74,19 +73,6 @@ def refusal(space: SearchSpace, experiment: Experiment = NO_TEXT) -> str:
     with pytest.raises(ConfigError) as caught:
         check_space(space, experiment)
     return str(caught.value)
-
-
-def rank_only(trial: optuna.Trial) -> Point:
-    """A space that YAML can't say."""
-    return {"lora.rank": 2 ** trial.suggest_int("power", 1, 4)}
-
-
-def rank_zero(trial: optuna.Trial) -> Point:
-    return {"lora.rank": 0 * trial.suggest_int("power", 1, 4)}
-
-
-def held_out_otherwise(trial: optuna.Trial) -> Point:
-    return {"evaluation.noises": trial.suggest_int("noises", 1, 4)}
 
 
 def test_a_condition_searches_only_where_it_holds() -> None:
@@ -181,6 +167,24 @@ def test_first_points_that_are_refused(wrong: Point, told: list[str]) -> None:
     message = refusal(space_of(RATES, {**GUIDES, **wrong}))
     assert "search space test" in message
     assert all(part in message for part in told)
+
+
+@pytest.mark.parametrize(
+    ("path", "bounds", "value"),
+    [("lora.dropout", {"low": 0, "high": 0.3}, 0.15), ("lora.alpha", {"low": 4, "high": 32.0}, 8.5)],
+)
+def test_one_whole_bound_searches_fractions_and_takes_them(path: str, bounds: dict[str, Any], value: float) -> None:
+    space = space_of({path: bounds}, {path: value})
+    check_space(space, NO_TEXT)
+    assert space.to_optuna({path: value}, NO_TEXT) == {path: value}
+
+
+def test_a_fraction_of_whole_numbers_is_refused() -> None:
+    whole = {"lora.alpha": {"low": 4, "high": 32}}
+    message = refusal(space_of(whole, {"lora.alpha": 8.5}))
+    assert "lora.alpha" in message and "8.5" in message and "write low as 4.0" in message
+    params = space_of(whole).to_optuna({"lora.alpha": 8.0}, NO_TEXT)
+    assert isinstance(params["lora.alpha"], int)
 
 
 def test_a_first_point_must_name_every_searched_setting() -> None:
@@ -295,37 +299,6 @@ def test_a_spaces_own_settings_are_a_layer_that_names_it() -> None:
     space = space_of({}, experiment={"lora": {"rnak": 8}})
     with pytest.raises(ConfigError, match=r"^search space test: lora\.rnak: .* did you mean lora\.rank"):
         build_experiment([space_layer(space)])
-
-
-def test_a_function_serves_as_a_space() -> None:
-    space = load_space("tests.unit.test_space:rank_only")
-    check_space(space, Experiment())
-    assert {point["lora.rank"] for point in points(space)} == {2, 4, 8, 16}
-
-
-def test_a_function_may_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The installed script doesn't look there, `python -m raylora` does."""
-    monkeypatch.setattr("sys.path", [place for place in sys.path if place])
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "space_of_my_own.py").write_text("def ranks(trial): return {'lora.rank': trial.suggest_int('r', 2, 4)}")
-    assert {point["lora.rank"] for point in points(load_space("space_of_my_own:ranks"))} == {2, 3, 4}
-
-
-@pytest.mark.parametrize("function", ["rank_zero", "held_out_otherwise"])
-def test_a_functions_points_are_checked(function: str) -> None:
-    assert function in refusal(load_space(f"tests.unit.test_space:{function}"))
-
-
-@pytest.mark.parametrize(
-    "name", ["no.such.module:function", "tests.unit.test_space:nothing", "tests.unit.test_space:RATES", ":x", "x:"]
-)
-def test_functions_that_are_none(name: str) -> None:
-    assert name in complaint(name)
-
-
-def test_a_function_needs_its_colon() -> None:
-    with pytest.raises(ConfigError, match="expected package"):
-        load_function("tests.unit.test_space")
 
 
 def test_ratios_are_named_as_such() -> None:

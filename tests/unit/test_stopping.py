@@ -41,6 +41,31 @@ def test_a_trial_is_judged_once_at_a_rung() -> None:
     assert rule.goes_on(0, 104, 0.5)  # would be stopped if judged again
 
 
+def test_a_verdict_stays() -> None:
+    rule = Rungs(100, 2, best_share(2))
+    assert rule.goes_on(0, 100, 0.5)
+    assert not rule.goes_on(1, 100, 0.4)
+    assert not rule.goes_on(1, 100, 0.4)
+    assert not rule.goes_on(1, 150, 0.6)  # which is no later rung
+
+
+def test_a_trial_that_went_on_before_is_not_judged_again() -> None:
+    rule = Rungs(100, 2, best_share(2))
+    assert [rule.enter(0, images, 0.9) for images in (99, 100, 250)] == [0, 100, 200]
+    assert rule.enter(1, 100, 0.4) == 100
+    assert rule.goes_on(1, 100, 0.4, has_gone_on=True)
+    assert rule.goes_on(1, 104, 0.4)
+    assert not rule.goes_on(1, 200, 0.8)
+
+
+def test_a_score_that_was_entered_alone_is_judged_when_it_is_heard_again() -> None:
+    rule = Rungs(100, 2, best_share(2))
+    rule.enter(0, 100, 0.5)
+    rule.enter(1, 100, 0.4)
+    assert not rule.goes_on(1, 100, 0.4)
+    assert rule.goes_on(0, 100, 0.5)
+
+
 def test_each_rung_has_its_own_scores() -> None:
     rule = Rungs(100, 2, best_share(2))
     assert rule.goes_on(0, 100, 0.5)

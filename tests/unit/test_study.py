@@ -15,8 +15,9 @@ from optuna.trial import TrialState
 
 from raylora.config import Experiment
 from raylora.search.space import SearchSpace
-from raylora.search.study import PARAMS_KEY, STUDY_NAME, Outcome, SearchStudy
+from raylora.search.study import PARAMS_KEY, STUDY_NAME, Outcome, SearchStudy, drop_torn_line
 
+RATE = "optimizer.unet_lr"
 BASELINE = {"optimizer.unet_lr": 1e-4, "lora.rank": 16, "lora.alpha": 8}
 SECOND = {"optimizer.unet_lr": 3e-4, "lora.rank": 8, "lora.alpha": 8}
 SPACE = SearchSpace.model_validate(
@@ -157,15 +158,49 @@ def test_a_finished_search_leaves_no_orphans(journal: Path) -> None:
     assert open_study(journal).orphans() == []
 
 
-def test_a_trial_that_died_before_its_settings_were_kept_is_not_left_running(journal: Path) -> None:
-    """Killed between Optuna's trial and its settings: it can't go on, so it must not count as running for ever."""
+def die_amid_ask(journal: Path) -> None:
+    """Killed between Optuna's trial and its settings."""
     open_study(journal)
     storage = JournalStorage(JournalFileBackend(str(journal)))
-    optuna.load_study(study_name=STUDY_NAME, storage=storage).ask()
+    optuna.load_study(study_name=STUDY_NAME, storage=storage).ask().suggest_float(RATE, 1e-5, 1e-3, log=True)
+
+
+@pytest.mark.parametrize("begun", [0, 3])
+def test_a_trial_that_died_before_its_settings_were_kept_begins_all_the_same(journal: Path, begun: int) -> None:
+    """A first point is tried, though it died, and what was drawn at random stays as it was drawn."""
     study = open_study(journal)
-    taken_over = [number for number, _ in study.orphans()]
-    running = [trial.number for trial in stored(journal) if trial.state is TrialState.RUNNING]
-    assert running == taken_over
+    for _ in range(begun):
+        finish(study, study.ask()[0])
+    die_amid_ask(journal)
+    drawn = stored(journal)[begun].params[RATE]
+    study = open_study(journal)
+    ((number, params),) = study.orphans()
+    assert (number, params[RATE]) == (begun, drawn)
+    assert params == BASELINE if begun == 0 else set(params) == set(BASELINE)
+    finish(study, number)
+    assert study.asked == begun + 1
+    assert stored(journal)[begun].user_attrs[PARAMS_KEY] == params
+
+
+@pytest.mark.parametrize("torn", [b'{"op_code":5,"wor', b"\0\0\0", b'{"op_code":'])
+def test_a_line_that_a_full_disk_cut_off_is_dropped(journal: Path, torn: bytes) -> None:
+    """Optuna would append to it, and nobody could read the journal any more."""
+    study = open_study(journal)
+    finish(study, study.ask()[0])
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + torn)
+    study = open_study(journal)
+    assert study.ask() == (1, SECOND)
+    assert journal.read_bytes().startswith(whole)
+    assert open_study(journal).orphans() == [(1, SECOND)]
+    assert [trial.state.name for trial in stored(journal)] == ["COMPLETE", "RUNNING"]
+
+
+def test_a_whole_journal_is_left_as_it_is(journal: Path) -> None:
+    open_study(journal).ask()
+    whole = journal.read_bytes()
+    drop_torn_line(journal)
+    assert journal.read_bytes() == whole
 
 
 @pytest.mark.parametrize(("sign", "better"), [(-1, "low"), (1, "high")])

@@ -223,6 +223,14 @@ def test_other_bounds_take_what_lies_inside_on_their_own_scale(tmp_path: Path) -
     assert len(rates) == 3
 
 
+@pytest.mark.parametrize(("high", "taken"), [(0.3, [0.0, 0.15]), (1, [0.0])])
+def test_fractions_are_taken_by_a_range_that_searches_them(high: float, taken: list[float]) -> None:
+    dropout = "lora.dropout"
+    points = [BASELINE | {dropout: value} for value in (0.0, 0.15)]
+    trials = take(by_hand(*points), space_of(lora__dropout={"low": 0, "high": high}), Experiment()).trials
+    assert [trial.params[dropout] for trial in trials] == taken
+
+
 def test_a_condition_of_the_new_space_is_kept() -> None:
     restarts = "lr_scheduler.num_restarts"
     space = space_of(

@@ -1,0 +1,140 @@
+"""Where MLflow keeps what it is told, whether that can be reached, and how long it may take to answer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Experiment as MlflowExperiment
+from mlflow.entities import LifecycleStage
+
+from raylora.errors import TrackingError, first_line
+
+DEFAULT_STORE = "mlflow.db"
+DEFAULT_ARTIFACTS = "mlartifacts"
+REACH_S = 10
+"""How long a small call may take: Tune's loop waits for it."""
+UPLOAD_S = 120
+"""The same for the winner's files, which nothing waits for; MLflow's own default for every call."""
+
+
+def tracking_uri(configured: str | None, out: Path) -> str:
+    """An absolute tracking URI: the configured one, else a sqlite file in the output folder.
+
+    Raises:
+        TrackingError: a URI that MLflow 3 has no store for.
+    """
+    if configured is None:
+        return f"sqlite:///{(out / DEFAULT_STORE).resolve()}"
+    if configured.startswith("sqlite:///"):
+        return f"sqlite:///{Path(configured.removeprefix('sqlite:///')).expanduser().resolve()}"
+    if "://" not in configured:
+        raise TrackingError(
+            f"tracking URI {configured}: MLflow's file store is deprecated; "
+            f"use sqlite:///{configured}.db or the http(s):// address of a server"
+        )
+    return configured
+
+
+def artifacts_of(uri: str) -> str | None:
+    """Where a new experiment keeps its files, as MLflow wants it said: beside a sqlite file, and not in `mlruns` of
+    whatever the working directory is. A server knows a place of its own."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///")).parent / DEFAULT_ARTIFACTS).resolve().as_uri()
+
+
+@contextmanager
+def patience(seconds: int) -> Iterator[None]:
+    """By itself MLflow asks an absent server for minutes; within the block each call gets two tries of so long."""
+    wanted = {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@contextmanager
+def uploading(client: MlflowClient) -> Iterator[None]:
+    """Files get more time than small calls, but only a store that answers at all gets files."""
+    with patience(REACH_S):
+        client.search_experiments(max_results=1)
+    with patience(UPLOAD_S):
+        yield
+
+
+def check_reachable(uri: str, experiment: str | None = None) -> None:
+    """Ask the server for its experiments, before any training starts.
+
+    Args:
+        experiment: the name of one that is to be written to, if it is known yet.
+
+    Raises:
+        TrackingError: no answer, or that experiment was deleted.
+    """
+    quieten()
+    if uri.startswith("sqlite:///"):
+        file = Path(uri.removeprefix("sqlite:///"))
+        _check_sqlite(file)
+        if not file.exists():  # asking would make it
+            return
+    try:
+        with patience(REACH_S):
+            client = MlflowClient(uri)
+            client.search_experiments(max_results=1)
+            found = client.get_experiment_by_name(experiment) if experiment else None
+    except Exception as error:  # MLflow, requests and SQLAlchemy raise many kinds
+        raise TrackingError(
+            f"tracking URI {uri}: MLflow can't be reached ({reason_of(error)}); start the server, mend the address, "
+            "or leave --tracking-uri out to use a file in the output folder"
+        ) from None
+    if found is not None:
+        check_active(found, uri)
+
+
+def check_active(experiment: MlflowExperiment, uri: str) -> None:
+    """MLflow finds deleted experiments by their names, but makes no run in them."""
+    if experiment.lifecycle_stage == LifecycleStage.DELETED:
+        raise TrackingError(
+            f"tracking URI {uri}: the MLflow experiment {experiment.name} was deleted; restore it "
+            f"(`mlflow experiments restore -x {experiment.experiment_id}`), delete it for good (`mlflow gc`), "
+            "or give another by --set tracking.experiment=NAME"
+        )
+
+
+def reason_of(error: Exception) -> str:
+    """What the operating system said, out of requests' long chain of causes; else the first line."""
+    told = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
+    return told[1].strip() if told else "no answer" if "timed out" in str(error) else first_line(error)[:200]
+
+
+def _check_sqlite(file: Path) -> None:
+    """MLflow would try for minutes to open a file in a folder that isn't there."""
+    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
+        raise TrackingError(f"tracking URI sqlite:///{file}: {file.parent} can't be written; make it, or name another")
+
+
+def quieten() -> None:
+    """Leave MLflow's own news out. It prints where runs of a server can be seen, also between the lines of `--json`."""
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def set_current(uri: str) -> None:
+    """Point MLflow's own functions, which know only one store at a time, to this one."""
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)

@@ -1,0 +1,104 @@
+"""The winner in MLflow: what one step can't write costs no other."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from raylora.config import Experiment, LoraConfig
+from raylora.diffusion.adapters import Adapter
+from raylora.diffusion.families import load_base
+from raylora.diffusion.lora_file import DIFFUSERS_NAME, LoraCard, write_diffusers
+from raylora.execution.cluster import Share
+from raylora.execution.conclude import _track_winner
+from raylora.execution.outputs import OutFolder
+from raylora.execution.underway import Search
+from raylora.tracking.mlflow_runs import MlflowTracker
+from raylora.tracking.mlflow_store import DEFAULT_ARTIFACTS
+from raylora.tracking.recorder import TrialRecord
+
+REGISTERED = {"name": "mine", "version": "1", "alias": "champion"}
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def search(tiny_experiment: Experiment, tmp_path: Path, told: list[str], empty_store: Path) -> Search:
+    """A search whose winner's files are written."""
+    out = OutFolder(tmp_path / "out")
+    assert tiny_experiment.model.base_model is not None
+    adapter = Adapter(
+        load_base(tiny_experiment.model.base_model), LoraConfig(rank=2, alpha=2), "a", train_text_encoder=True, seed=0
+    )
+    out.best.mkdir(parents=True)
+    write_diffusers(adapter, out.best, "fp16", LoraCard("a", (64, 64), 8))
+    tracker = MlflowTracker(f"sqlite:///{shutil.copy(empty_store, out.root)}", "raylora")
+    tracker.start("out", {}, {})
+    experiment = tiny_experiment.with_params({"tracking.register_name": "mine"})
+    job = cast(Any, SimpleNamespace(experiment=experiment))
+    return Search(job, out, tracker, cast(Any, None), told.append, Share(1, 0.0, 1, 1))
+
+
+def winner(search: Search) -> TrialRecord:
+    history = [{"score": 0.5, "images_seen": 8, "train_losses": []}]
+    return TrialRecord("t000", 0, {}, True, str(search.out.trials / "t000"), run_id="known", history=history,
+                       report_times=[1], tracked_reports=1)  # fmt: skip
+
+
+def assert_run_is_complete(search: Search) -> None:
+    client = MlflowClient(search.tracker.uri)
+    run = client.get_run(search.tracker.parent_run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics == {"best.score": 0.5}
+    assert [file.path for file in client.list_artifacts(run.info.run_id, "best")]
+
+
+def test_all_goes_well(search: Search, told: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert _track_winner(search, winner(search)) == REGISTERED
+    assert_run_is_complete(search)
+    assert told == []
+    assert capsys.readouterr().out == ""
+
+
+def test_a_winner_that_cannot_be_registered_is_in_its_run(search: Search, told: list[str]) -> None:
+    refused = search.job.experiment.tracking.model_copy(update={"register_name": "a/b"})
+    experiment = search.job.experiment.model_copy(update={"tracking": refused})
+    search.job.experiment = experiment  # type: ignore[misc]
+    assert _track_winner(search, winner(search)) is None
+    assert_run_is_complete(search)
+    assert len(told) == 1
+
+
+def test_a_winner_that_cannot_be_logged_as_a_model_is_in_its_run(search: Search, told: list[str]) -> None:
+    (search.out.best / DIFFUSERS_NAME).rename(search.out.best / "elsewhere.safetensors")
+    assert _track_winner(search, winner(search)) is None
+    assert_run_is_complete(search)
+    assert len(told) == 1
+
+
+def test_a_registered_winner_is_named_though_its_run_cannot_be_closed(search: Search, told: list[str]) -> None:
+    class Away:
+        def __getattr__(self, name: str) -> Any:
+            raise MlflowException("the server is away")
+
+    search.tracker._client = Away()
+    assert _track_winner(search, winner(search)) == REGISTERED
+    assert len(told) == 1
+    assert "the server is away" in told[0]
+
+
+def test_files_that_cannot_be_sent_cost_neither_measures_nor_status(search: Search) -> None:
+    (search.out.root / DEFAULT_ARTIFACTS).write_text("a file where the folder should be")
+    with pytest.raises(OSError, match=DEFAULT_ARTIFACTS):
+        search.tracker.finish({"best.score": 0.5}, search.out.best)
+    run = MlflowClient(search.tracker.uri).get_run(search.tracker.parent_run_id)
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"best.score": 0.5})
