@@ -26,6 +26,8 @@ from raylora.bundled import DEMO_JUDGE
 
 SEARCH_SEEDS = (0, 1, 2)
 NEW_SEEDS = (101, 102, 103)
+SEARCH_ALONE = ("search.confirm_trials=0", "search.refit=false")
+"""What follows a search is done here, with other seeds and other judges."""
 WITHOUT_STOPPING = ("search.trial_scheduler=none", "search.overfit_patience=1000")
 GOAL_SE, GOAL_SHARE = 2.0, 0.6
 AT_ONCE = 2
@@ -66,7 +68,7 @@ def search(folder: Path, seed: int, settings: Sequence[str] = ()) -> dict[str, A
     """The demo's search into a folder, unless it is there already; its summary."""
     if not (folder / "summary.json").is_file():
         command = "resume" if (folder / "state.json").is_file() else "tune"
-        options = [word for setting in (f"seed={seed}", *settings) for word in ("--set", setting)]
+        options = [word for setting in (f"seed={seed}", *SEARCH_ALONE, *settings) for word in ("--set", setting)]
         raylora(*(["resume", folder] if command == "resume" else ["tune", "--demo", "--out", folder, *options]))
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return summary

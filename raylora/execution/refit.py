@@ -19,9 +19,10 @@ from raylora.world import World
 
 
 def refit_material(shared: SharedData) -> Material:
-    """All pictures to learn, none held out."""
+    """All pictures to learn, none held out, in the folder's order: `raylora train` then gives the same LoRA."""
     material = shared.material
-    return Material([*material.train, *material.holdout], (), material.regularization)
+    pictures = sorted([*material.train, *material.holdout], key=lambda picture: picture.path)
+    return Material(pictures, (), material.regularization)
 
 
 def refit_experiment(experiment: Experiment, shared: SharedData, images: int) -> Experiment:

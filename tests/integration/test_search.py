@@ -16,12 +16,14 @@ from typing import Any
 import mlflow
 import optuna
 import pytest
+import torch
 import yaml
 from mlflow import MlflowClient
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.tiny import make_base, make_pictures
@@ -64,7 +66,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         "training": {"epochs": 4, "batch_size": 2},
         "evaluation": {"encoder": "demo", "timesteps": [200, 800], "score": {"w_sim": 0, "w_copy": 0}},
         "sampling": {"seeds": [0], "steps": 2},
-        "search": {"trials": TRIALS, "grace_period": 16, "startup_trials": 2},
+        "search": {
+            "trials": TRIALS,
+            "grace_period": 16,
+            "startup_trials": 2,
+            "confirm_trials": 2,
+            "confirm_seeds": 2,
+        },
     }
     (folder / "experiment.yaml").write_text(yaml.safe_dump(experiment, sort_keys=False))
     return World(folder)
@@ -93,15 +101,45 @@ def rows_of(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_summary_names_the_best_trial(out: Path, summary: dict[str, Any]) -> None:
+def test_summary_names_the_winner_and_its_score_in_the_search(out: Path, summary: dict[str, Any]) -> None:
     rows = rows_of(out)
-    best = max(rows, key=lambda row: float(row["score"] or "-inf"))
-    assert summary["best"]["trial_id"] == best["trial_id"]
-    assert summary["best"]["score"] == pytest.approx(float(best["score"]))
+    (best,) = (row for row in rows if row["trial_id"] == summary["best"]["trial_id"])
+    assert summary["best"]["selection_score"] == pytest.approx(float(best["score"]))
     assert summary["best"]["params"]["lora.rank"] == int(best["lora.rank"])
     assert summary["images_seen"] == sum(int(row["images_seen"]) for row in rows)
     counts = summary["trials"]
     assert counts["finished"] + counts["stopped_early"] + counts["failed"] == counts["total"] == len(rows) == TRIALS
+
+
+def test_the_best_two_were_trained_again_with_new_seeds(out: Path, summary: dict[str, Any]) -> None:
+    """Where each was best, on its own schedule; the higher mean wins, and is the score."""
+    rows = sorted(rows_of(out), key=lambda row: -float(row["score"] or "-inf"))
+    again = [json.loads(path.read_text()) for path in sorted(out.glob("confirmations/*/trial.json"))]
+    assert [record["confirms"] for record in again] == [row["trial_id"] for row in rows[:2] for _ in range(2)]
+    assert [record["params"]["seed"] for record in again] == [1, 2] * 2
+    ends = {row["trial_id"]: int(row["best.holdout_loss"] and row["images_seen"]) for row in rows}
+    for record in again:
+        (only,) = record["history"]
+        assert only["images_seen"] == record["params"]["training.stop_at"] <= ends[record["confirms"]]
+    confirmed = summary["confirmed"]
+    for candidate in confirmed:
+        scores = [record["history"][0]["score"] for record in again if record["confirms"] == candidate["trial_id"]]
+        assert len(set(scores)) == 2
+        assert candidate["new_seed_scores"] == scores
+        assert candidate["score"] == pytest.approx(sum(scores) / 2)
+    assert confirmed[0]["score"] >= confirmed[1]["score"]
+    assert summary["best"]["trial_id"] == confirmed[0]["trial_id"]
+    assert summary["best"]["score"] == confirmed[0]["score"]
+
+
+def test_the_lora_was_trained_on_all_images_and_its_settings_give_it_again(world: World, out: Path) -> None:
+    done = world.raylora("train", out / "best" / "experiment.yaml", "--out", "once_more")
+    assert done.returncode == 0, done.stderr
+    again, ours = (load_file(folder / "best" / "lora.safetensors") for folder in (world.folder / "once_more", out))
+    assert again.keys() == ours.keys()
+    assert all(torch.equal(again[key], ours[key]) for key in ours)
+    with safe_open(out / "best" / "lora.safetensors", "pt") as file:
+        assert file.metadata()["ss_num_train_images"] == "12"
 
 
 def test_summary_says_that_few_trials_cannot_tell_what_mattered(summary: dict[str, Any]) -> None:
@@ -164,7 +202,7 @@ def test_best_files(out: Path, summary: dict[str, Any]) -> None:
     alphas = {float(value) for key, value in tensors.items() if key.endswith(".alpha")}
     assert alphas == {summary["best"]["params"]["lora.alpha"]}
     assert Path(summary["best"]["lora_diffusers"]).is_file()
-    assert summary["best"]["strength_scores"]["1"] == pytest.approx(summary["best"]["score"], abs=1e-4)
+    assert summary["best"]["strength_scores"]["1"] == pytest.approx(summary["best"]["selection_score"], abs=1e-4)
     assert summary["best"]["strength"] in {float(at) for at in summary["best"]["strength_scores"]}
     assert (out / "best" / "samples" / "strengths.png").is_file()
     with Image.open(out / "best" / "samples" / "grid.png") as grid:
