@@ -257,6 +257,25 @@ def test_a_file_every_n_epochs(
     assert load_file(tmp_path / "epochs/epoch_004.safetensors")
 
 
+@pytest.mark.parametrize(("params", "stops"), [
+    ({"training.batch_size": 4}, (9, 30, 1000)),
+    ({"training.batch_size": 4, "training.gradient_accumulation": 6}, (1000,)),
+    ({"training.batch_size": 4, "training.gradient_accumulation": 6}, (9, 30, 1000)),
+])  # fmt: skip
+def test_no_epochs_file_is_missed(
+    params: dict[str, Any], stops: tuple[int, ...], tiny_base: BaseModel, tiny_experiment: Experiment, tmp_path: Path
+) -> None:
+    """Where a rung's last step passes the end of an epoch, and where one step spans several."""
+    experiment = tiny_experiment.with_params({"training.save_every_epochs": 1, **params})
+    with opened(tiny_base, experiment) as trainer:
+        assert trainer.schedule.images_per_epoch == 8
+        files = epoch_files(experiment, trainer.schedule, ["a"], tmp_path)
+        for stop in stops:
+            advance_saving(trainer, stop, files)
+    found = sorted(path.stem for path in (tmp_path / "epochs").iterdir())
+    assert found == ["epoch_001", "epoch_002", "epoch_003", "epoch_004"]
+
+
 def test_a_loss_scale_that_falls_to_nothing_is_an_error(tiny_base_folder: Path, tiny_experiment: Experiment) -> None:
     experiment = tiny_experiment.with_params({"training.mixed_precision": "fp16"})
     with opened(load_base(str(tiny_base_folder), "fp16"), experiment) as trainer:
