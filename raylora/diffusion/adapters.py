@@ -107,6 +107,20 @@ class Adapter:
                 weights = getattr(layer, name)
                 if self.name in weights:
                     weights[self.name].to(device=self.base.device, dtype=torch.float32)
+            if self.config.use_dora:
+                self._set_magnitude(layer)
+
+    @torch.no_grad()
+    def _set_magnitude(self, layer: Any) -> None:
+        """DoRA's magnitude as the norm that its forward pass divides by: a DoRA begins as the base model, exactly.
+
+        peft takes the norm in the base's format when it makes the layer, and in the forward pass of a linear layer in
+        float32, of a convolution under autocast.
+        """
+        dora, of_base, dtype = layer.lora_magnitude_vector[self.name], layer.get_base_layer(), self.base.dtype
+        weight = of_base.weight.float() if isinstance(of_base, nn.Linear) else of_base.weight
+        with torch.autocast(self.base.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            dora.weight.copy_(dora.get_weight_norm(weight, torch.zeros_like(weight), scaling=1.0))
 
     def module(self, part: str) -> nn.Module:
         return self.base.parts[part]

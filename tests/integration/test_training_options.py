@@ -111,6 +111,18 @@ def prediction(base: BaseModel) -> Tensor:
     return sample
 
 
+@pytest.mark.parametrize("targets", [("attention", "feed_forward"), ("attention", "convolutions")])
+@pytest.mark.parametrize("mixed_precision", ["no", "bf16", "fp16"])
+def test_dora_begins_as_the_base_model(
+    mixed_precision: str, targets: tuple[str, ...], tiny_base_folder: Path, tiny_experiment: Experiment
+) -> None:
+    """As a plain LoRA does, to the bit, in every number format."""
+    experiment = tiny_experiment.with_params({"training.mixed_precision": mixed_precision, "lora.targets": targets})
+    plain = losses_of(base_for(tiny_base_folder, experiment), experiment, (2,))
+    with_dora = experiment.with_params({"lora.use_dora": True})
+    assert losses_of(base_for(tiny_base_folder, experiment), with_dora, (2,)) == plain
+
+
 def test_a_rank_for_a_block_that_is_not_there_is_refused(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
     with pytest.raises(ConfigError, match=r"on a block down_blocks\.7; blocks are down_blocks\.1, mid_block"):
         make_trainer(tiny_base, tiny_experiment.with_params({"lora.block_ranks": {"down_blocks.7": 4}}))
