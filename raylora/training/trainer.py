@@ -30,6 +30,9 @@ from raylora.world import World
 SMALLEST_LOSS_SCALE = 1.0
 """Gradients that overflow fp16 at this scale overflow without any: nothing will be learned any more."""
 
+RECORDED_TOGETHER = 50
+"""Steps between two looks at losses and loss scale: each makes a GPU wait, and a scale falls to nothing in 17."""
+
 _adapter_numbers = count()
 
 
@@ -55,6 +58,8 @@ class Trainer:
         named = {part: self.adapter.parameters(part) for part in self.adapter.peft_configs}
         self._parameters = [weight for weights in named.values() for _, weight in weights]
         self._optimizer = build_optimizer(param_groups(named, config.optimizer), config.optimizer)
+        self._steps_taken = _StepsTaken()
+        self._optimizer.register_step_post_hook(self._steps_taken)
         self._lr_scheduler = build_lr_scheduler(self._optimizer, config.lr_scheduler, schedule.optimizer_steps)
         self._scaler = torch.amp.GradScaler(base.device.type, enabled=base.dtype == torch.float16)
         self._averages = EvaluationWeights(self._parameters, self._optimizer, config.training.ema_decay)
@@ -73,16 +78,22 @@ class Trainer:
         Raises:
             TrainingDivergedError: the loss is no longer a number, or fp16's loss scale has fallen to nothing.
         """
-        steps: list[tuple[int, Tensor]] = []
+        last = min(images, self.schedule.images_total)
         self.adapter.activate()
         self.base.park(kept=self.adapter.peft_configs)
         with self._own_surroundings():
             self._averages.enter_training()
-            while self.images_seen < min(images, self.schedule.images_total):
-                loss = self._optimizer_step()
-                steps.append((self.images_seen, loss))
+            while self.images_seen < last:
+                self._record(self._some_steps(last))
             self._averages.leave_training()
-        self._record(steps)
+
+    def _some_steps(self, images: int) -> list[tuple[int, Tensor]]:
+        """As many optimizer steps as are recorded together, up to `images` images seen; each step's loss."""
+        steps: list[tuple[int, Tensor]] = []
+        while self.images_seen < images and len(steps) < RECORDED_TOGETHER:
+            loss = self._optimizer_step()
+            steps.append((self.images_seen, loss))
+        return steps
 
     @contextmanager
     def _own_surroundings(self) -> Iterator[None]:
@@ -107,15 +118,23 @@ class Trainer:
             loss_sum += self._micro_step_losses(positions, images)
         if self._world.size > 1:
             self._world.sum([_gradient(weight) for weight in self._parameters])
-        self._scaler.unscale_(self._optimizer)
-        torch.nn.utils.clip_grad_norm_(self._parameters, self.config.optimizer.max_grad_norm)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._lr_scheduler.step()
-        self._optimizer.zero_grad()
-        self._averages.after_step()
+        self._apply_gradients()
         self.images_seen += images
         return loss_sum / images
+
+    def _apply_gradients(self) -> None:
+        """Move the weights, unless fp16's gradients overflowed: then neither schedule nor averages move, as accelerate
+        has it. A fused optimizer keeps what it skips to itself, on the device; to ask would make each step wait.
+        """
+        self._scaler.unscale_(self._optimizer)
+        torch.nn.utils.clip_grad_norm_(self._parameters, self.config.optimizer.max_grad_norm)
+        before = self._steps_taken.number
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad()
+        if self._steps_taken.number > before:
+            self._lr_scheduler.step()
+            self._averages.after_step()
 
     def _positions_of_step(self) -> list[range]:
         last = min(self._micro_step + self.schedule.gradient_accumulation, self.schedule.micro_steps)
@@ -147,9 +166,7 @@ class Trainer:
         return training_loss(prediction, target, config, *weights)
 
     def _record(self, steps: list[tuple[int, Tensor]]) -> None:
-        """Move the losses off the device, once per rung rather than once per step."""
-        if not steps:
-            return
+        """Move the losses of many steps off the device at once, and see whether training has come to nothing."""
         losses = torch.stack([loss for _, loss in steps])
         self._world.sum([losses])
         if not bool(torch.isfinite(losses).all()):
@@ -198,6 +215,16 @@ class Trainer:
     def close(self) -> None:
         """Take the adapter off the base model."""
         self.adapter.close()
+
+
+class _StepsTaken:
+    """Counts an optimizer's steps, as a hook of it that knows no trainer, so that neither keeps the other alive."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self, *_: object) -> None:
+        self.number += 1
 
 
 def _gradient(weight: torch.nn.Parameter) -> Tensor:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from math import log2
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,7 @@ from raylora.execution.node_cache import training_set
 from raylora.execution.winner import epoch_files
 from raylora.training.checkpoint import read_state, write_state
 from raylora.training.fit import advance_saving
-from raylora.training.trainer import Trainer
+from raylora.training.trainer import RECORDED_TOGETHER, Trainer
 from tests.integration.test_trainer import losses_of, losses_through_a_state, make_material, make_trainer, opened
 from tests.tiny import make_base, make_pictures
 
@@ -288,12 +292,41 @@ def test_no_epochs_file_is_missed(
     assert found == ["epoch_001", "epoch_002", "epoch_003", "epoch_004"]
 
 
-def test_a_loss_scale_that_falls_to_nothing_is_an_error(tiny_base_folder: Path, tiny_experiment: Experiment) -> None:
-    experiment = tiny_experiment.with_params({"training.mixed_precision": "fp16"})
-    with opened(load_base(str(tiny_base_folder), "fp16"), experiment) as trainer:
-        trainer._scaler.load_state_dict({**trainer._scaler.state_dict(), "scale": 0.5})
-        with pytest.raises(TrainingDivergedError, match=r"fp16's loss scale fell to 0\.5.*bf16 or a lower rate"):
-            trainer.advance(8)
+@contextmanager
+def opened_weighing(folder: Path, experiment: Experiment, weight: float) -> Iterator[Trainer]:
+    """A trainer in fp16 on losses times `weight`: the larger, the sooner gradients overflow."""
+    base, material = load_base(str(folder), "fp16"), make_material(experiment)
+    data = training_set(base, material, experiment, TensorCache(None))
+    weighing = replace(data, weights=[weight] * len(data.weights))
+    yield Trainer(base, weighing, experiment, material.schedule(experiment))
+
+
+FP16 = {"training.mixed_precision": "fp16", "training.epochs": 100}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lion"])
+def test_a_loss_scale_that_falls_to_nothing_is_an_error_soon(
+    optimizer: str, tiny_base_folder: Path, tiny_experiment: Experiment
+) -> None:
+    experiment = tiny_experiment.with_params({**FP16, "optimizer.name": optimizer})
+    with opened_weighing(tiny_base_folder, experiment, 1e9) as trainer:
+        with pytest.raises(TrainingDivergedError, match=r"fp16's loss scale fell to .*bf16 or a lower rate"):
+            trainer.advance(1000)
+        assert trainer.images_seen == RECORDED_TOGETHER * experiment.training.batch_size
+
+
+def test_a_step_that_overflows_moves_no_schedule(
+    tiny_base_folder: Path, tiny_experiment: Experiment, recwarn: pytest.WarningsRecorder
+) -> None:
+    """The first steps overflow, until the scale fits; torch would warn of a schedule that moves before the weights."""
+    own = {"optimizer.name": "lion", "optimizer.learning_rate": 1e-4, "training.ema_decay": 0.9}
+    with opened_weighing(tiny_base_folder, tiny_experiment.with_params({**FP16, **own}), 1e3) as trainer:
+        trainer.advance(40)
+        state = trainer.state_dict()
+    skipped = round(log2(65536 / state["scaler"]["scale"]))
+    assert 0 < skipped < 15
+    assert state["lr_scheduler"]["last_epoch"] == state["averages"]["ema"]["optimization_step"] == 20 - skipped
+    assert not [warning for warning in recwarn if "lr_scheduler" in str(warning.message)]
 
 
 def test_a_full_disk_leaves_the_last_good_state(
