@@ -55,15 +55,19 @@ class Batch:
 
 
 class Feed:
-    """Batches by positions of the stream."""
+    """Batches by positions of the stream.
 
-    def __init__(self, base: BaseModel, data: TrainingSet, config: Experiment, batch_size: int):
+    Args:
+        embeds_ahead: whether each caption's embedding stays the same, because no text encoder is trained.
+    """
+
+    def __init__(self, base: BaseModel, data: TrainingSet, config: Experiment, batch_size: int, embeds_ahead: bool):
         self._base, self._data, self._config = base, data, config
         shapes = [tuple(latent.shape) for latent in data.latents]
         self._order = ImageOrder(data.repeats, config.seed, shapes, batch_size)
         self._undropped = config.dataset.model_copy(update={"caption_dropout": 0.0})
         self._variants = config.dataset.caption_variants if varies(self._undropped) else 1
-        self._embedded = None if config.model.train_text_encoder else self._embed_ahead()
+        self._embedded = self._embed_ahead() if embeds_ahead else None
 
     def _embed_ahead(self) -> _Embedded:
         """Embeddings of all that `_prompt` may give: every variant of every caption, and the empty one."""

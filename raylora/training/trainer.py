@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from raylora.config import Experiment
 from raylora.dataset.batches import Schedule, batch_positions
 from raylora.diffusion.adapters import Adapter, StateDict
-from raylora.diffusion.base import BaseModel
+from raylora.diffusion.base import UNET, BaseModel
 from raylora.diffusion.losses import min_snr_weights, training_loss
 from raylora.diffusion.objective import predict, target_of
 from raylora.errors import TrainingDivergedError
@@ -54,7 +54,8 @@ class Trainer:
         trains_text = config.model.train_text_encoder
         self.adapter = Adapter(base, config.lora, f"raylora{next(_adapter_numbers)}", trains_text, config.seed)
         self.adapter.activate()  # before the feed, which may embed captions: no other adapter may take part
-        self._feed = Feed(base, data, config, schedule.batch_size)
+        no_text = set(self.adapter.peft_configs) <= {UNET}  # also where `lora.targets` name none of its layers
+        self._feed = Feed(base, data, config, schedule.batch_size, embeds_ahead=no_text)
         named = {part: self.adapter.parameters(part) for part in self.adapter.peft_configs}
         self._parameters = [weight for weights in named.values() for _, weight in weights]
         self._optimizer = build_optimizer(param_groups(named, config.optimizer), config.optimizer)

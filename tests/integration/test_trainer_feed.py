@@ -61,6 +61,22 @@ def test_sdxl_drops_captions_with_their_pooled_vector(tiny_sdxl: BaseModel, tiny
     assert abs(sum(found) / len(found) - DROPOUT) < 0.06
 
 
+@pytest.mark.parametrize("targets", [("convolutions",), ("projections", "convolutions")])
+def test_a_text_encoder_without_a_lora_is_not_trained(
+    targets: tuple[str, ...], tiny_base: BaseModel, tiny_experiment: Experiment
+) -> None:
+    """Its embeddings are made ahead, whatever `model.train_text_encoder` says."""
+    experiment = tiny_experiment.with_params({"lora.targets": targets, "model.train_text_encoder": True})
+    with opened(tiny_base, experiment) as trainer:
+        assert set(trainer.adapter.peft_configs) == {"unet"}
+        assert trainer._feed._embedded is not None
+        trainer.advance(4)
+        losses = trainer.losses
+    with opened(tiny_base, experiment.with_params({"model.train_text_encoder": False})) as trainer:
+        trainer.advance(4)
+        assert trainer.losses == losses
+
+
 def test_dropping_alone_embeds_each_caption_once(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
     wanted = {"dataset.caption_dropout": DROPOUT, "model.train_text_encoder": False}
     with opened(tiny_base, tiny_experiment.with_params(wanted)) as trainer:
