@@ -261,10 +261,13 @@ def _set_checkpointing(module: Any, wanted: bool) -> None:
 
 @contextmanager
 def _float32_products(tf32: bool) -> Iterator[None]:
-    """TensorFloat-32 in float32 matrix products on or off, afterwards as it was. CPUs don't know it."""
-    matmul, before = torch.backends.cuda.matmul, torch.backends.cuda.matmul.allow_tf32
-    matmul.allow_tf32 = tf32
+    """TensorFloat-32 in float32 products and convolutions on or off, afterwards as it was. CPUs don't know it."""
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = tf32
     try:
         yield
     finally:
-        matmul.allow_tf32 = before
+        for switch, was in zip(switches, before, strict=True):
+            switch.allow_tf32 = was

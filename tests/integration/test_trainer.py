@@ -101,6 +101,23 @@ def test_surroundings_are_left_as_they_were(tiny_base: BaseModel, tiny_experimen
     assert torch.equal(torch.rand(3), expected)
 
 
+def tf32_switches() -> tuple[bool, bool]:
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_tf32_is_of_products_and_convolutions_and_of_this_trainer_alone(
+    tf32: bool, tiny_base: BaseModel, tiny_experiment: Experiment
+) -> None:
+    before, seen = tf32_switches(), []
+    with opened(tiny_base, tiny_experiment.with_params({"training.tf32": tf32})) as trainer:
+        watch = tiny_base.unet.register_forward_pre_hook(lambda *_: seen.append(tf32_switches()))
+        trainer.advance(2)
+        watch.remove()
+    assert seen == [(tf32, tf32)]
+    assert tf32_switches() == before
+
+
 def test_close_gives_the_base_model_back(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
     inputs = torch.ones(1, 4, 8, 8), torch.tensor([10]), torch.ones(1, 32, 32)
     with torch.no_grad():
