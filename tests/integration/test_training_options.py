@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from math import log2
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from raylora.config import Experiment, ModelConfig, SamplingConfig
 from raylora.dataset.frames import Frame
-from raylora.diffusion.base import BaseModel
+from raylora.diffusion.base import BaseModel, Conditioning
 from raylora.diffusion.encode import encode_prompts
 from raylora.diffusion.families import load_base
 from raylora.diffusion.generate import Request, generate
@@ -223,7 +223,7 @@ def test_latents_are_made_once_and_again_when_anything_changes(tiny_base: BaseMo
 def test_embeddings_are_kept_by_prompt_and_encoder(
     tiny_base: BaseModel, tiny_base_folder: Path, tmp_path: Path
 ) -> None:
-    cache, prompts = TensorCache(tmp_path), ["sks", "red hair", "sks"]
+    cache, prompts = TensorCache(tmp_path), ["sks", "red hair"]
     with torch.no_grad():
         expected = encode_prompts(tiny_base, prompts).embeddings
     assert torch.allclose(cached_conditioning(tiny_base, prompts, cache).embeddings, expected, atol=1e-6)
@@ -231,6 +231,32 @@ def test_embeddings_are_kept_by_prompt_and_encoder(
     skipping = load_base(str(tiny_base_folder), model=ModelConfig(clip_skip=2))
     assert not torch.allclose(cached_conditioning(skipping, prompts, cache).embeddings, expected, atol=1e-3)
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_embeddings_are_written_as_they_are_made(tiny_base: BaseModel, tmp_path: Path) -> None:
+    """Text encoders that stop in the middle of many prompts leave what they had done."""
+    asked: list[int] = []
+
+    def encode(base: BaseModel, prompts: Sequence[str]) -> Conditioning:
+        asked.append(len(prompts))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return tiny_base.family.encode(base, prompts)
+
+    stopping = replace(tiny_base, family=replace(tiny_base.family, encode=encode))
+    prompts = [f"sks, number {number}" for number in range(70)]
+    with pytest.raises(KeyboardInterrupt):
+        cached_conditioning(stopping, prompts, TensorCache(tmp_path))
+    assert (asked, len(list(tmp_path.iterdir()))) == ([32, 32], 32)
+    found = cached_conditioning(stopping, prompts, TensorCache(tmp_path)).embeddings
+    assert asked == [32, 32, 32, 6]
+    with torch.no_grad():
+        assert torch.allclose(found, encode_prompts(tiny_base, prompts).embeddings, atol=1e-6)
+
+
+def test_where_nothing_is_kept_no_weights_are_hashed(tiny_base: BaseModel) -> None:
+    cached_conditioning(tiny_base, ["sks"], TensorCache(None))
+    assert "text_digest" not in vars(tiny_base)
 
 
 def test_clip_skip_is_the_layers_states_through_the_final_norm(tiny_base: BaseModel, tiny_base_folder: Path) -> None:
