@@ -33,6 +33,9 @@ SMALLEST_LOSS_SCALE = 1.0
 RECORDED_TOGETHER = 50
 """Steps between two looks at losses and loss scale: each makes a GPU wait, and a scale falls to nothing in 17."""
 
+DROPOUT_STREAM = 1 << 31
+"""Beyond all positions, whose own numbers are the feed's: masks must not be of the noise's making."""
+
 _adapter_numbers = count()
 
 
@@ -147,7 +150,7 @@ class Trainer:
         loss_sum = torch.zeros((), device=self.base.device)
         mine = self._world.share(positions)
         if mine:
-            torch.manual_seed((self.config.seed << 32) + mine[0])  # for dropout; all else is the feed's
+            torch.manual_seed((self.config.seed << 32) + DROPOUT_STREAM + mine[0])  # all else is the feed's
         for batch in self._feed.batches(mine):
             losses = self._losses(batch)
             self._scaler.scale(losses.sum() / images_in_step).backward()  # type: ignore[no-untyped-call]

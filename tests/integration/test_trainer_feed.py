@@ -77,6 +77,18 @@ def test_a_text_encoder_without_a_lora_is_not_trained(
         assert trainer.losses == losses
 
 
+def test_dropout_is_not_drawn_from_the_noises_stream(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
+    seeds = []
+    with opened(tiny_base, tiny_experiment.with_params({"lora.dropout": 0.2, "seed": 3})) as trainer:
+        (first, *_) = (layer for path, layer in tiny_base.unet.named_modules() if path.endswith("lora_dropout"))
+        watch = first[trainer.adapter.name].register_forward_pre_hook(lambda *_: seeds.append(torch.initial_seed()))
+        trainer.advance(16)
+        watch.remove()
+        positions = range(trainer.schedule.images_total)
+    assert len(set(seeds)) == 8
+    assert not set(seeds) & {(3 << 32) + position for position in positions}
+
+
 def test_dropping_alone_embeds_each_caption_once(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
     wanted = {"dataset.caption_dropout": DROPOUT, "model.train_text_encoder": False}
     with opened(tiny_base, tiny_experiment.with_params(wanted)) as trainer:
