@@ -70,7 +70,7 @@ class Adapter:
         self.peft_configs: dict[str, PeftLoraConfig] = {}
         parts = list(base.parts) if train_text_encoder else [UNET]
         # Both A's initial values and peft's own draws come from the seed; the caller's RNG stays as it was.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=random_devices(base)):
             torch.manual_seed(seed)
             for part in parts:
                 if targets := target_modules(part, config):
@@ -186,6 +186,11 @@ class Adapter:
             module.peft_config.pop(self.name, None)
         if self.base.active_adapter == self.name:
             self.base.active_adapter = None
+
+
+def random_devices(base: BaseModel) -> list[int]:
+    """The GPU that has random state of its own beside the CPU's, by its index: `torch.manual_seed` sets both."""
+    return [base.device.index or 0] if base.device.type == "cuda" else []
 
 
 def tuner_layers(module: nn.Module) -> list[BaseTunerLayer]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from raylora.config import Experiment
 from raylora.dataset.batches import Schedule, batch_positions
-from raylora.diffusion.adapters import Adapter, StateDict
+from raylora.diffusion.adapters import Adapter, StateDict, random_devices
 from raylora.diffusion.base import UNET, BaseModel
 from raylora.diffusion.losses import min_snr_weights, training_loss
 from raylora.diffusion.objective import predict, target_of
@@ -102,10 +102,8 @@ class Trainer:
     @contextmanager
     def _own_surroundings(self) -> Iterator[None]:
         """Train modes, random state and number formats of this trainer, the caller's put back afterwards."""
-        device = self.base.device
-        devices = [device.index or 0] if device.type == "cuda" else []
         with ExitStack() as stack:
-            stack.enter_context(torch.random.fork_rng(devices=devices))
+            stack.enter_context(torch.random.fork_rng(devices=random_devices(self.base)))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(_float32_products(self.config.training.tf32))
             for part in self.adapter.peft_configs:

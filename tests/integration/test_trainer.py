@@ -101,6 +101,18 @@ def test_surroundings_are_left_as_they_were(tiny_base: BaseModel, tiny_experimen
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_new_trainer_leaves_the_gpus_random_state(tiny_base_folder: Path, tiny_experiment: Experiment) -> None:
+    base = load_base(str(tiny_base_folder), device="cuda")
+    torch.manual_seed(3)
+    before = torch.cuda.get_rng_state()
+    with opened(base, tiny_experiment) as trainer:
+        assert torch.equal(torch.cuda.get_rng_state(), before)
+        trainer.advance(4)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
 def tf32_switches() -> tuple[bool, bool]:
     return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 
