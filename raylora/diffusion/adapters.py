@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import torch
@@ -183,9 +184,17 @@ class Adapter:
             module: Any = self.module(part)
             for layer in tuner_layers(module):
                 layer.delete_adapter(self.name)
+                if isinstance(layer, LoraLayer):  # an older peft may leave it, and names come again
+                    layer.lora_variant.pop(self.name, None)
             module.peft_config.pop(self.name, None)
         if self.base.active_adapter == self.name:
             self.base.active_adapter = None
+
+
+def free_name(base: BaseModel) -> str:
+    """A name that no adapter on the base model has now. Names come again: torch.compile compiles anew for each."""
+    taken = {name for part in base.parts.values() for name in getattr(part, "peft_config", ())}
+    return next(name for number in count() if (name := f"raylora{number}") not in taken)
 
 
 def random_devices(base: BaseModel) -> list[int]:

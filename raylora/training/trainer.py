@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import count
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from raylora.config import Experiment
 from raylora.dataset.batches import Schedule, batch_positions
-from raylora.diffusion.adapters import Adapter, StateDict, random_devices
+from raylora.diffusion.adapters import Adapter, StateDict, free_name, random_devices
 from raylora.diffusion.base import UNET, BaseModel
 from raylora.diffusion.losses import min_snr_weights, training_loss
 from raylora.diffusion.objective import predict, target_of
@@ -36,8 +35,6 @@ RECORDED_TOGETHER = 50
 DROPOUT_STREAM = 1 << 31
 """Beyond all positions, whose own numbers are the feed's: masks must not be of the noise's making."""
 
-_adapter_numbers = count()
-
 
 class Trainer:
     """Trains one LoRA.
@@ -55,7 +52,7 @@ class Trainer:
     ):
         self.base, self.config, self.schedule, self._world = base, config, schedule, world
         trains_text = config.model.train_text_encoder
-        self.adapter = Adapter(base, config.lora, f"raylora{next(_adapter_numbers)}", trains_text, config.seed)
+        self.adapter = Adapter(base, config.lora, free_name(base), trains_text, config.seed)
         self.adapter.activate()  # before the feed, which may embed captions: no other adapter may take part
         no_text = set(self.adapter.peft_configs) <= {UNET}  # also where `lora.targets` name none of its layers
         self._feed = Feed(base, data, config, schedule.batch_size, embeds_ahead=no_text)

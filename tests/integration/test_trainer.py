@@ -85,6 +85,21 @@ def test_two_interleaved_trainers_give_the_losses_of_each_alone(
     assert alone[0] != alone[1]
 
 
+def test_a_closed_trainers_name_is_free_again(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
+    """torch.compile compiles anew for each name. Nothing of the one before comes with it, as DoRA would."""
+    plain = losses_of(load_base(tiny_base.reference), tiny_experiment)
+    with_dora = tiny_experiment.with_params({"lora.use_dora": True})
+    with opened(tiny_base, with_dora) as one, opened(tiny_base, tiny_experiment) as other:
+        names = {one.adapter.name, other.adapter.name}
+        one.advance(4)
+    assert len(names) == 2
+    for _ in range(2):
+        with opened(tiny_base, tiny_experiment) as trainer:
+            trainer.advance(1000)
+            assert trainer.adapter.name == "raylora0"
+            assert [loss for _, loss in trainer.losses] == plain
+
+
 def test_training_lowers_the_loss(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
     losses = losses_of(tiny_base, tiny_experiment.with_params({"training.epochs": 40, "optimizer.learning_rate": 5e-3}))
     assert sum(losses[-20:]) < 0.97 * sum(losses[:20])
