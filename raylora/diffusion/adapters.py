@@ -133,10 +133,19 @@ class Adapter:
     def activate(self) -> None:
         """Switch this adapter on and every other off; only its weights take gradients."""
         if self.base.active_adapter != self.name:
-            for module in self.base.parts.values():
+            for part, module in self.base.parts.items():
                 for layer in tuner_layers(module):
                     layer.set_adapter(self.name)
+                    layer.cast_input_dtype_enabled = self._casts_inputs(part)
             self.base.active_adapter = self.name
+
+    def _casts_inputs(self, part: str) -> bool:
+        """Whether peft brings each input to float32, the adapter's format, before its layers see it.
+
+        The U-Net runs under autocast, which brings it straight back to the base's: two copies for nothing, forward and
+        backward. DoRA takes its norms in the input's format. Text encoders run without autocast.
+        """
+        return part != UNET or self.config.use_dora
 
     def parameters(self, part: str) -> list[tuple[str, nn.Parameter]]:
         """The trainable tensors of a part with their names, in a fixed order."""
@@ -184,6 +193,7 @@ class Adapter:
             module: Any = self.module(part)
             for layer in tuner_layers(module):
                 layer.delete_adapter(self.name)
+                layer.cast_input_dtype_enabled = True  # peft's own, for adapters that are not ours
                 if isinstance(layer, LoraLayer):  # an older peft may leave it, and names come again
                     layer.lora_variant.pop(self.name, None)
             module.peft_config.pop(self.name, None)

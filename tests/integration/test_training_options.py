@@ -16,6 +16,7 @@ from torch import Tensor
 
 from raylora.config import Experiment, ModelConfig, SamplingConfig
 from raylora.dataset.frames import Frame
+from raylora.diffusion.adapters import tuner_layers
 from raylora.diffusion.base import BaseModel, Conditioning
 from raylora.diffusion.encode import encode_prompts
 from raylora.diffusion.families import load_base
@@ -113,6 +114,40 @@ def prediction(base: BaseModel) -> Tensor:
     inputs = torch.ones(1, 4, 8, 8), torch.tensor([10]), torch.ones(1, 32, 32)
     sample: Tensor = base.unet(*inputs).sample
     return sample
+
+
+def set_casts(base: BaseModel, wanted: bool) -> dict[str, set[bool]]:
+    """Whether peft casts the inputs of a part's layers; from now on as wanted."""
+    before = {}
+    for part, module in base.parts.items():
+        before[part] = {layer.cast_input_dtype_enabled for layer in tuner_layers(module)}
+        for layer in tuner_layers(module):
+            layer.cast_input_dtype_enabled = wanted
+    return before
+
+
+@pytest.mark.parametrize("targets", [("attention", "feed_forward"), ("attention", "convolutions")])
+@pytest.mark.parametrize("mixed_precision", ["bf16", "fp16"])
+def test_inputs_are_not_cast_for_nothing(
+    mixed_precision: str, targets: tuple[str, ...], tiny_base_folder: Path, tiny_experiment: Experiment
+) -> None:
+    experiment = tiny_experiment.with_params({"training.mixed_precision": mixed_precision, "lora.targets": targets})
+    base = base_for(tiny_base_folder, experiment)
+    with opened(base, experiment) as trainer:
+        assert set_casts(base, True) == {"unet": {False}, "text_encoder": {True}}
+        trainer.advance(1000)
+        casting = [loss for _, loss in trainer.losses]
+    assert losses_of(base, experiment) == casting
+    assert set_casts(base, True) == {"unet": {True}, "text_encoder": {True}}  # as peft has it, once all is over
+
+
+def test_dora_has_its_inputs_cast(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
+    """Also beside a LoRA that has not: whichever is active has its own way."""
+    with opened(tiny_base, tiny_experiment.with_params({"lora.use_dora": True})) as trainer:
+        with opened(tiny_base, tiny_experiment):
+            assert set_casts(tiny_base, False)["unet"] == {False}
+        trainer.advance(2)
+        assert set_casts(tiny_base, True)["unet"] == {True}
 
 
 @pytest.mark.parametrize("targets", [("attention", "feed_forward"), ("attention", "convolutions")])
