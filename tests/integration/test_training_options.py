@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from math import log2
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ from torch import Tensor
 
 from raylora.config import Experiment, ModelConfig, SamplingConfig
 from raylora.dataset.frames import Frame
-from raylora.diffusion.adapters import tuner_layers
 from raylora.diffusion.base import BaseModel, Conditioning
 from raylora.diffusion.encode import encode_prompts
 from raylora.diffusion.families import load_base
@@ -29,7 +26,7 @@ from raylora.execution.node_cache import training_set
 from raylora.execution.winner import epoch_files
 from raylora.training.checkpoint import read_state, write_state
 from raylora.training.fit import advance_saving
-from raylora.training.trainer import RECORDED_TOGETHER, Trainer
+from raylora.training.trainer import Trainer
 from tests.integration.test_trainer import losses_of, losses_through_a_state, make_material, make_trainer, opened
 from tests.tiny import make_base, make_pictures
 
@@ -114,52 +111,6 @@ def prediction(base: BaseModel) -> Tensor:
     inputs = torch.ones(1, 4, 8, 8), torch.tensor([10]), torch.ones(1, 32, 32)
     sample: Tensor = base.unet(*inputs).sample
     return sample
-
-
-def set_casts(base: BaseModel, wanted: bool) -> dict[str, set[bool]]:
-    """Whether peft casts the inputs of a part's layers; from now on as wanted."""
-    before = {}
-    for part, module in base.parts.items():
-        before[part] = {layer.cast_input_dtype_enabled for layer in tuner_layers(module)}
-        for layer in tuner_layers(module):
-            layer.cast_input_dtype_enabled = wanted
-    return before
-
-
-@pytest.mark.parametrize("targets", [("attention", "feed_forward"), ("attention", "convolutions")])
-@pytest.mark.parametrize("mixed_precision", ["bf16", "fp16"])
-def test_inputs_are_not_cast_for_nothing(
-    mixed_precision: str, targets: tuple[str, ...], tiny_base_folder: Path, tiny_experiment: Experiment
-) -> None:
-    experiment = tiny_experiment.with_params({"training.mixed_precision": mixed_precision, "lora.targets": targets})
-    base = base_for(tiny_base_folder, experiment)
-    with opened(base, experiment) as trainer:
-        assert set_casts(base, True) == {"unet": {False}, "text_encoder": {True}}
-        trainer.advance(1000)
-        casting = [loss for _, loss in trainer.losses]
-    assert losses_of(base, experiment) == casting
-    assert set_casts(base, True) == {"unet": {True}, "text_encoder": {True}}  # as peft has it, once all is over
-
-
-def test_dora_has_its_inputs_cast(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
-    """Also beside a LoRA that has not: whichever is active has its own way."""
-    with opened(tiny_base, tiny_experiment.with_params({"lora.use_dora": True})) as trainer:
-        with opened(tiny_base, tiny_experiment):
-            assert set_casts(tiny_base, False)["unet"] == {False}
-        trainer.advance(2)
-        assert set_casts(tiny_base, True)["unet"] == {True}
-
-
-@pytest.mark.parametrize("targets", [("attention", "feed_forward"), ("attention", "convolutions")])
-@pytest.mark.parametrize("mixed_precision", ["no", "bf16", "fp16"])
-def test_dora_begins_as_the_base_model(
-    mixed_precision: str, targets: tuple[str, ...], tiny_base_folder: Path, tiny_experiment: Experiment
-) -> None:
-    """As a plain LoRA does, to the bit, in every number format."""
-    experiment = tiny_experiment.with_params({"training.mixed_precision": mixed_precision, "lora.targets": targets})
-    plain = losses_of(base_for(tiny_base_folder, experiment), experiment, (2,))
-    with_dora = experiment.with_params({"lora.use_dora": True})
-    assert losses_of(base_for(tiny_base_folder, experiment), with_dora, (2,)) == plain
 
 
 def test_a_rank_for_a_block_that_is_not_there_is_refused(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
@@ -351,43 +302,6 @@ def test_no_epochs_file_is_missed(
             advance_saving(trainer, stop, files)
     found = sorted(path.stem for path in (tmp_path / "epochs").iterdir())
     assert found == ["epoch_001", "epoch_002", "epoch_003", "epoch_004"]
-
-
-@contextmanager
-def opened_weighing(folder: Path, experiment: Experiment, weight: float) -> Iterator[Trainer]:
-    """A trainer in fp16 on losses times `weight`: the larger, the sooner gradients overflow."""
-    base, material = load_base(str(folder), "fp16"), make_material(experiment)
-    data = training_set(base, material, experiment, TensorCache(None))
-    weighing = replace(data, weights=[weight] * len(data.weights))
-    yield Trainer(base, weighing, experiment, material.schedule(experiment))
-
-
-FP16 = {"training.mixed_precision": "fp16", "training.epochs": 100}
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "lion"])
-def test_a_loss_scale_that_falls_to_nothing_is_an_error_soon(
-    optimizer: str, tiny_base_folder: Path, tiny_experiment: Experiment
-) -> None:
-    experiment = tiny_experiment.with_params({**FP16, "optimizer.name": optimizer})
-    with opened_weighing(tiny_base_folder, experiment, 1e9) as trainer:
-        with pytest.raises(TrainingDivergedError, match=r"fp16's loss scale fell to .*bf16 or a lower rate"):
-            trainer.advance(1000)
-        assert trainer.images_seen == RECORDED_TOGETHER * experiment.training.batch_size
-
-
-def test_a_step_that_overflows_moves_no_schedule(
-    tiny_base_folder: Path, tiny_experiment: Experiment, recwarn: pytest.WarningsRecorder
-) -> None:
-    """The first steps overflow, until the scale fits; torch would warn of a schedule that moves before the weights."""
-    own = {"optimizer.name": "lion", "optimizer.learning_rate": 1e-4, "training.ema_decay": 0.9}
-    with opened_weighing(tiny_base_folder, tiny_experiment.with_params({**FP16, **own}), 1e3) as trainer:
-        trainer.advance(40)
-        state = trainer.state_dict()
-    skipped = round(log2(65536 / state["scaler"]["scale"]))
-    assert 0 < skipped < 15
-    assert state["lr_scheduler"]["last_epoch"] == state["averages"]["ema"]["optimization_step"] == 20 - skipped
-    assert not [warning for warning in recwarn if "lr_scheduler" in str(warning.message)]
 
 
 def test_a_full_disk_leaves_the_last_good_state(
