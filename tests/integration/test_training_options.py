@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from raylora.config import Experiment, ModelConfig, SamplingConfig
 from raylora.dataset.frames import Frame
-from raylora.diffusion.base import BaseModel
+from raylora.diffusion.base import BaseModel, Conditioning
 from raylora.diffusion.encode import encode_prompts
 from raylora.diffusion.families import load_base
 from raylora.diffusion.generate import Request, generate
@@ -207,7 +209,7 @@ def test_latents_are_made_once_and_again_when_anything_changes(tiny_base: BaseMo
 def test_embeddings_are_kept_by_prompt_and_encoder(
     tiny_base: BaseModel, tiny_base_folder: Path, tmp_path: Path
 ) -> None:
-    cache, prompts = TensorCache(tmp_path), ["sks", "red hair", "sks"]
+    cache, prompts = TensorCache(tmp_path), ["sks", "red hair"]
     with torch.no_grad():
         expected = encode_prompts(tiny_base, prompts).embeddings
     assert torch.allclose(cached_conditioning(tiny_base, prompts, cache).embeddings, expected, atol=1e-6)
@@ -215,6 +217,32 @@ def test_embeddings_are_kept_by_prompt_and_encoder(
     skipping = load_base(str(tiny_base_folder), model=ModelConfig(clip_skip=2))
     assert not torch.allclose(cached_conditioning(skipping, prompts, cache).embeddings, expected, atol=1e-3)
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_embeddings_are_written_as_they_are_made(tiny_base: BaseModel, tmp_path: Path) -> None:
+    """Text encoders that stop in the middle of many prompts leave what they had done."""
+    asked: list[int] = []
+
+    def encode(base: BaseModel, prompts: Sequence[str]) -> Conditioning:
+        asked.append(len(prompts))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return tiny_base.family.encode(base, prompts)
+
+    stopping = replace(tiny_base, family=replace(tiny_base.family, encode=encode))
+    prompts = [f"sks, number {number}" for number in range(70)]
+    with pytest.raises(KeyboardInterrupt):
+        cached_conditioning(stopping, prompts, TensorCache(tmp_path))
+    assert (asked, len(list(tmp_path.iterdir()))) == ([32, 32], 32)
+    found = cached_conditioning(stopping, prompts, TensorCache(tmp_path)).embeddings
+    assert asked == [32, 32, 32, 6]
+    with torch.no_grad():
+        assert torch.allclose(found, encode_prompts(tiny_base, prompts).embeddings, atol=1e-6)
+
+
+def test_where_nothing_is_kept_no_weights_are_hashed(tiny_base: BaseModel) -> None:
+    cached_conditioning(tiny_base, ["sks"], TensorCache(None))
+    assert "text_digest" not in vars(tiny_base)
 
 
 def test_clip_skip_is_the_layers_states_through_the_final_norm(tiny_base: BaseModel, tiny_base_folder: Path) -> None:
@@ -257,12 +285,23 @@ def test_a_file_every_n_epochs(
     assert load_file(tmp_path / "epochs/epoch_004.safetensors")
 
 
-def test_a_loss_scale_that_falls_to_nothing_is_an_error(tiny_base_folder: Path, tiny_experiment: Experiment) -> None:
-    experiment = tiny_experiment.with_params({"training.mixed_precision": "fp16"})
-    with opened(load_base(str(tiny_base_folder), "fp16"), experiment) as trainer:
-        trainer._scaler.load_state_dict({**trainer._scaler.state_dict(), "scale": 0.5})
-        with pytest.raises(TrainingDivergedError, match=r"fp16's loss scale fell to 0\.5.*bf16 or a lower rate"):
-            trainer.advance(8)
+@pytest.mark.parametrize(("params", "stops"), [
+    ({"training.batch_size": 4}, (9, 30, 1000)),
+    ({"training.batch_size": 4, "training.gradient_accumulation": 6}, (1000,)),
+    ({"training.batch_size": 4, "training.gradient_accumulation": 6}, (9, 30, 1000)),
+])  # fmt: skip
+def test_no_epochs_file_is_missed(
+    params: dict[str, Any], stops: tuple[int, ...], tiny_base: BaseModel, tiny_experiment: Experiment, tmp_path: Path
+) -> None:
+    """Where a rung's last step passes the end of an epoch, and where one step spans several."""
+    experiment = tiny_experiment.with_params({"training.save_every_epochs": 1, **params})
+    with opened(tiny_base, experiment) as trainer:
+        assert trainer.schedule.images_per_epoch == 8
+        files = epoch_files(experiment, trainer.schedule, ["a"], tmp_path)
+        for stop in stops:
+            advance_saving(trainer, stop, files)
+    found = sorted(path.stem for path in (tmp_path / "epochs").iterdir())
+    assert found == ["epoch_001", "epoch_002", "epoch_003", "epoch_004"]
 
 
 def test_a_full_disk_leaves_the_last_good_state(
