@@ -30,7 +30,11 @@ PICKLED_SUFFIXES = {".ckpt", ".pt", ".pth", ".bin"}
 UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
 SDXL_TEXT_ENCODERS = ("conditioner.embedders.0.", "conditioner.embedders.1.")
 LATENT_CHANNELS = 4
-INDEX_NAME = "model_index.json"
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+INDEX_NAME, SCHEDULER_NAME = "model_index.json", "scheduler_config.json"
+RECOMPILE_LIMIT = 64
+"""Of one function by dynamo, which counts all blocks as one function and gives up on it silently: a search compiles
+anew for each width of block, mode and rank, and by dynamo's own limit of 8 its second trial would run uncompiled."""
 DTYPES = {"no": torch.float32, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -91,6 +95,7 @@ def _check_folder(folder: Path, family: str) -> None:
     widths = [read_component_config(folder, part).get("hidden_size", 0) for part in found.text_encoders]
     if unet.get("in_channels") != LATENT_CHANNELS or unet.get("cross_attention_dim") != sum(widths):
         raise ModelError(f"{folder}: {_misshapen(found)}")
+    _check_prediction(folder, read_component_config(folder, "scheduler", SCHEDULER_NAME))
     for part in (*found.parts, "vae"):
         if not any((folder / part).glob("*.safetensors")):
             raise ModelError(f"{folder / part}: holds no .safetensors weights; download the model again")
@@ -107,15 +112,25 @@ def _check_index(reference: object, index: dict[str, Any], family: str) -> Famil
     return found
 
 
+def _check_prediction(reference: object, scheduler: Mapping[str, Any]) -> None:
+    """Another kind would be trained as epsilon, without a word."""
+    found = scheduler.get("prediction_type", PREDICTION_TYPES[0])
+    if found not in PREDICTION_TYPES:
+        raise ModelError(
+            f"{reference}: its U-Net predicts {found}, as its {SCHEDULER_NAME} says; raylora trains models that "
+            f"predict {' or '.join(PREDICTION_TYPES)}, so use another, or correct the file"
+        )
+
+
 def _misshapen(family: Family) -> str:
     encoders = "one CLIP text encoder" if len(family.text_encoders) == 1 else "two CLIP text encoders"
     shape = "SD1.5" if family is SD15 else "SDXL"
     return f"its U-Net is not {shape}-shaped ({LATENT_CHANNELS} latent channels, {encoders})"
 
 
-def read_component_config(folder: Path, component: str) -> dict[str, Any]:
-    """The config.json of a part of a diffusers folder."""
-    path = folder / component / "config.json"
+def read_component_config(folder: Path, component: str, name: str = "config.json") -> dict[str, Any]:
+    """The configuration of a part of a diffusers folder."""
+    path = folder / component / name
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -164,7 +179,7 @@ def load_base(
         compile_blocks: compile each kind of repeated U-Net block when it first runs.
 
     Raises:
-        ModelError: nothing to load, or not of the family's shape.
+        ModelError: nothing to load, not of the family's shape, or of a kind that can't be trained.
         ConfigError: clip_skip goes beyond the text encoder's layers.
     """
     family = FAMILIES[model.family]
@@ -173,14 +188,12 @@ def load_base(
     width = sum(encoder.config.hidden_size for encoder in encoders.values())
     if pipe.unet.config.in_channels != LATENT_CHANNELS or pipe.unet.config.cross_attention_dim != width:
         raise ModelError(f"{reference}: {_misshapen(family)}")
+    _check_prediction(reference, pipe.scheduler.config)
     if pipe.vae.config.force_upcast:  # SDXL's VAE overflows in fp16 (huggingface/diffusers#4119)
         pipe.vae.float()
     for module in (pipe.unet, pipe.vae, *encoders.values()):
         module.requires_grad_(False).eval().to(device)
-    if channels_last and torch.device(device).type == "cuda":
-        pipe.unet.to(memory_format=torch.channels_last)
-    if compile_blocks:
-        pipe.unet.compile_repeated_blocks()
+    _hasten(pipe.unet, channels_last and torch.device(device).type == "cuda", compile_blocks)
     change = {"prediction_type": model.prediction_type} if model.prediction_type else {}
     return BaseModel(
         family=family,
@@ -193,6 +206,15 @@ def load_base(
         sampler=pipe.scheduler.from_config(pipe.scheduler.config, **change),
         clip_skip=checked_clip_skip(model.clip_skip or family.clip_skip, encoders),
     )
+
+
+def _hasten(unet: Any, channels_last: bool, compile_blocks: bool) -> None:
+    if channels_last:
+        unet.to(memory_format=torch.channels_last)
+    if compile_blocks:
+        limits = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, RECOMPILE_LIMIT)
+        unet.compile_repeated_blocks()
 
 
 def _load_pipeline(reference: str, family: Family, dtype: torch.dtype) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from raylora.config import Experiment, ModelConfig, SamplingConfig
 from raylora.dataset.frames import Frame
+from raylora.diffusion import families
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.encode import encode_prompts
 from raylora.diffusion.families import load_base
@@ -290,6 +291,31 @@ def test_compiled_blocks_learn_the_same(tiny_base_folder: Path, tiny_experiment:
     with opened(compiled, tiny_experiment) as trainer:
         trainer.advance(4)
         assert [loss for _, loss in trainer.losses] == pytest.approx(plain, rel=1e-4)
+
+
+def test_trials_of_other_ranks_stay_compiled(
+    tiny_base_folder: Path, tiny_experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is compiled anew; at its limit dynamo would run them uncompiled, and here it fails instead."""
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+    torch._dynamo.reset()
+    base = load_base(str(tiny_base_folder), compile_blocks=True)
+    base.unet.compile_repeated_blocks(backend="eager")  # as quick as it gets
+    for rank in (2, 3):
+        with opened(base, tiny_experiment.with_params({"lora.rank": rank})) as trainer:
+            trainer.advance(2)
+            assert len(trainer.losses) == 1
+
+
+@pytest.mark.parametrize("where", ["a folder", "elsewhere"])
+def test_a_model_that_predicts_pictures_is_refused(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the hub or a single file nothing is known before it is loaded."""
+    folder = make_base(tmp_path / "base", prediction_type="sample")
+    if where == "elsewhere":
+        monkeypatch.setattr(families, "resolve_base", lambda reference, _: reference)
+    with pytest.raises(ModelError, match=r"its U-Net predicts sample.*epsilon or v_prediction"):
+        load_base(str(folder))
 
 
 @pytest.mark.parametrize(("part", "error"), [("unet", TrainingDivergedError), ("vae", ModelError)])
