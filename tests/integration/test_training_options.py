@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -266,19 +271,44 @@ def test_a_loss_scale_that_falls_to_nothing_is_an_error(tiny_base_folder: Path, 
             trainer.advance(8)
 
 
+@contextmanager
+def small_files() -> Iterator[None]:
+    """Writing a file beyond 1 kB fails, as on a full disk: by the system itself, in the middle of the file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def full_at(owner: Any, call: str) -> Iterator[None]:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, call, full)
+        yield
+
+
+FULL_DISKS = {
+    "while it is written": (small_files, "File too large"),
+    "when it reaches the disk": (lambda: full_at(os, "fsync"), "No space left"),
+    "when it is moved": (lambda: full_at(Path, "replace"), "No space left"),
+}
+
+
+@pytest.mark.parametrize("moment", FULL_DISKS)
 def test_a_full_disk_leaves_the_last_good_state(
-    tiny_base: BaseModel, tiny_experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moment: str, tiny_base: BaseModel, tiny_experiment: Experiment, tmp_path: Path
 ) -> None:
+    full, message = FULL_DISKS[moment]
     with opened(tiny_base, tiny_experiment) as trainer:
         trainer.advance(4)
         write_state(tmp_path / "state.pt", trainer.state_dict())
         trainer.advance(8)
-
-        def full(self: Path, target: Path) -> Path:
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(Path, "replace", full)
-        with pytest.raises(OSError, match="No space left"):
+        with full(), pytest.raises(OSError, match=message):
             write_state(tmp_path / "state.pt", trainer.state_dict())
     assert read_state(tmp_path / "state.pt")["images_seen"] == 4
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
