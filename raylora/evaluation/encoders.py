@@ -109,9 +109,17 @@ class PictureAndTextEncoder:
 
     @torch.no_grad()
     def texts(self, prompts: Sequence[str]) -> Tensor:
+        """A batch at a time, and each prompt once: a caption comes with every seed."""
+        rows = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+        unique = list(rows)
         with self._loaded.placed() as model:
-            tokens = self._tokenize(prompts, model.config.text_config.max_position_embeddings)
-            return _unit(model.get_text_features(**{name: value.to(model.device) for name, value in tokens.items()}))
+            batches = [unique[first : first + BATCH_SIZE] for first in range(0, len(unique), BATCH_SIZE)]
+            vectors = torch.cat([self._text_batch(model, batch) for batch in batches])
+        return vectors[[rows[prompt] for prompt in prompts]]
+
+    def _text_batch(self, model: Any, prompts: Sequence[str]) -> Tensor:
+        tokens = self._tokenize(prompts, model.config.text_config.max_position_embeddings)
+        return _unit(model.get_text_features(**{name: value.to(model.device) for name, value in tokens.items()}))
 
 
 class Dinov2Encoder:
