@@ -35,6 +35,7 @@ INDEX_NAME, SCHEDULER_NAME = "model_index.json", "scheduler_config.json"
 RECOMPILE_LIMIT = 64
 """Of one function by dynamo, which counts all blocks as one function and gives up on it silently: a search compiles
 anew for each width of block, mode and rank, and by dynamo's own limit of 8 its second trial would run uncompiled."""
+SINGLE_FILE_HINT = "a single file holds weights alone: its configuration and tokenizer come from the hub, once"
 DTYPES = {"no": torch.float32, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -168,6 +169,7 @@ def load_base(
     model: ModelConfig = ModelConfig(),
     channels_last: bool = False,
     compile_blocks: bool = False,
+    single_file_config: Path | None = None,
 ) -> BaseModel:
     """Load a base model, frozen and in eval mode.
 
@@ -177,18 +179,17 @@ def load_base(
         model: gives family, clip_skip and prediction_type.
         channels_last: memory format of the U-Net; on GPUs only.
         compile_blocks: compile each kind of repeated U-Net block when it first runs.
+        single_file_config: a diffusers folder with the configurations and tokenizers of a single file, which holds
+            weights alone; left out, those of the family's own model are taken from the hub.
 
     Raises:
         ModelError: nothing to load, not of the family's shape, or of a kind that can't be trained.
         ConfigError: clip_skip goes beyond the text encoder's layers.
     """
     family = FAMILIES[model.family]
-    pipe = _load_pipeline(reference, family, DTYPES[dtype])
+    pipe = _load_pipeline(reference, family, DTYPES[dtype], single_file_config)
     encoders = {part: getattr(pipe, part) for part in family.text_encoders}
-    width = sum(encoder.config.hidden_size for encoder in encoders.values())
-    if pipe.unet.config.in_channels != LATENT_CHANNELS or pipe.unet.config.cross_attention_dim != width:
-        raise ModelError(f"{reference}: {_misshapen(family)}")
-    _check_prediction(reference, pipe.scheduler.config)
+    _check_loaded(reference, pipe, family)
     if pipe.vae.config.force_upcast:  # SDXL's VAE overflows in fp16 (huggingface/diffusers#4119)
         pipe.vae.float()
     for module in (pipe.unet, pipe.vae, *encoders.values()):
@@ -208,6 +209,14 @@ def load_base(
     )
 
 
+def _check_loaded(reference: str, pipe: Any, family: Family) -> None:
+    """What `_check_folder` sees in a folder's files, of a model from wherever."""
+    width = sum(getattr(pipe, part).config.hidden_size for part in family.text_encoders)
+    if pipe.unet.config.in_channels != LATENT_CHANNELS or pipe.unet.config.cross_attention_dim != width:
+        raise ModelError(f"{reference}: {_misshapen(family)}")
+    _check_prediction(reference, pipe.scheduler.config)
+
+
 def _hasten(unet: Any, channels_last: bool, compile_blocks: bool) -> None:
     if channels_last:
         unet.to(memory_format=torch.channels_last)
@@ -217,18 +226,22 @@ def _hasten(unet: Any, channels_last: bool, compile_blocks: bool) -> None:
         unet.compile_repeated_blocks()
 
 
-def _load_pipeline(reference: str, family: Family, dtype: torch.dtype) -> Any:
+def _load_pipeline(reference: str, family: Family, dtype: torch.dtype, config: Path | None = None) -> Any:
     resolved = resolve_base(reference, family.name)
+    is_single = resolved.endswith(".safetensors")
     disable_progress_bar()
     options: dict[str, Any] = {"dtype": dtype}
     if family is SD15:
         options["safety_checker"] = None
     try:
-        if resolved.endswith(".safetensors"):
-            return family.pipeline.from_single_file(resolved, **options)
+        if is_single:
+            return family.pipeline.from_single_file(resolved, config=str(config) if config else None, **options)
         return family.pipeline.from_pretrained(resolved, use_safetensors=True, **options)
     except Exception as error:  # diffusers, transformers and huggingface_hub raise many kinds
-        raise ModelError(f"{reference}: can't be loaded as a {family.title} model: {first_line(error)}") from error
+        hint = f"; {SINGLE_FILE_HINT}" if is_single and not config else ""
+        raise ModelError(
+            f"{reference}: can't be loaded as a {family.title} model: {first_line(error)}{hint}"
+        ) from error
 
 
 def save_as_folder(reference: str, family: Family, folder: Path) -> Path:
