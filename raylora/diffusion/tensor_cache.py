@@ -21,10 +21,12 @@ from raylora.dataset.batches import alike
 from raylora.dataset.frames import Frame
 from raylora.dataset.pixels import load_pixels
 from raylora.diffusion.base import BaseModel, Conditioning, join
-from raylora.diffusion.encode import encode_images, encode_prompts
+from raylora.diffusion.encode import checked_numbers, encode_images, encode_prompts
 from raylora.files import write_atomically
 
 Tensors = dict[str, Tensor]
+PICTURES_AT_ONCE = 8
+"""Read, encoded and written before the next: what a stop in the middle costs, and what lies in memory."""
 
 PROMPTS_TOGETHER = 32
 """Embedded in one go, and then written."""
@@ -83,16 +85,33 @@ class TensorCache:
 
 
 def cached_latents(base: BaseModel, pictures: Sequence[Framed], cache: TensorCache) -> list[Tensor]:
-    """Scaled latents of each picture, (4, height / f, width / f) in float32 on the CPU; see `encode_images`."""
-    keys = [f"{picture.digest} {picture.frame.size} {picture.mirrored} {base.vae_digest}" for picture in pictures]
+    """Scaled latents of each picture, (4, height / f, width / f) in float32 on the CPU; see `encode_images`.
+
+    A few pictures are read, encoded and written before the next are read.
+
+    Raises:
+        ModelError: the VAE makes no numbers of a picture, which is not written then.
+    """
+    found: dict[int, Tensor] = {}
+    for group in alike(picture.frame.size for picture in pictures):
+        for first in range(0, len(group), PICTURES_AT_ONCE):
+            places = group[first : first + PICTURES_AT_ONCE]
+            found |= zip(places, _latents_of(base, [pictures[place] for place in places], cache), strict=True)
+    return [found[place] for place in range(len(pictures))]
+
+
+def _latents_of(base: BaseModel, pictures: Sequence[Framed], cache: TensorCache) -> list[Tensor]:
+    """Of pictures of one size."""
+    vae = base.vae_digest if cache.keeps else ""
+    keys = [f"{picture.digest} {picture.frame.size} {picture.mirrored} {vae}" for picture in pictures]
 
     def make(places: list[int]) -> list[Tensors]:
-        made: dict[int, Tensors] = {}
-        for members in alike(pictures[place].frame.size for place in places):
-            group = [places[member] for member in members]
-            latents = encode_images(base, np.stack([framed_pixels(pictures[place]) for place in group]))
-            made |= {place: {"latents": latent} for place, latent in zip(group, latents, strict=True)}
-        return [made[place] for place in places]
+        missing = [pictures[place] for place in places]
+        latents = encode_images(base, np.stack([framed_pixels(picture) for picture in missing]))
+        return [
+            {"latents": checked_numbers(base, latent, str(picture.path))}
+            for picture, latent in zip(missing, latents, strict=True)
+        ]
 
     return [tensors["latents"] for tensors in cache.get_all(keys, make)]
 

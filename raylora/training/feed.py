@@ -16,7 +16,7 @@ from torch import Tensor
 from raylora.config import Experiment
 from raylora.dataset.batches import ImageOrder, alike
 from raylora.dataset.captions import varies, vary
-from raylora.diffusion.base import BaseModel, Conditioning
+from raylora.diffusion.base import BaseModel, Conditioning, moved
 from raylora.diffusion.encode import encode_prompts
 from raylora.diffusion.noise import training_noise
 from raylora.diffusion.objective import Cells
@@ -91,19 +91,19 @@ class Feed:
         pictures = [self._order[position] for position in positions]
         draws = [self._draw(position, picture) for position, picture in zip(positions, pictures, strict=True)]
         device = self._base.device
-        noise = _on(torch.stack([draw.noise for draw in draws]), device)
+        noise = moved(torch.stack([draw.noise for draw in draws]), device)
         perturbs = draws[0].noise_in is not draws[0].noise
         cells = Cells(
-            latents=_on(torch.stack([draw.latents for draw in draws]), device),
+            latents=moved(torch.stack([draw.latents for draw in draws]), device),
             conditioning=self._conditioning(pictures, positions),
-            time_ids=_on(self._data.time_ids[pictures], device),
-            timesteps=_on(torch.cat([draw.timestep for draw in draws]), device),
+            time_ids=moved(self._data.time_ids[pictures], device),
+            timesteps=moved(torch.cat([draw.timestep for draw in draws]), device),
         )
         return Batch(
             cells=cells,
             noise=noise,
-            noise_in=_on(torch.stack([draw.noise_in for draw in draws]), device) if perturbs else noise,
-            weights=_on(torch.tensor([self._data.weights[picture] for picture in pictures]), device),
+            noise_in=moved(torch.stack([draw.noise_in for draw in draws]), device) if perturbs else noise,
+            weights=moved(torch.tensor([self._data.weights[picture] for picture in pictures]), device),
         )
 
     def _draw(self, position: int, picture: int) -> _Draw:
@@ -122,8 +122,8 @@ class Feed:
             return encode_prompts(self._base, prompts)
         chosen = self._embedded.conditioning[[self._embedded.rows[prompt] for prompt in prompts]]
         device = self._base.device
-        pooled = None if chosen.pooled is None else _on(chosen.pooled, device)
-        return Conditioning(_on(chosen.embeddings, device), pooled)
+        pooled = None if chosen.pooled is None else moved(chosen.pooled, device)
+        return Conditioning(moved(chosen.embeddings, device), pooled)
 
     def _prompt(self, picture: int, position: int) -> str:
         """The caption as it is learned at a position; dropped as often whether it is embedded ahead or not."""
@@ -150,8 +150,3 @@ class _Draw:
     timestep: Tensor
     noise: Tensor
     noise_in: Tensor
-
-
-def _on(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copied to the device; to a GPU from pinned memory, so that neither side waits for the other."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

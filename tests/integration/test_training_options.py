@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+import os
+import resource
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from torch import Tensor
 
 from raylora.config import Experiment, ModelConfig, SamplingConfig
 from raylora.dataset.frames import Frame
+from raylora.diffusion import families
 from raylora.diffusion.base import BaseModel, Conditioning
 from raylora.diffusion.encode import encode_prompts
 from raylora.diffusion.families import load_base
@@ -304,19 +309,44 @@ def test_no_epochs_file_is_missed(
     assert found == ["epoch_001", "epoch_002", "epoch_003", "epoch_004"]
 
 
+@contextmanager
+def small_files() -> Iterator[None]:
+    """Writing a file beyond 1 kB fails, as on a full disk: by the system itself, in the middle of the file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def full_at(owner: Any, call: str) -> Iterator[None]:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, call, full)
+        yield
+
+
+FULL_DISKS = {
+    "while it is written": (small_files, "File too large"),
+    "when it reaches the disk": (lambda: full_at(os, "fsync"), "No space left"),
+    "when it is moved": (lambda: full_at(Path, "replace"), "No space left"),
+}
+
+
+@pytest.mark.parametrize("moment", FULL_DISKS)
 def test_a_full_disk_leaves_the_last_good_state(
-    tiny_base: BaseModel, tiny_experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moment: str, tiny_base: BaseModel, tiny_experiment: Experiment, tmp_path: Path
 ) -> None:
+    full, message = FULL_DISKS[moment]
     with opened(tiny_base, tiny_experiment) as trainer:
         trainer.advance(4)
         write_state(tmp_path / "state.pt", trainer.state_dict())
         trainer.advance(8)
-
-        def full(self: Path, target: Path) -> Path:
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(Path, "replace", full)
-        with pytest.raises(OSError, match="No space left"):
+        with full(), pytest.raises(OSError, match=message):
             write_state(tmp_path / "state.pt", trainer.state_dict())
     assert read_state(tmp_path / "state.pt")["images_seen"] == 4
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
@@ -329,6 +359,31 @@ def test_compiled_blocks_learn_the_same(tiny_base_folder: Path, tiny_experiment:
     with opened(compiled, tiny_experiment) as trainer:
         trainer.advance(4)
         assert [loss for _, loss in trainer.losses] == pytest.approx(plain, rel=1e-4)
+
+
+def test_trials_of_other_ranks_stay_compiled(
+    tiny_base_folder: Path, tiny_experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is compiled anew; at its limit dynamo would run them uncompiled, and here it fails instead."""
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+    torch._dynamo.reset()
+    base = load_base(str(tiny_base_folder), compile_blocks=True)
+    base.unet.compile_repeated_blocks(backend="eager")  # as quick as it gets
+    for rank in (2, 3):
+        with opened(base, tiny_experiment.with_params({"lora.rank": rank})) as trainer:
+            trainer.advance(2)
+            assert len(trainer.losses) == 1
+
+
+@pytest.mark.parametrize("where", ["a folder", "elsewhere"])
+def test_a_model_that_predicts_pictures_is_refused(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the hub or a single file nothing is known before it is loaded."""
+    folder = make_base(tmp_path / "base", prediction_type="sample")
+    if where == "elsewhere":
+        monkeypatch.setattr(families, "resolve_base", lambda reference, _: reference)
+    with pytest.raises(ModelError, match=r"its U-Net predicts sample.*epsilon or v_prediction"):
+        load_base(str(folder))
 
 
 @pytest.mark.parametrize(("part", "error"), [("unet", TrainingDivergedError), ("vae", ModelError)])
