@@ -182,7 +182,9 @@ class TrainingConfig(Section):
         False, description="Compile the U-Net's repeated blocks (torch.compile): minutes at first, then faster steps."
     )
     channels_last: bool = Field(False, description="Memory format of the U-Net on GPUs; often faster convolutions.")
-    tf32: bool = Field(True, description="TensorFloat-32 in float32 matrix products, on GPUs that have it.")
+    tf32: bool = Field(
+        True, description="TensorFloat-32 in float32 matrix products and convolutions, on GPUs that have it."
+    )
 
 
 class SamplingConfig(Section):

@@ -123,6 +123,8 @@ def make_bases(root: Path, tiny: Path) -> None:
     change_json(copy_base(root, "sdxl") / "model_index.json", _class_name="StableDiffusionXLPipeline")
     change_json(copy_base(root, "inpainting") / "unet" / "config.json", in_channels=9)
     change_json(copy_base(root, "two_widths") / "unet" / "config.json", cross_attention_dim=64)
+    change_json(copy_base(root, "sample") / "scheduler" / "scheduler_config.json", prediction_type="sample")
+    (copy_base(root, "no_scheduler") / "scheduler" / "scheduler_config.json").unlink()
     (copy_base(root, "no_unet") / "unet" / "config.json").unlink()
     (copy_base(root, "no_weights") / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     first, zero = "model.diffusion_model.input_blocks.0.0.weight", torch.zeros(1)

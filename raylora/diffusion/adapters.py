@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import torch
@@ -70,7 +71,7 @@ class Adapter:
         self.peft_configs: dict[str, PeftLoraConfig] = {}
         parts = list(base.parts) if train_text_encoder else [UNET]
         # Both A's initial values and peft's own draws come from the seed; the caller's RNG stays as it was.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=random_devices(base)):
             torch.manual_seed(seed)
             for part in parts:
                 if targets := target_modules(part, config):
@@ -107,6 +108,20 @@ class Adapter:
                 weights = getattr(layer, name)
                 if self.name in weights:
                     weights[self.name].to(device=self.base.device, dtype=torch.float32)
+            if self.config.use_dora:
+                self._set_magnitude(layer)
+
+    @torch.no_grad()
+    def _set_magnitude(self, layer: Any) -> None:
+        """DoRA's magnitude as the norm that its forward pass divides by: a DoRA begins as the base model, exactly.
+
+        peft takes the norm in the base's format when it makes the layer, and in the forward pass of a linear layer in
+        float32, of a convolution under autocast.
+        """
+        dora, of_base, dtype = layer.lora_magnitude_vector[self.name], layer.get_base_layer(), self.base.dtype
+        weight = of_base.weight.float() if isinstance(of_base, nn.Linear) else of_base.weight
+        with torch.autocast(self.base.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            dora.weight.copy_(dora.get_weight_norm(weight, torch.zeros_like(weight), scaling=1.0))
 
     def module(self, part: str) -> nn.Module:
         return self.base.parts[part]
@@ -118,10 +133,19 @@ class Adapter:
     def activate(self) -> None:
         """Switch this adapter on and every other off; only its weights take gradients."""
         if self.base.active_adapter != self.name:
-            for module in self.base.parts.values():
+            for part, module in self.base.parts.items():
                 for layer in tuner_layers(module):
                     layer.set_adapter(self.name)
+                    layer.cast_input_dtype_enabled = self._casts_inputs(part)
             self.base.active_adapter = self.name
+
+    def _casts_inputs(self, part: str) -> bool:
+        """Whether peft brings each input to float32, the adapter's format, before its layers see it.
+
+        The U-Net runs under autocast, which brings it straight back to the base's: two copies for nothing, forward and
+        backward. DoRA takes its norms in the input's format. Text encoders run without autocast.
+        """
+        return part != UNET or self.config.use_dora
 
     def parameters(self, part: str) -> list[tuple[str, nn.Parameter]]:
         """The trainable tensors of a part with their names, in a fixed order."""
@@ -169,9 +193,23 @@ class Adapter:
             module: Any = self.module(part)
             for layer in tuner_layers(module):
                 layer.delete_adapter(self.name)
+                layer.cast_input_dtype_enabled = True  # peft's own, for adapters that are not ours
+                if isinstance(layer, LoraLayer):  # an older peft may leave it, and names come again
+                    layer.lora_variant.pop(self.name, None)
             module.peft_config.pop(self.name, None)
         if self.base.active_adapter == self.name:
             self.base.active_adapter = None
+
+
+def free_name(base: BaseModel) -> str:
+    """A name that no adapter on the base model has now. Names come again: torch.compile compiles anew for each."""
+    taken = {name for part in base.parts.values() for name in getattr(part, "peft_config", ())}
+    return next(name for number in count() if (name := f"raylora{number}") not in taken)
+
+
+def random_devices(base: BaseModel) -> list[int]:
+    """The GPU that has random state of its own beside the CPU's, by its index: `torch.manual_seed` sets both."""
+    return [base.device.index or 0] if base.device.type == "cuda" else []
 
 
 def tuner_layers(module: nn.Module) -> list[BaseTunerLayer]:

@@ -189,4 +189,9 @@ def clip_states(base: BaseModel, part: str, prompts: Sequence[str]) -> Any:
         max_length=tokenizer.model_max_length,
         return_tensors="pt",
     )
-    return encoder(tokens.input_ids.to(base.device), output_hidden_states=True)
+    return encoder(moved(tokens.input_ids, base.device), output_hidden_states=True)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copied to the device; to a GPU from pinned memory, so that neither side waits for the other."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -30,7 +30,12 @@ PICKLED_SUFFIXES = {".ckpt", ".pt", ".pth", ".bin"}
 UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
 SDXL_TEXT_ENCODERS = ("conditioner.embedders.0.", "conditioner.embedders.1.")
 LATENT_CHANNELS = 4
-INDEX_NAME = "model_index.json"
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+INDEX_NAME, SCHEDULER_NAME = "model_index.json", "scheduler_config.json"
+RECOMPILE_LIMIT = 64
+"""Of one function by dynamo, which counts all blocks as one function and gives up on it silently: a search compiles
+anew for each width of block, mode and rank, and by dynamo's own limit of 8 its second trial would run uncompiled."""
+SINGLE_FILE_HINT = "a single file holds weights alone: its configuration and tokenizer come from the hub, once"
 DTYPES = {"no": torch.float32, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -91,6 +96,7 @@ def _check_folder(folder: Path, family: str) -> None:
     widths = [read_component_config(folder, part).get("hidden_size", 0) for part in found.text_encoders]
     if unet.get("in_channels") != LATENT_CHANNELS or unet.get("cross_attention_dim") != sum(widths):
         raise ModelError(f"{folder}: {_misshapen(found)}")
+    _check_prediction(folder, read_component_config(folder, "scheduler", SCHEDULER_NAME))
     for part in (*found.parts, "vae"):
         if not any((folder / part).glob("*.safetensors")):
             raise ModelError(f"{folder / part}: holds no .safetensors weights; download the model again")
@@ -107,15 +113,25 @@ def _check_index(reference: object, index: dict[str, Any], family: str) -> Famil
     return found
 
 
+def _check_prediction(reference: object, scheduler: Mapping[str, Any]) -> None:
+    """Another kind would be trained as epsilon, without a word."""
+    found = scheduler.get("prediction_type", PREDICTION_TYPES[0])
+    if found not in PREDICTION_TYPES:
+        raise ModelError(
+            f"{reference}: its U-Net predicts {found}, as its {SCHEDULER_NAME} says; raylora trains models that "
+            f"predict {' or '.join(PREDICTION_TYPES)}, so use another, or correct the file"
+        )
+
+
 def _misshapen(family: Family) -> str:
     encoders = "one CLIP text encoder" if len(family.text_encoders) == 1 else "two CLIP text encoders"
     shape = "SD1.5" if family is SD15 else "SDXL"
     return f"its U-Net is not {shape}-shaped ({LATENT_CHANNELS} latent channels, {encoders})"
 
 
-def read_component_config(folder: Path, component: str) -> dict[str, Any]:
-    """The config.json of a part of a diffusers folder."""
-    path = folder / component / "config.json"
+def read_component_config(folder: Path, component: str, name: str = "config.json") -> dict[str, Any]:
+    """The configuration of a part of a diffusers folder."""
+    path = folder / component / name
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -153,6 +169,7 @@ def load_base(
     model: ModelConfig = ModelConfig(),
     channels_last: bool = False,
     compile_blocks: bool = False,
+    single_file_config: Path | None = None,
 ) -> BaseModel:
     """Load a base model, frozen and in eval mode.
 
@@ -162,25 +179,22 @@ def load_base(
         model: gives family, clip_skip and prediction_type.
         channels_last: memory format of the U-Net; on GPUs only.
         compile_blocks: compile each kind of repeated U-Net block when it first runs.
+        single_file_config: a diffusers folder with the configurations and tokenizers of a single file, which holds
+            weights alone; left out, those of the family's own model are taken from the hub.
 
     Raises:
-        ModelError: nothing to load, or not of the family's shape.
+        ModelError: nothing to load, not of the family's shape, or of a kind that can't be trained.
         ConfigError: clip_skip goes beyond the text encoder's layers.
     """
     family = FAMILIES[model.family]
-    pipe = _load_pipeline(reference, family, DTYPES[dtype])
+    pipe = _load_pipeline(reference, family, DTYPES[dtype], single_file_config)
     encoders = {part: getattr(pipe, part) for part in family.text_encoders}
-    width = sum(encoder.config.hidden_size for encoder in encoders.values())
-    if pipe.unet.config.in_channels != LATENT_CHANNELS or pipe.unet.config.cross_attention_dim != width:
-        raise ModelError(f"{reference}: {_misshapen(family)}")
+    _check_loaded(reference, pipe, family)
     if pipe.vae.config.force_upcast:  # SDXL's VAE overflows in fp16 (huggingface/diffusers#4119)
         pipe.vae.float()
     for module in (pipe.unet, pipe.vae, *encoders.values()):
         module.requires_grad_(False).eval().to(device)
-    if channels_last and torch.device(device).type == "cuda":
-        pipe.unet.to(memory_format=torch.channels_last)
-    if compile_blocks:
-        pipe.unet.compile_repeated_blocks()
+    _hasten(pipe.unet, channels_last and torch.device(device).type == "cuda", compile_blocks)
     change = {"prediction_type": model.prediction_type} if model.prediction_type else {}
     return BaseModel(
         family=family,
@@ -195,18 +209,39 @@ def load_base(
     )
 
 
-def _load_pipeline(reference: str, family: Family, dtype: torch.dtype) -> Any:
+def _check_loaded(reference: str, pipe: Any, family: Family) -> None:
+    """What `_check_folder` sees in a folder's files, of a model from wherever."""
+    width = sum(getattr(pipe, part).config.hidden_size for part in family.text_encoders)
+    if pipe.unet.config.in_channels != LATENT_CHANNELS or pipe.unet.config.cross_attention_dim != width:
+        raise ModelError(f"{reference}: {_misshapen(family)}")
+    _check_prediction(reference, pipe.scheduler.config)
+
+
+def _hasten(unet: Any, channels_last: bool, compile_blocks: bool) -> None:
+    if channels_last:
+        unet.to(memory_format=torch.channels_last)
+    if compile_blocks:
+        limits = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, RECOMPILE_LIMIT)
+        unet.compile_repeated_blocks()
+
+
+def _load_pipeline(reference: str, family: Family, dtype: torch.dtype, config: Path | None = None) -> Any:
     resolved = resolve_base(reference, family.name)
+    is_single = resolved.endswith(".safetensors")
     disable_progress_bar()
     options: dict[str, Any] = {"dtype": dtype}
     if family is SD15:
         options["safety_checker"] = None
     try:
-        if resolved.endswith(".safetensors"):
-            return family.pipeline.from_single_file(resolved, **options)
+        if is_single:
+            return family.pipeline.from_single_file(resolved, config=str(config) if config else None, **options)
         return family.pipeline.from_pretrained(resolved, use_safetensors=True, **options)
     except Exception as error:  # diffusers, transformers and huggingface_hub raise many kinds
-        raise ModelError(f"{reference}: can't be loaded as a {family.title} model: {first_line(error)}") from error
+        hint = f"; {SINGLE_FILE_HINT}" if is_single and not config else ""
+        raise ModelError(
+            f"{reference}: can't be loaded as a {family.title} model: {first_line(error)}{hint}"
+        ) from error
 
 
 def save_as_folder(reference: str, family: Family, folder: Path) -> Path:

@@ -7,7 +7,7 @@ Entries are written whole or not at all, and each by content: two that write the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +20,16 @@ from torch import Tensor
 from raylora.dataset.batches import alike
 from raylora.dataset.frames import Frame
 from raylora.dataset.pixels import load_pixels
-from raylora.diffusion.base import BaseModel, Conditioning
-from raylora.diffusion.encode import encode_images, encode_prompts
+from raylora.diffusion.base import BaseModel, Conditioning, join
+from raylora.diffusion.encode import checked_numbers, encode_images, encode_prompts
 from raylora.files import write_atomically
 
 Tensors = dict[str, Tensor]
+PICTURES_AT_ONCE = 8
+"""Read, encoded and written before the next: what a stop in the middle costs, and what lies in memory."""
+
+PROMPTS_TOGETHER = 32
+"""Embedded in one go, and then written."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,16 @@ class TensorCache:
     def __init__(self, folder: Path | None):
         self._folder = folder
 
-    def get_all(self, keys: Sequence[str], make: Callable[[list[int]], list[Tensors]]) -> list[Tensors]:
-        """The tensors of every key; `make` is given the places of those that are missing or broken."""
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a folder; without one a key need not tell what an entry depends on."""
+        return self._folder is not None
+
+    def get_all(self, keys: Sequence[str], make: Callable[[list[int]], Iterable[Tensors]]) -> list[Tensors]:
+        """The tensors of every key; `make` is given the places of those that are missing or broken.
+
+        What it yields is written at once, before it makes more.
+        """
         found = {place: tensors for place, key in enumerate(keys) if (tensors := self._read(key)) is not None}
         missing = [place for place in range(len(keys)) if place not in found]
         if missing:
@@ -72,16 +85,33 @@ class TensorCache:
 
 
 def cached_latents(base: BaseModel, pictures: Sequence[Framed], cache: TensorCache) -> list[Tensor]:
-    """Scaled latents of each picture, (4, height / f, width / f) in float32 on the CPU; see `encode_images`."""
-    keys = [f"{picture.digest} {picture.frame.size} {picture.mirrored} {base.vae_digest}" for picture in pictures]
+    """Scaled latents of each picture, (4, height / f, width / f) in float32 on the CPU; see `encode_images`.
+
+    A few pictures are read, encoded and written before the next are read.
+
+    Raises:
+        ModelError: the VAE makes no numbers of a picture, which is not written then.
+    """
+    found: dict[int, Tensor] = {}
+    for group in alike(picture.frame.size for picture in pictures):
+        for first in range(0, len(group), PICTURES_AT_ONCE):
+            places = group[first : first + PICTURES_AT_ONCE]
+            found |= zip(places, _latents_of(base, [pictures[place] for place in places], cache), strict=True)
+    return [found[place] for place in range(len(pictures))]
+
+
+def _latents_of(base: BaseModel, pictures: Sequence[Framed], cache: TensorCache) -> list[Tensor]:
+    """Of pictures of one size."""
+    vae = base.vae_digest if cache.keeps else ""
+    keys = [f"{picture.digest} {picture.frame.size} {picture.mirrored} {vae}" for picture in pictures]
 
     def make(places: list[int]) -> list[Tensors]:
-        made: dict[int, Tensors] = {}
-        for members in alike(pictures[place].frame.size for place in places):
-            group = [places[member] for member in members]
-            latents = encode_images(base, np.stack([framed_pixels(pictures[place]) for place in group]))
-            made |= {place: {"latents": latent} for place, latent in zip(group, latents, strict=True)}
-        return [made[place] for place in places]
+        missing = [pictures[place] for place in places]
+        latents = encode_images(base, np.stack([framed_pixels(picture) for picture in missing]))
+        return [
+            {"latents": checked_numbers(base, latent, str(picture.path))}
+            for picture, latent in zip(missing, latents, strict=True)
+        ]
 
     return [tensors["latents"] for tensors in cache.get_all(keys, make)]
 
@@ -94,19 +124,18 @@ def framed_pixels(picture: Framed) -> np.ndarray[tuple[int, int, int], np.dtype[
 
 @torch.no_grad()
 def cached_conditioning(base: BaseModel, prompts: Sequence[str], cache: TensorCache) -> Conditioning:
-    """Conditioning of prompts by text encoders that aren't trained, on the CPU."""
-    unique = list(dict.fromkeys(prompts))
-    keys = [f"{prompt} {base.text_digest} {base.dtype}" for prompt in unique]
+    """Conditioning of prompts, best all different, by text encoders that aren't trained, on the CPU."""
+    encoders = f"{base.text_digest} {base.dtype}" if cache.keeps else ""
+    keys = [f"{prompt} {encoders}" for prompt in prompts]
 
-    def make(places: list[int]) -> list[Tensors]:
-        made = encode_prompts(base, [unique[place] for place in places])
-        rows = [made[[row]] for row in range(len(places))]
-        return [{name: value.cpu() for name, value in _named(row).items()} for row in rows]
+    def make(places: list[int]) -> Iterator[Tensors]:
+        for first in range(0, len(places), PROMPTS_TOGETHER):
+            chunk = [prompts[place] for place in places[first : first + PROMPTS_TOGETHER]]
+            made = {name: value.cpu() for name, value in _named(encode_prompts(base, chunk)).items()}
+            for row in range(len(chunk)):
+                yield {name: value[[row]] for name, value in made.items()}
 
-    found = dict(zip(unique, cache.get_all(keys, make), strict=True))
-    pooled = [found[prompt]["pooled"] for prompt in prompts if "pooled" in found[prompt]]
-    embeddings = torch.cat([found[prompt]["embeddings"] for prompt in prompts])
-    return Conditioning(embeddings, torch.cat(pooled) if pooled else None)
+    return join(Conditioning(**tensors) for tensors in cache.get_all(keys, make))
 
 
 def _named(conditioning: Conditioning) -> Tensors:

@@ -19,12 +19,14 @@ from raylora.bundled import DEMO_ENCODER, DEMO_NAME
 from raylora.dataset.pixels import Pixels
 from raylora.diffusion.base import digest_of
 from raylora.diffusion.hub import is_meant_as_path, read_hub_config
-from raylora.diffusion.tensor_cache import Framed, TensorCache, Tensors
+from raylora.diffusion.tensor_cache import Framed, TensorCache, Tensors, framed_pixels
 from raylora.errors import ModelError, first_line
 from raylora.evaluation.own_encoder import import_encoder, load_own_encoder
 from raylora.own_code import is_own_name
 
 BATCH_SIZE = 32
+PICTURES_AT_ONCE = 4 * BATCH_SIZE
+"""In memory while they are embedded: at 1024², 400 MB. Fewer would move the encoder to its device more often."""
 
 
 class ImageEncoder(Protocol):
@@ -107,9 +109,17 @@ class PictureAndTextEncoder:
 
     @torch.no_grad()
     def texts(self, prompts: Sequence[str]) -> Tensor:
+        """A batch at a time, and each prompt once: a caption comes with every seed."""
+        rows = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+        unique = list(rows)
         with self._loaded.placed() as model:
-            tokens = self._tokenize(prompts, model.config.text_config.max_position_embeddings)
-            return _unit(model.get_text_features(**{name: value.to(model.device) for name, value in tokens.items()}))
+            batches = [unique[first : first + BATCH_SIZE] for first in range(0, len(unique), BATCH_SIZE)]
+            vectors = torch.cat([self._text_batch(model, batch) for batch in batches])
+        return vectors[[rows[prompt] for prompt in prompts]]
+
+    def _text_batch(self, model: Any, prompts: Sequence[str]) -> Tensor:
+        tokens = self._tokenize(prompts, model.config.text_config.max_position_embeddings)
+        return _unit(model.get_text_features(**{name: value.to(model.device) for name, value in tokens.items()}))
 
 
 class Dinov2Encoder:
@@ -235,14 +245,21 @@ def load_encoder(reference: str, device: str = "cpu") -> ImageEncoder:
     return encoder
 
 
-def cached_embeddings(
-    encoder: ImageEncoder, pictures: Sequence[Framed], pixels: Sequence[Pixels], cache: TensorCache
-) -> Tensor:
-    """(pictures, width) unit vectors of pictures of the dataset; `pixels` are theirs, as they are cut."""
-    keys = [f"{picture.digest} {picture.frame.size} {picture.mirrored} {encoder.identity}" for picture in pictures]
+def cached_embeddings(encoder: ImageEncoder, pictures: Sequence[Framed], cache: TensorCache) -> Tensor:
+    """(pictures, width) unit vectors of pictures of the dataset.
+
+    Some pictures are read, embedded and written before the next are read.
+    """
+    chunks = [pictures[first : first + PICTURES_AT_ONCE] for first in range(0, len(pictures), PICTURES_AT_ONCE)]
+    return torch.cat([_embeddings_of(encoder, chunk, cache) for chunk in chunks])
+
+
+def _embeddings_of(encoder: ImageEncoder, pictures: Sequence[Framed], cache: TensorCache) -> Tensor:
+    identity = encoder.identity if cache.keeps else ""
+    keys = [f"{picture.digest} {picture.frame.size} {picture.mirrored} {identity}" for picture in pictures]
 
     def make(places: list[int]) -> list[Tensors]:
-        return [{"embedding": vector} for vector in encoder.images([pixels[place] for place in places])]
+        return [{"embedding": vector} for vector in encoder.images([framed_pixels(pictures[p]) for p in places])]
 
     return torch.stack([tensors["embedding"] for tensors in cache.get_all(keys, make)])
 

@@ -44,7 +44,7 @@ def evaluate_lora(lora: Path, dataset: str, train_dataset: str | None, experimen
     evaluator = Evaluator(
         encoder,
         holdout=image_set(base, encoder, held_out, experiment.dataset, cache),
-        train=image_set(base, encoder, learned, experiment.dataset, cache) if learned else None,
+        train=image_set(base, encoder, learned, experiment.dataset, cache, keeps_pixels=False) if learned else None,
         evaluation=experiment.evaluation.model_copy(update={"max_images": len(held_out)}),
         sampling=experiment.sampling,
     )

@@ -86,16 +86,24 @@ def framed(pictures: Sequence[Picture], config: DatasetConfig, mirrored: bool = 
 
 
 def image_set(
-    base: BaseModel, encoder: ImageEncoder, pictures: Sequence[Picture], config: DatasetConfig, cache: TensorCache
+    base: BaseModel,
+    encoder: ImageEncoder,
+    pictures: Sequence[Picture],
+    config: DatasetConfig,
+    cache: TensorCache,
+    keeps_pixels: bool = True,
 ) -> ImageSet:
-    """Read pictures and encode them, for the measures."""
+    """Read pictures and encode them, for the measures.
+
+    Args:
+        keeps_pixels: whether they are also shown; pictures that are only measured needn't stay in memory.
+    """
     cuts = framed(pictures, config)
-    pixels = [framed_pixels(cut) for cut in cuts]
     return ImageSet(
-        pixels=pixels,
+        pixels=[framed_pixels(cut) for cut in cuts] if keeps_pixels else [],
         latents=cached_latents(base, cuts, cache),
         captions=[picture.caption for picture in pictures],
-        embeddings=cached_embeddings(encoder, cuts, pixels, cache),
+        embeddings=cached_embeddings(encoder, cuts, cache),
         time_ids=_time_ids(cuts),
     )
 
@@ -131,7 +139,7 @@ def make_shared(
         ModelError: the base model's own measures are no numbers.
     """
     cache = entries_in(folder)
-    train = image_set(base, encoder, material.train, experiment.dataset, cache)
+    train = image_set(base, encoder, material.train, experiment.dataset, cache, keeps_pixels=False)
     holdout = image_set(base, encoder, material.holdout, experiment.dataset, cache)
     training_set(base, material, experiment, cache)  # fills the cache, for all trials
     reference = Evaluator(encoder, holdout, train, experiment.evaluation, experiment.sampling).reference(base)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from raylora.config import Experiment
-from raylora.execution.node_cache import Material, SharedData, entries_in, read_shared, training_set
+from raylora.execution.node_cache import Material, entries_in, read_shared, training_set
 from raylora.execution.outputs import OutFolder
 from raylora.execution.trial import TrialJob, base_of, pick_device
 from raylora.execution.winner import epoch_files, write_lora
@@ -18,22 +18,22 @@ from raylora.training.trainer import Trainer
 from raylora.world import World
 
 
-def refit_material(shared: SharedData) -> Material:
+def refit_material(material: Material) -> Material:
     """All pictures to learn, none held out, in the folder's order: `raylora train` then gives the same LoRA."""
-    material = shared.material
     pictures = sorted([*material.train, *material.holdout], key=lambda picture: picture.path)
     return Material(pictures, (), material.regularization)
 
 
-def refit_experiment(experiment: Experiment, shared: SharedData, images: int) -> Experiment:
+def refit_experiment(experiment: Experiment, material: Material, images: int) -> Experiment:
     """A winner's settings for all images: each is seen as often as a training image was when the trial was best.
 
     That is the same share of a schedule that has grown with the pictures.
 
     Args:
+        material: the trial's own, with what is held out.
         images: seen by the trial when it was best.
     """
-    of_trial, of_all = (material.schedule(experiment) for material in (shared.material, refit_material(shared)))
+    of_trial, of_all = (pictures.schedule(experiment) for pictures in (material, refit_material(material)))
     if images >= of_trial.images_total:
         return experiment
     return experiment.with_params({"training.stop_at": round(of_all.images_total * images / of_trial.images_total)})
@@ -48,9 +48,9 @@ def run_refit(config: dict[str, Any], job: TrialJob, report: Callable[[Report], 
     """
     out = OutFolder(job.out)
     torch.set_num_threads(job.threads)
-    shared = read_shared(out.cache)
-    experiment = refit_experiment(job.experiment.with_params(config["params"]), shared, config["images"])
-    base, material = base_of(experiment, pick_device()), refit_material(shared)
+    of_trial = read_shared(out.cache).material
+    experiment = refit_experiment(job.experiment.with_params(config["params"]), of_trial, config["images"])
+    base, material = base_of(experiment, pick_device()), refit_material(of_trial)
     schedule = material.schedule(experiment)
     captions = [picture.caption for picture in material.train]
     data = training_set(base, material, experiment, entries_in(out.cache))

@@ -36,5 +36,6 @@ class EpochFiles:
         """The file of the epoch that ended at `images`; the oldest beyond `keep_last` go."""
         self.write(adapter, self.folder / f"epoch_{images // self.schedule.images_per_epoch:03d}.safetensors")
         if self.training.keep_last is not None:
-            for old in sorted(self.folder.glob("epoch_*.safetensors"))[: -self.training.keep_last]:
+            by_number = sorted(self.folder.glob("epoch_*.safetensors"), key=lambda path: (len(path.name), path.name))
+            for old in by_number[: -self.training.keep_last]:
                 old.unlink()

@@ -6,7 +6,7 @@ can share a batch, and each position still brings the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 from raylora.config import Experiment
 from raylora.dataset.batches import ImageOrder, alike
 from raylora.dataset.captions import varies, vary
-from raylora.diffusion.base import BaseModel, Conditioning
+from raylora.diffusion.base import BaseModel, Conditioning, moved
 from raylora.diffusion.encode import encode_prompts
 from raylora.diffusion.noise import training_noise
 from raylora.diffusion.objective import Cells
@@ -55,24 +55,32 @@ class Batch:
 
 
 class Feed:
-    """Batches by positions of the stream."""
+    """Batches by positions of the stream.
 
-    def __init__(self, base: BaseModel, data: TrainingSet, config: Experiment, batch_size: int):
+    Args:
+        embeds_ahead: whether each caption's embedding stays the same, because no text encoder is trained.
+    """
+
+    def __init__(self, base: BaseModel, data: TrainingSet, config: Experiment, batch_size: int, embeds_ahead: bool):
         self._base, self._data, self._config = base, data, config
         shapes = [tuple(latent.shape) for latent in data.latents]
         self._order = ImageOrder(data.repeats, config.seed, shapes, batch_size)
-        self._variants = config.dataset.caption_variants if varies(config.dataset) else 1
-        self._embedded = None if config.model.train_text_encoder else self._embed_ahead()
+        self._undropped = config.dataset.model_copy(update={"caption_dropout": 0.0})
+        self._variants = config.dataset.caption_variants if varies(self._undropped) else 1
+        self._embedded = self._embed_ahead() if embeds_ahead else None
 
-    def _embed_ahead(self) -> Conditioning:
-        """Embeddings of every variant of every caption, picture by picture."""
-        dataset, seed = self._config.dataset, self._config.seed
-        prompts = [
-            vary(caption, dataset, (seed, picture, variant))
-            for picture, caption in enumerate(self._data.captions)
-            for variant in range(self._variants)
-        ]
-        return cached_conditioning(self._base, prompts, self._data.cache)
+    def _embed_ahead(self) -> _Embedded:
+        """Embeddings of all that `_prompt` may give: every variant of every caption, and the empty one."""
+        pictures, variants = range(len(self._data.captions)), range(self._variants)
+        prompts = [self._variant(picture, variant) for picture in pictures for variant in variants]
+        if self._config.dataset.caption_dropout > 0:
+            prompts.append("")
+        unique = list(dict.fromkeys(prompts))
+        rows = {prompt: row for row, prompt in enumerate(unique)}
+        return _Embedded(cached_conditioning(self._base, unique, self._data.cache), rows)
+
+    def _variant(self, picture: int, variant: int) -> str:
+        return vary(self._data.captions[picture], self._undropped, (self._config.seed, picture, variant))
 
     def batches(self, positions: Sequence[int]) -> Iterator[Batch]:
         """The pictures at these positions, those of one shape together."""
@@ -83,19 +91,19 @@ class Feed:
         pictures = [self._order[position] for position in positions]
         draws = [self._draw(position, picture) for position, picture in zip(positions, pictures, strict=True)]
         device = self._base.device
-        noise = _on(torch.stack([draw.noise for draw in draws]), device)
+        noise = moved(torch.stack([draw.noise for draw in draws]), device)
         perturbs = draws[0].noise_in is not draws[0].noise
         cells = Cells(
-            latents=_on(torch.stack([draw.latents for draw in draws]), device),
+            latents=moved(torch.stack([draw.latents for draw in draws]), device),
             conditioning=self._conditioning(pictures, positions),
-            time_ids=_on(self._data.time_ids[pictures], device),
-            timesteps=_on(torch.cat([draw.timestep for draw in draws]), device),
+            time_ids=moved(self._data.time_ids[pictures], device),
+            timesteps=moved(torch.cat([draw.timestep for draw in draws]), device),
         )
         return Batch(
             cells=cells,
             noise=noise,
-            noise_in=_on(torch.stack([draw.noise_in for draw in draws]), device) if perturbs else noise,
-            weights=_on(torch.tensor([self._data.weights[picture] for picture in pictures]), device),
+            noise_in=moved(torch.stack([draw.noise_in for draw in draws]), device) if perturbs else noise,
+            weights=moved(torch.tensor([self._data.weights[picture] for picture in pictures]), device),
         )
 
     def _draw(self, position: int, picture: int) -> _Draw:
@@ -109,20 +117,31 @@ class Feed:
         return _Draw(latents, timestep, noise, noise_in)
 
     def _conditioning(self, pictures: Sequence[int], positions: Sequence[int]) -> Conditioning:
+        prompts = [self._prompt(*place) for place in zip(pictures, positions, strict=True)]
+        if self._embedded is None:
+            return encode_prompts(self._base, prompts)
+        chosen = self._embedded.conditioning[[self._embedded.rows[prompt] for prompt in prompts]]
+        device = self._base.device
+        pooled = None if chosen.pooled is None else moved(chosen.pooled, device)
+        return Conditioning(moved(chosen.embeddings, device), pooled)
+
+    def _prompt(self, picture: int, position: int) -> str:
+        """The caption as it is learned at a position; dropped as often whether it is embedded ahead or not."""
         dataset, seed = self._config.dataset, self._config.seed
         if self._embedded is None:
-            prompts = [
-                vary(self._data.captions[picture], dataset, (seed, position))
-                for picture, position in zip(pictures, positions, strict=True)
-            ]
-            return encode_prompts(self._base, prompts)
-        chosen = [
-            picture * self._variants + int(np.random.default_rng([seed, position, 2]).integers(self._variants))
-            for picture, position in zip(pictures, positions, strict=True)
-        ]
-        rows = self._embedded[chosen]
-        device = self._base.device
-        return Conditioning(_on(rows.embeddings, device), None if rows.pooled is None else _on(rows.pooled, device))
+            return vary(self._data.captions[picture], dataset, (seed, position))
+        rng = np.random.default_rng([seed, position, 2])
+        variant = int(rng.integers(self._variants))
+        return "" if rng.random() < dataset.caption_dropout else self._variant(picture, variant)
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """Embeddings made ahead."""
+
+    conditioning: Conditioning
+    rows: Mapping[str, int]
+    """Where in it each prompt lies."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +150,3 @@ class _Draw:
     timestep: Tensor
     noise: Tensor
     noise_in: Tensor
-
-
-def _on(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copied to the device; to a GPU from pinned memory, so that neither side waits for the other."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -36,14 +36,17 @@ def evaluation_points(images_total: int, grace_period: int, reduction_factor: fl
 def advance_saving(trainer: Trainer, images: int, files: EpochFiles | None, world: World = World()) -> None:
     """Train to `images` images seen, with a file at the end of each epoch that wants one.
 
+    Steps are whole: a file is of the step in which its epoch ended, and a step that ended several has one for each.
     All workers stop where the first one writes: the losses between two stops are summed over them together.
     """
-    if files is not None:
-        for end in files.due(trainer.images_seen, images):
-            trainer.advance(end)
-            if world.is_first:
+    last = min(images, trainer.schedule.images_end)
+    while trainer.images_seen < last:
+        since = trainer.images_seen
+        ahead = [] if files is None else files.due(since, last)
+        trainer.advance(ahead[0] if ahead else last)
+        if files is not None and world.is_first:
+            for end in files.due(since, trainer.images_seen):
                 files.save(trainer.adapter, end)
-    trainer.advance(images)
 
 
 def advance_by_epochs(

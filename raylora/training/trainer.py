@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import count
 from typing import Any
 
 import torch
@@ -17,8 +16,8 @@ from torch import Tensor, nn
 
 from raylora.config import Experiment
 from raylora.dataset.batches import Schedule, batch_positions
-from raylora.diffusion.adapters import Adapter, StateDict
-from raylora.diffusion.base import BaseModel
+from raylora.diffusion.adapters import Adapter, StateDict, free_name, random_devices
+from raylora.diffusion.base import UNET, BaseModel
 from raylora.diffusion.losses import min_snr_weights, training_loss
 from raylora.diffusion.objective import predict, target_of
 from raylora.errors import TrainingDivergedError
@@ -30,7 +29,11 @@ from raylora.world import World
 SMALLEST_LOSS_SCALE = 1.0
 """Gradients that overflow fp16 at this scale overflow without any: nothing will be learned any more."""
 
-_adapter_numbers = count()
+RECORDED_TOGETHER = 50
+"""Steps between two looks at losses and loss scale: each makes a GPU wait, and a scale falls to nothing in 17."""
+
+DROPOUT_STREAM = 1 << 31
+"""Beyond all positions, whose own numbers are the feed's: masks must not be of the noise's making."""
 
 
 class Trainer:
@@ -49,12 +52,15 @@ class Trainer:
     ):
         self.base, self.config, self.schedule, self._world = base, config, schedule, world
         trains_text = config.model.train_text_encoder
-        self.adapter = Adapter(base, config.lora, f"raylora{next(_adapter_numbers)}", trains_text, config.seed)
+        self.adapter = Adapter(base, config.lora, free_name(base), trains_text, config.seed)
         self.adapter.activate()  # before the feed, which may embed captions: no other adapter may take part
-        self._feed = Feed(base, data, config, schedule.batch_size)
+        no_text = set(self.adapter.peft_configs) <= {UNET}  # also where `lora.targets` name none of its layers
+        self._feed = Feed(base, data, config, schedule.batch_size, embeds_ahead=no_text)
         named = {part: self.adapter.parameters(part) for part in self.adapter.peft_configs}
         self._parameters = [weight for weights in named.values() for _, weight in weights]
         self._optimizer = build_optimizer(param_groups(named, config.optimizer), config.optimizer)
+        self._steps_taken = _StepsTaken()
+        self._optimizer.register_step_post_hook(self._steps_taken)
         self._lr_scheduler = build_lr_scheduler(self._optimizer, config.lr_scheduler, schedule.optimizer_steps)
         self._scaler = torch.amp.GradScaler(base.device.type, enabled=base.dtype == torch.float16)
         self._averages = EvaluationWeights(self._parameters, self._optimizer, config.training.ema_decay)
@@ -73,24 +79,28 @@ class Trainer:
         Raises:
             TrainingDivergedError: the loss is no longer a number, or fp16's loss scale has fallen to nothing.
         """
-        steps: list[tuple[int, Tensor]] = []
+        last = min(images, self.schedule.images_end)
         self.adapter.activate()
         self.base.park(kept=self.adapter.peft_configs)
         with self._own_surroundings():
             self._averages.enter_training()
-            while self.images_seen < min(images, self.schedule.images_end):
-                loss = self._optimizer_step()
-                steps.append((self.images_seen, loss))
+            while self.images_seen < last:
+                self._record(self._some_steps(last))
             self._averages.leave_training()
-        self._record(steps)
+
+    def _some_steps(self, images: int) -> list[tuple[int, Tensor]]:
+        """As many optimizer steps as are recorded together, up to `images` images seen; each step's loss."""
+        steps: list[tuple[int, Tensor]] = []
+        while self.images_seen < images and len(steps) < RECORDED_TOGETHER:
+            loss = self._optimizer_step()
+            steps.append((self.images_seen, loss))
+        return steps
 
     @contextmanager
     def _own_surroundings(self) -> Iterator[None]:
         """Train modes, random state and number formats of this trainer, the caller's put back afterwards."""
-        device = self.base.device
-        devices = [device.index or 0] if device.type == "cuda" else []
         with ExitStack() as stack:
-            stack.enter_context(torch.random.fork_rng(devices=devices))
+            stack.enter_context(torch.random.fork_rng(devices=random_devices(self.base)))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(_float32_products(self.config.training.tf32))
             for part in self.adapter.peft_configs:
@@ -107,15 +117,23 @@ class Trainer:
             loss_sum += self._micro_step_losses(positions, images)
         if self._world.size > 1:
             self._world.sum([_gradient(weight) for weight in self._parameters])
-        self._scaler.unscale_(self._optimizer)
-        torch.nn.utils.clip_grad_norm_(self._parameters, self.config.optimizer.max_grad_norm)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._lr_scheduler.step()
-        self._optimizer.zero_grad()
-        self._averages.after_step()
+        self._apply_gradients()
         self.images_seen += images
         return loss_sum / images
+
+    def _apply_gradients(self) -> None:
+        """Move the weights, unless fp16's gradients overflowed: then neither schedule nor averages move, as accelerate
+        has it. A fused optimizer keeps what it skips to itself, on the device; to ask would make each step wait.
+        """
+        self._scaler.unscale_(self._optimizer)
+        torch.nn.utils.clip_grad_norm_(self._parameters, self.config.optimizer.max_grad_norm)
+        before = self._steps_taken.number
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad()
+        if self._steps_taken.number > before:
+            self._lr_scheduler.step()
+            self._averages.after_step()
 
     def _positions_of_step(self) -> list[range]:
         last = min(self._micro_step + self.schedule.gradient_accumulation, self.schedule.micro_steps)
@@ -127,7 +145,7 @@ class Trainer:
         loss_sum = torch.zeros((), device=self.base.device)
         mine = self._world.share(positions)
         if mine:
-            torch.manual_seed((self.config.seed << 32) + mine[0])  # for dropout; all else is the feed's
+            torch.manual_seed((self.config.seed << 32) + DROPOUT_STREAM + mine[0])  # all else is the feed's
         for batch in self._feed.batches(mine):
             losses = self._losses(batch)
             self._scaler.scale(losses.sum() / images_in_step).backward()  # type: ignore[no-untyped-call]
@@ -147,9 +165,7 @@ class Trainer:
         return training_loss(prediction, target, config, *weights)
 
     def _record(self, steps: list[tuple[int, Tensor]]) -> None:
-        """Move the losses off the device, once per rung rather than once per step."""
-        if not steps:
-            return
+        """Move the losses of many steps off the device at once, and see whether training has come to nothing."""
         losses = torch.stack([loss for _, loss in steps])
         self._world.sum([losses])
         if not bool(torch.isfinite(losses).all()):
@@ -200,6 +216,16 @@ class Trainer:
         self.adapter.close()
 
 
+class _StepsTaken:
+    """Counts an optimizer's steps, as a hook of it that knows no trainer, so that neither keeps the other alive."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self, *_: object) -> None:
+        self.number += 1
+
+
 def _gradient(weight: torch.nn.Parameter) -> Tensor:
     """The gradient, zero where this worker had no share of the batch."""
     if weight.grad is None:
@@ -233,10 +259,13 @@ def _set_checkpointing(module: Any, wanted: bool) -> None:
 
 @contextmanager
 def _float32_products(tf32: bool) -> Iterator[None]:
-    """TensorFloat-32 in float32 matrix products on or off, afterwards as it was. CPUs don't know it."""
-    matmul, before = torch.backends.cuda.matmul, torch.backends.cuda.matmul.allow_tf32
-    matmul.allow_tf32 = tf32
+    """TensorFloat-32 in float32 products and convolutions on or off, afterwards as it was. CPUs don't know it."""
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = tf32
     try:
         yield
     finally:
-        matmul.allow_tf32 = before
+        for switch, was in zip(switches, before, strict=True):
+            switch.allow_tf32 = was

@@ -59,7 +59,7 @@ def embed(
     """The pictures' vectors, and how many of them were made for it."""
     counting = Counting(encoder)
     cuts = framed(pictures, config)
-    return cached_embeddings(counting, cuts, [framed_pixels(cut) for cut in cuts], cache), counting.seen
+    return cached_embeddings(counting, cuts, cache), counting.seen
 
 
 def test_embeddings_are_made_once_and_are_the_encoders_own(pictures: list[Picture], cache: TensorCache) -> None:

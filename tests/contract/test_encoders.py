@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -220,6 +221,23 @@ def test_every_encoder_knows_texts_or_says_that_it_does_not(kind: str, encoders:
         assert not torch.allclose(vectors[0], vectors[1])
     else:
         assert vectors is None
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_texts_are_embedded_a_batch_at_a_time_and_each_once(
+    kind: str, encoders: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raylora.evaluation.encoders.BATCH_SIZE", 2)
+    encoder: Any = load_encoder(encoders[kind])
+    batches: list[int] = []
+    encoder._loaded.model.text_model.register_forward_pre_hook(
+        lambda _, __, inputs: batches.append(len(inputs["input_ids"])), with_kwargs=True
+    )
+    words = ["red", "hair", "blue", "eyes", "red hair"]
+    vectors = encoder.texts([word for word in words for _ in range(3)])
+    assert batches == [2, 2, 1]
+    expected = torch.cat([encoder.texts([word]) for word in words])
+    assert torch.allclose(vectors, expected.repeat_interleave(3, dim=0), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["siglip", "siglip2"])

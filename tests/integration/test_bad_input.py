@@ -137,6 +137,8 @@ MODELS = [
     ("train good.yaml --base-model sdxl", "sdxl", "Stable Diffusion XL", "--set model.family=sdxl"),
     ("train good.yaml --base-model inpainting", "inpainting", "SD1.5-shaped", "4 latent channels"),
     ("train good.yaml --base-model two_widths", "two_widths", "SD1.5-shaped"),
+    ("tune good.yaml --dry-run --base-model sample", "sample", "predicts sample", "epsilon or v_prediction"),
+    ("train good.yaml --base-model no_scheduler", "no_scheduler", "scheduler_config.json", "missing or unreadable"),
     ("train good.yaml --base-model no_unet", "no_unet", "missing or unreadable"),
     ("train good.yaml --base-model no_weights", "no_weights", "unet"),
     ("train good.yaml --set evaluation.encoder=./missing", "evaluation.encoder ./missing"),

@@ -22,6 +22,7 @@ from raylora.evaluation.scorecard import Evaluator
 from raylora.execution.node_cache import Material, image_set, training_set
 from raylora.execution.prepare import read_pictures, read_regularization
 from raylora.training.checkpoint import read_state, write_state
+from raylora.training.fit import advance_by_epochs
 from raylora.training.trainer import Trainer
 from raylora.world import World
 
@@ -68,6 +69,18 @@ def losses_through_a_state(
         return [loss for _, loss in trainer.losses]
 
 
+def test_a_run_that_stops_early_learns_the_beginning_of_the_whole(
+    tiny_base: BaseModel, tiny_experiment: Experiment, tmp_path: Path
+) -> None:
+    """The same LR schedule: what comes after the stop is cut off, and nothing before it moves."""
+    whole = losses_of(tiny_base, tiny_experiment)
+    stopped = tiny_experiment.with_params({"training.stop_at": 6})
+    with opened(tiny_base, stopped) as trainer:
+        advance_by_epochs(trainer, None, tmp_path / "state.pt")
+        assert (trainer.images_seen, trainer.is_done) == (6, True)
+        assert [loss for _, loss in trainer.losses] == whole[:3]
+
+
 OTHER = {"lora.rank": 8, "lora.dropout": 0.2, "optimizer.learning_rate": 3e-3, "seed": 5}
 
 
@@ -85,6 +98,21 @@ def test_two_interleaved_trainers_give_the_losses_of_each_alone(
     assert alone[0] != alone[1]
 
 
+def test_a_closed_trainers_name_is_free_again(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
+    """torch.compile compiles anew for each name. Nothing of the one before comes with it, as DoRA would."""
+    plain = losses_of(load_base(tiny_base.reference), tiny_experiment)
+    with_dora = tiny_experiment.with_params({"lora.use_dora": True})
+    with opened(tiny_base, with_dora) as one, opened(tiny_base, tiny_experiment) as other:
+        names = {one.adapter.name, other.adapter.name}
+        one.advance(4)
+    assert len(names) == 2
+    for _ in range(2):
+        with opened(tiny_base, tiny_experiment) as trainer:
+            trainer.advance(1000)
+            assert trainer.adapter.name == "raylora0"
+            assert [loss for _, loss in trainer.losses] == plain
+
+
 def test_training_lowers_the_loss(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
     losses = losses_of(tiny_base, tiny_experiment.with_params({"training.epochs": 40, "optimizer.learning_rate": 5e-3}))
     assert sum(losses[-20:]) < 0.97 * sum(losses[:20])
@@ -99,6 +127,35 @@ def test_surroundings_are_left_as_they_were(tiny_base: BaseModel, tiny_experimen
         assert not tiny_base.unet.training
         assert not tiny_base.text_encoder.training
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_new_trainer_leaves_the_gpus_random_state(tiny_base_folder: Path, tiny_experiment: Experiment) -> None:
+    base = load_base(str(tiny_base_folder), device="cuda")
+    torch.manual_seed(3)
+    before = torch.cuda.get_rng_state()
+    with opened(base, tiny_experiment) as trainer:
+        assert torch.equal(torch.cuda.get_rng_state(), before)
+        trainer.advance(4)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+def tf32_switches() -> tuple[bool, bool]:
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_tf32_is_of_products_and_convolutions_and_of_this_trainer_alone(
+    tf32: bool, tiny_base: BaseModel, tiny_experiment: Experiment
+) -> None:
+    before, seen = tf32_switches(), []
+    with opened(tiny_base, tiny_experiment.with_params({"training.tf32": tf32})) as trainer:
+        watch = tiny_base.unet.register_forward_pre_hook(lambda *_: seen.append(tf32_switches()))
+        trainer.advance(2)
+        watch.remove()
+    assert seen == [(tf32, tf32)]
+    assert tf32_switches() == before
 
 
 def test_close_gives_the_base_model_back(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +18,8 @@ from torch import Tensor
 
 from raylora.config import Experiment, ModelConfig, SamplingConfig
 from raylora.dataset.frames import Frame
-from raylora.diffusion.base import BaseModel
+from raylora.diffusion import families
+from raylora.diffusion.base import BaseModel, Conditioning
 from raylora.diffusion.encode import encode_prompts
 from raylora.diffusion.families import load_base
 from raylora.diffusion.generate import Request, generate
@@ -207,7 +214,7 @@ def test_latents_are_made_once_and_again_when_anything_changes(tiny_base: BaseMo
 def test_embeddings_are_kept_by_prompt_and_encoder(
     tiny_base: BaseModel, tiny_base_folder: Path, tmp_path: Path
 ) -> None:
-    cache, prompts = TensorCache(tmp_path), ["sks", "red hair", "sks"]
+    cache, prompts = TensorCache(tmp_path), ["sks", "red hair"]
     with torch.no_grad():
         expected = encode_prompts(tiny_base, prompts).embeddings
     assert torch.allclose(cached_conditioning(tiny_base, prompts, cache).embeddings, expected, atol=1e-6)
@@ -215,6 +222,32 @@ def test_embeddings_are_kept_by_prompt_and_encoder(
     skipping = load_base(str(tiny_base_folder), model=ModelConfig(clip_skip=2))
     assert not torch.allclose(cached_conditioning(skipping, prompts, cache).embeddings, expected, atol=1e-3)
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_embeddings_are_written_as_they_are_made(tiny_base: BaseModel, tmp_path: Path) -> None:
+    """Text encoders that stop in the middle of many prompts leave what they had done."""
+    asked: list[int] = []
+
+    def encode(base: BaseModel, prompts: Sequence[str]) -> Conditioning:
+        asked.append(len(prompts))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return tiny_base.family.encode(base, prompts)
+
+    stopping = replace(tiny_base, family=replace(tiny_base.family, encode=encode))
+    prompts = [f"sks, number {number}" for number in range(70)]
+    with pytest.raises(KeyboardInterrupt):
+        cached_conditioning(stopping, prompts, TensorCache(tmp_path))
+    assert (asked, len(list(tmp_path.iterdir()))) == ([32, 32], 32)
+    found = cached_conditioning(stopping, prompts, TensorCache(tmp_path)).embeddings
+    assert asked == [32, 32, 32, 6]
+    with torch.no_grad():
+        assert torch.allclose(found, encode_prompts(tiny_base, prompts).embeddings, atol=1e-6)
+
+
+def test_where_nothing_is_kept_no_weights_are_hashed(tiny_base: BaseModel) -> None:
+    cached_conditioning(tiny_base, ["sks"], TensorCache(None))
+    assert "text_digest" not in vars(tiny_base)
 
 
 def test_clip_skip_is_the_layers_states_through_the_final_norm(tiny_base: BaseModel, tiny_base_folder: Path) -> None:
@@ -257,27 +290,63 @@ def test_a_file_every_n_epochs(
     assert load_file(tmp_path / "epochs/epoch_004.safetensors")
 
 
-def test_a_loss_scale_that_falls_to_nothing_is_an_error(tiny_base_folder: Path, tiny_experiment: Experiment) -> None:
-    experiment = tiny_experiment.with_params({"training.mixed_precision": "fp16"})
-    with opened(load_base(str(tiny_base_folder), "fp16"), experiment) as trainer:
-        trainer._scaler.load_state_dict({**trainer._scaler.state_dict(), "scale": 0.5})
-        with pytest.raises(TrainingDivergedError, match=r"fp16's loss scale fell to 0\.5.*bf16 or a lower rate"):
-            trainer.advance(8)
-
-
-def test_a_full_disk_leaves_the_last_good_state(
-    tiny_base: BaseModel, tiny_experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("params", "stops"), [
+    ({"training.batch_size": 4}, (9, 30, 1000)),
+    ({"training.batch_size": 4, "training.gradient_accumulation": 6}, (1000,)),
+    ({"training.batch_size": 4, "training.gradient_accumulation": 6}, (9, 30, 1000)),
+])  # fmt: skip
+def test_no_epochs_file_is_missed(
+    params: dict[str, Any], stops: tuple[int, ...], tiny_base: BaseModel, tiny_experiment: Experiment, tmp_path: Path
 ) -> None:
+    """Where a rung's last step passes the end of an epoch, and where one step spans several."""
+    experiment = tiny_experiment.with_params({"training.save_every_epochs": 1, **params})
+    with opened(tiny_base, experiment) as trainer:
+        assert trainer.schedule.images_per_epoch == 8
+        files = epoch_files(experiment, trainer.schedule, ["a"], tmp_path)
+        for stop in stops:
+            advance_saving(trainer, stop, files)
+    found = sorted(path.stem for path in (tmp_path / "epochs").iterdir())
+    assert found == ["epoch_001", "epoch_002", "epoch_003", "epoch_004"]
+
+
+@contextmanager
+def small_files() -> Iterator[None]:
+    """Writing a file beyond 1 kB fails, as on a full disk: by the system itself, in the middle of the file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def full_at(owner: Any, call: str) -> Iterator[None]:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, call, full)
+        yield
+
+
+FULL_DISKS = {
+    "while it is written": (small_files, "File too large"),
+    "when it reaches the disk": (lambda: full_at(os, "fsync"), "No space left"),
+    "when it is moved": (lambda: full_at(Path, "replace"), "No space left"),
+}
+
+
+@pytest.mark.parametrize("moment", FULL_DISKS)
+def test_a_full_disk_leaves_the_last_good_state(
+    moment: str, tiny_base: BaseModel, tiny_experiment: Experiment, tmp_path: Path
+) -> None:
+    full, message = FULL_DISKS[moment]
     with opened(tiny_base, tiny_experiment) as trainer:
         trainer.advance(4)
         write_state(tmp_path / "state.pt", trainer.state_dict())
         trainer.advance(8)
-
-        def full(self: Path, target: Path) -> Path:
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(Path, "replace", full)
-        with pytest.raises(OSError, match="No space left"):
+        with full(), pytest.raises(OSError, match=message):
             write_state(tmp_path / "state.pt", trainer.state_dict())
     assert read_state(tmp_path / "state.pt")["images_seen"] == 4
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
@@ -290,6 +359,31 @@ def test_compiled_blocks_learn_the_same(tiny_base_folder: Path, tiny_experiment:
     with opened(compiled, tiny_experiment) as trainer:
         trainer.advance(4)
         assert [loss for _, loss in trainer.losses] == pytest.approx(plain, rel=1e-4)
+
+
+def test_trials_of_other_ranks_stay_compiled(
+    tiny_base_folder: Path, tiny_experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is compiled anew; at its limit dynamo would run them uncompiled, and here it fails instead."""
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+    torch._dynamo.reset()
+    base = load_base(str(tiny_base_folder), compile_blocks=True)
+    base.unet.compile_repeated_blocks(backend="eager")  # as quick as it gets
+    for rank in (2, 3):
+        with opened(base, tiny_experiment.with_params({"lora.rank": rank})) as trainer:
+            trainer.advance(2)
+            assert len(trainer.losses) == 1
+
+
+@pytest.mark.parametrize("where", ["a folder", "elsewhere"])
+def test_a_model_that_predicts_pictures_is_refused(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the hub or a single file nothing is known before it is loaded."""
+    folder = make_base(tmp_path / "base", prediction_type="sample")
+    if where == "elsewhere":
+        monkeypatch.setattr(families, "resolve_base", lambda reference, _: reference)
+    with pytest.raises(ModelError, match=r"its U-Net predicts sample.*epsilon or v_prediction"):
+        load_base(str(folder))
 
 
 @pytest.mark.parametrize(("part", "error"), [("unet", TrainingDivergedError), ("vae", ModelError)])

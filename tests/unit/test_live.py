@@ -69,3 +69,14 @@ def test_before_any_score_none_is_told(is_terminal: bool) -> None:
         listener.trial_ended(failed)
     assert "no score so far" in text.getvalue()
     assert "inf" not in text.getvalue()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False], ids=["table", "lines"])
+def test_new_seeds_are_shown_and_not_counted(is_terminal: bool) -> None:
+    ours = record(0, 9.0, "finished")
+    ours.trial_id, ours.confirms, ours.params = "c000", "t001", {"lora.rank": 8, "seed": 3}
+    told = shown(is_terminal, [record(1, 1.5, "finished")], ours)
+    assert "t001 again, seed 3" in told
+    assert "c000" in told
+    assert "2 of 5" not in told
+    assert "best score so far 9" not in told
