@@ -51,7 +51,7 @@ def read_lora(path: Path, family: str | None = None, unet_config: Mapping[str, A
         unet_config: of the base model; needed only for SGM names of an SDXL whose blocks are not the usual ones.
 
     Raises:
-        ModelError: no file, pickled, not safetensors, no LoRA, or a key that belongs to none of the layouts.
+        ModelError: no file, pickled, not safetensors, no LoRA, weights that are no numbers, or a key of no layout.
     """
     tensors, metadata = read_tensors(path)
     chosen = family or family_of(tensors, metadata)
@@ -72,7 +72,15 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     """Everything in a LoRA's file: tensors by key, and its metadata."""
     check_lora_file(path)
     with safe_open(str(path), framework="pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        metadata = dict(file.metadata() or {})
+    broken = sum(not tensor.isfinite().all() for tensor in tensors.values())
+    if broken:
+        raise ModelError(
+            f"{path}: {broken} of its {len(tensors)} tensors hold something that is no number; "
+            "download or train it again"
+        )
+    return tensors, metadata
 
 
 def check_lora_file(file: Path) -> None:

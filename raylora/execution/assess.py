@@ -12,7 +12,7 @@ from raylora.diffusion.lora_file import DIFFUSERS_NAME, KOHYA_NAME, load_lora, l
 from raylora.diffusion.lora_reading import check_lora_file
 from raylora.diffusion.tensor_cache import TensorCache
 from raylora.errors import ConfigError, ModelError
-from raylora.evaluation.scorecard import Evaluator, Metrics, is_finite
+from raylora.evaluation.scorecard import Evaluator, Metrics
 from raylora.execution.node_cache import image_set
 from raylora.execution.prepare import check_hub
 from raylora.execution.trial import encoder_of, fresh_base, pick_device
@@ -50,10 +50,7 @@ def evaluate_lora(lora: Path, dataset: str, train_dataset: str | None, experimen
     )
     reference = evaluator.reference(base)
     load_lora(base, lora)
-    metrics = evaluator.measure(base, reference).metrics
-    if not is_finite(metrics):
-        raise ModelError(f"{lora}: its measures are no numbers; it is broken, or too strong for mixed precision")
-    return metrics
+    return evaluator.measure(base, reference).metrics
 
 
 def _check_place(lora: Path) -> None:

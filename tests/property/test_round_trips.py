@@ -35,6 +35,7 @@ SPECIAL = {
     "search.gpus_per_trial": st.floats(0.1, 1) | st.integers(1, 8).map(float),
     "optimizer.name": st.sampled_from((*OPTIMIZER_NAMES, "torch.optim:RAdam")),
     "optimizer.arguments": st.none() | st.dictionaries(st.sampled_from(("betas", "eps", "d")), ARGUMENTS, min_size=1),
+    "tracking.register_name": st.none() | st.text("ab c_-.", min_size=1, max_size=9).map(lambda text: f"a{text}"),
     "lr_scheduler.step_rules": st.sampled_from((None, "1:10,0.1:20,0.01", "0.5")),
 }
 """Settings whose rule is not in their type."""
