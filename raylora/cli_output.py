@@ -65,14 +65,14 @@ def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
         return
     best, baseline, trials = summary["best"], summary["baseline"], summary["trials"]
     if best["score"] is not None:
-        against = f"; the guide's own settings reach {baseline['score']:.3f}" if baseline else ""
+        against = f"; the guide's own settings reach {_with_spread(baseline)}" if baseline else ""
         print(f"Best: {best['trial_id']} with score {_with_spread(best)}{against}")
     for candidate in summary.get("confirmed", [])[1:]:
         print(f"  next: {candidate['trial_id']} with {_with_spread(candidate)}")
     for path, value in best["params"].items():
         print(f"  {path} = {value:.4g}" if isinstance(value, float) else f"  {path} = {value}")
     print(f"Trials: {trials['finished']} finished, {trials['stopped_early']} stopped early, {trials['failed']} failed; "
-          f"{summary['images_seen']:,} images in {summary['wall_s']:.0f} s")  # fmt: skip
+          f"they saw {summary['images_seen']:,} images; {summary['wall_s']:.0f} s in all")  # fmt: skip
     if summary["importance"]:
         print(f"What mattered: {what_mattered(summary['importance'], trials['finished'] + trials['stopped_early'])}")
     print(f"LoRA for A1111 and ComfyUI: {best['lora_kohya']}")
@@ -94,7 +94,8 @@ def _with_spread(candidate: dict[str, Any]) -> str:
         return f"{candidate['score']:.3f}"
     spread = f" ± {candidate['spread']:.3f}" if candidate["spread"] is not None else ""
     named = f"{seeds} new seeds" if seeds > 1 else "a new seed"
-    return f"{candidate['score']:.3f}{spread} ({named}; {candidate['selection_score']:.3f} in the search)"
+    failed = f", {candidate['failed_seeds']} more failed" if candidate["failed_seeds"] else ""
+    return f"{candidate['score']:.3f}{spread} ({named}{failed}; {candidate['selection_score']:.3f} in the search)"
 
 
 def _by_strength(scores: dict[str, float]) -> str:

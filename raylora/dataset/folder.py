@@ -78,7 +78,7 @@ def read_folder(folder: Path, options: ReadOptions = ReadOptions(), warn: Warn =
     finished = [_finish(picture, options) for picture in found]
     if options.needs_captions:
         _check_captions(found, finished, warn)
-    return finished
+    return sorted(finished, key=lambda picture: picture.path)
 
 
 def named_repeats(pictures: Sequence[Picture]) -> list[int]:

@@ -36,7 +36,11 @@ def evaluate_lora(lora: Path, dataset: str, train_dataset: str | None, experimen
         raise ConfigError("no base model: give --base-model, or evaluate a LoRA that lies beside its experiment.yaml")
     resolve_base(experiment.model.base_model, experiment.model.family)
     held_out = _read(dataset, experiment, warn)
-    learned = _without(_read(train_dataset, experiment, warn), held_out) if train_dataset else []
+    learned = _read(train_dataset, experiment, warn) if train_dataset else []
+    known = len(learned) - len(learned := _without(learned, held_out))
+    if known:
+        warn(f"{known} of the {len(held_out)} images to judge by are in the LoRA's own data set; if it learned them, "
+             "the numbers say little")  # fmt: skip
     check_hub(experiment)
     device, cache = pick_device(), TensorCache(None)
     base = fresh_base(experiment, device)

@@ -33,6 +33,8 @@ QUIET = {
 """Ray's own output and loggers off: raylora has its own. Ctrl-C must reach raylora, not Tune."""
 
 
+DRIVER_CPUS = 0.01
+"""What starts a trial's workers must ask for something; they leave it this much of a core."""
 KNOCK_S = 5
 FEWEST_AT_ONCE = 2
 

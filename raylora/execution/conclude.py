@@ -23,12 +23,14 @@ from raylora.tracking.registry import Registered, log_lora, register
 
 
 def conclude(
-    search: Search, trials: Sequence[TrialRecord], found: Sequence[Candidate], wall_s: Callable[[], float]
-) -> dict[str, Any]:
+    search: Search, trials: Sequence[TrialRecord], found: Sequence[Candidate], is_refit: bool,
+    wall_s: Callable[[], float],
+) -> dict[str, Any]:  # fmt: skip
     """Write everything that users get; the cluster is still there.
 
     Args:
         found: who may be the winner, the winner first.
+        is_refit: whether the LoRA of `best/` is there already, trained on all images.
 
     Raises:
         RayloraError: no trial came to a result, or the winner's files can't be made.
@@ -41,12 +43,13 @@ def conclude(
     search.say("Writing the winner …")
     winner = found[0].trial
     baseline = next((trial for trial in trials if trial.is_baseline and trial.history), None)
-    strengths = _write_winner(search, [trial for trial in (baseline, winner) if trial])
+    strengths = _write_winner(search, [trial for trial in (baseline, winner) if trial], is_refit)
     best = {**_entry(winner), **found[0].as_dict(), **strengths, **lora_paths(out)}
     summary = {
         "best": best,
-        "baseline": _entry(baseline) if baseline else None,
+        "baseline": _baseline_entry(baseline, found) if baseline else None,
         "confirmed": [candidate.as_dict() for candidate in found if candidate.again],
+        "refit": is_refit,
         "trials": _counts(trials),
         "importance": what_mattered(search),
         "images_seen": sum(trial.images_seen for trial in trials),
@@ -71,7 +74,7 @@ def what_mattered(search: Search) -> list[dict[str, Any]]:
     return [asdict(one) for one in found]
 
 
-def _write_winner(search: Search, trials: list[TrialRecord]) -> dict[str, Any]:
+def _write_winner(search: Search, trials: list[TrialRecord], is_refit: bool) -> dict[str, Any]:
     """`best/`, made where the trials ran; returns the strength to use the LoRA at, and the score at each tried."""
     experiment, root = search.job.experiment, search.out.root
 
@@ -79,7 +82,7 @@ def _write_winner(search: Search, trials: list[TrialRecord]) -> dict[str, Any]:
         out = OutFolder(root)
         shared = read_shared(out.cache)
         base, encoder = base_of(experiment, pick_device()), encoder_of(experiment, pick_device())
-        sweep = write_best(out, base, shared.evaluator(encoder, experiment), experiment, trials, shared)
+        sweep = write_best(out, base, shared.evaluator(encoder, experiment), experiment, trials, shared, is_refit)
         scores = {f"{at:g}": score for at, score in sweep.scores.items()}
         return {"strength": sweep.recommended, "strength_scores": scores}
 
@@ -91,7 +94,8 @@ def _track_winner(search: Search, winner: TrialRecord, score: float) -> Register
     measured = {**measures(winner.best or {}), "score": score}
     best = {f"best.{key}": value for key, value in measured.items()}
     search.tracker.catch_up()
-    registered = _try(search, "as a model", lambda: _register(search))
+    registered = search.out.read_state().get("registered") or _try(search, "as a model", lambda: _register(search))
+    search.out.write_state("running", registered=registered)  # a resume doesn't register it again
     _try(search, "in full", lambda: search.tracker.finish(best, search.out.best))
     return registered
 
@@ -139,6 +143,12 @@ def _entry(trial: TrialRecord) -> dict[str, Any]:
         "metrics": measures(trial.best or {}),
         "images_seen": (trial.best or {}).get("images_seen"),
     }
+
+
+def _baseline_entry(baseline: TrialRecord, found: Sequence[Candidate]) -> dict[str, Any]:
+    """The guide's own settings, by their mean over new seeds too where they were trained again."""
+    candidate = next((one for one in found if one.trial is baseline), Candidate(baseline))
+    return {**_entry(baseline), **candidate.as_dict()}
 
 
 def _counts(trials: Sequence[TrialRecord]) -> dict[str, int]:

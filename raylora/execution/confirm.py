@@ -15,6 +15,9 @@ from typing import Any
 from raylora.config import Experiment
 from raylora.tracking.recorder import TrialRecord
 
+SEEDS = 2**31
+"""As many as `seed` may be."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -39,9 +42,9 @@ class Candidate:
         return stdev(self.scores) if len(self.scores) > 1 else None
 
     @property
-    def rank(self) -> tuple[bool, float]:
+    def rank(self) -> tuple[float, float]:
         """Settings that fail with some seed come after all that don't; then the higher score is better."""
-        return len(self.scores) == len(self.again), self.score
+        return len(self.scores) / len(self.again) if self.again else 1.0, self.score
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -49,6 +52,7 @@ class Candidate:
             "score": self.score,
             "spread": self.spread,
             "new_seed_scores": self.scores,
+            "failed_seeds": len(self.again) - len(self.scores),
             "selection_score": self.trial.score,
         }
 
@@ -63,14 +67,15 @@ def best_trials(trials: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
 def confirmations(trials: Sequence[TrialRecord], experiment: Experiment) -> list[dict[str, Any]]:
     """What to train again: a configuration for each of the best trials and each new seed, the best trial's first.
 
-    Each runs on its trial's own schedule for as many images as did that trial best, and is measured there, once.
+    The baseline comes last if it is not among them, since the answer is compared with it. Each runs on its trial's own
+    schedule for as many images as did that trial best, and is measured there, once.
     """
     search = experiment.search
-    pairs = [
-        (trial, experiment.seed + place)
-        for trial in best_trials(trials, search.confirm_trials)
-        for place in range(1, search.confirm_seeds + 1)
-    ]
+    chosen = {trial.number: trial for trial in best_trials(trials, search.confirm_trials)}
+    if chosen:
+        chosen |= {trial.number: trial for trial in trials if trial.is_baseline and trial.history}
+    seeds = [(experiment.seed + place) % SEEDS for place in range(1, search.confirm_seeds + 1)]
+    pairs = [(trial, seed) for trial in chosen.values() for seed in seeds]
     return [
         {
             "number": number,

@@ -120,8 +120,10 @@ class Plan:
             return [("Steps", trial)]
         search, rows = self.experiment.search, [("Steps", f"a trial: {trial}")]
         if search.confirm_trials:
-            again = f"{search.confirm_trials} again with {search.confirm_seeds} new seeds each"
-            rows.append(("", f"then the best {again}, as far as did them best"))
+            best = min(search.confirm_trials, search.trials)
+            own = " and the first point" if self.space.first_points and best < search.trials else ""
+            again = f"the best {best}{own} again with {search.confirm_seeds} new seeds each"
+            rows.append(("", f"then {again}, as far as did them best"))
         refit = f"the winner on all images, up to: {self._steps(self.refit, len(self.everything))}"
         return [*rows, ("", f"then {refit}")] if search.refit else rows
 
@@ -138,6 +140,8 @@ class Plan:
         text = f"{an_epoch} × {training.epochs} epochs = {product:,} images"
         if schedule.images_total < product:
             text += f", capped at {schedule.images_total:,}"
+        if schedule.images_end < schedule.images_total:
+            text += f", stopped after {schedule.images_end:,}"
         return f"{text}; ÷ batch {schedule.batch_size} = {schedule.micro_steps:,} steps"
 
     def _search_lines(self) -> list[tuple[str, str]]:
@@ -184,11 +188,11 @@ def make_plan(experiment: Experiment, space: SearchSpace | None, material: Mater
     trial = material.schedule(experiment)
     parts = _parts(experiment)
     largest = _trained_weights(parts, experiment, _largest_rank(experiment, space))
-    trials = _trainings(experiment.search) if space else 1
+    trials = experiment.search.trials + _again(experiment.search) + experiment.search.refit if space else 1
     lora_bytes = _trained_weights(parts, experiment, experiment.lora.rank) * BYTES[experiment.training.save_precision]
     search = experiment.search
-    points = evaluation_points(trial.images_total, search.grace_period, search.reduction_factor)
-    evaluations = (search.trials if space else 1) * len(points)
+    points = evaluation_points(trial.images_end, search.grace_period, search.reduction_factor)
+    evaluations = search.trials * len(points) + _again(search) if space else len(points)
     grids = evaluations * _grid_bytes(experiment, len(material.holdout)) if material.holdout else 0
     return Plan(
         experiment=experiment,
@@ -202,9 +206,11 @@ def make_plan(experiment: Experiment, space: SearchSpace | None, material: Mater
     )
 
 
-def _trainings(search: SearchConfig) -> int:
-    """How many trainings a search keeps the state of."""
-    return search.trials + min(search.confirm_trials, search.trials) * search.confirm_seeds + search.refit
+def _again(search: SearchConfig) -> int:
+    """How many trainings with new seeds there are at most: of the best trials and of the first point."""
+    if not search.confirm_trials:
+        return 0
+    return min(search.confirm_trials + 1, search.trials) * search.confirm_seeds
 
 
 def _grid_bytes(experiment: Experiment, held_out: int) -> int:

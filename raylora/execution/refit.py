@@ -25,18 +25,17 @@ def refit_material(material: Material) -> Material:
 
 
 def refit_experiment(experiment: Experiment, material: Material, images: int) -> Experiment:
-    """A winner's settings for all images: each is seen as often as a training image was when the trial was best.
+    """A winner's settings for all images: the same share of their schedule as of the trial's when that was best.
 
-    That is the same share of a schedule that has grown with the pictures.
+    The schedule has grown with the pictures, unless `max_images` caps it, so each picture is seen as often.
 
     Args:
         material: the trial's own, with what is held out.
         images: seen by the trial when it was best.
     """
     of_trial, of_all = (pictures.schedule(experiment) for pictures in (material, refit_material(material)))
-    if images >= of_trial.images_total:
-        return experiment
-    return experiment.with_params({"training.stop_at": round(of_all.images_total * images / of_trial.images_total)})
+    share = images / of_trial.images_total
+    return experiment.with_params({"training.stop_at": round(of_all.images_total * share) if share < 1 else None})
 
 
 def run_refit(config: dict[str, Any], job: TrialJob, report: Callable[[Report], None], world: World = World()) -> None:

@@ -9,11 +9,12 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from raylora.execution.cluster import DRIVER_CPUS
 from raylora.execution.listening import RayListener
 from raylora.execution.searcher import METRIC, MODE
 from raylora.execution.trial import TrialJob, run_trial
 from raylora.execution.underway import Search
-from raylora.execution.workers import DRIVER_CPUS, distributed_trainable, workers_of
+from raylora.execution.workers import distributed_trainable, workers_of
 from raylora.tracking.recorder import Listeners, TrialRecord
 
 

@@ -145,11 +145,10 @@ def _run(config: dict[str, Any], job: TrialJob, folder: Path, report: Callable[[
     data = training_set(base, shared.material, experiment, entries_in(cache))
     with closing(Trainer(base, data, experiment, schedule, world)) as trainer:
         evaluator = shared.evaluator(encoder_of(experiment, device), experiment)
-        files = epoch_files(experiment, schedule, shared.train.captions, folder)
+        files = None if job.is_confirming else epoch_files(experiment, schedule, shared.train.captions, folder)
         fit = Fit(trainer, evaluator, shared.reference, folder, world, files)
         search = experiment.search
         points = evaluation_points(schedule.images_end, search.grace_period, search.reduction_factor)
-        points = points[-1:] if job.is_confirming else points  # measured once, where its trial was best
         may_stop = not config["is_baseline"] and not job.is_confirming
 
         def report_and_judge(latest: Report) -> bool:
@@ -160,4 +159,7 @@ def _run(config: dict[str, Any], job: TrialJob, folder: Path, report: Callable[[
 
         for earlier in fit.history:  # of a resumed trial: reports may have got lost, and new rungs want them
             report({**earlier, STOP_REASON: None, IS_OVER: earlier["is_finished"]})
-        fit.run(points, report_and_judge)
+        if job.is_confirming:  # measured once, where its trial was best
+            for point in points[:-1]:
+                fit.pass_by(point)
+        fit.run(points[-1:] if job.is_confirming else points, report_and_judge)

@@ -14,6 +14,7 @@ from raylora.config import Experiment
 from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import dataset_digest
 from raylora.dataset.split import write_split
+from raylora.errors import RayloraError
 from raylora.execution.cluster import Share, check_address, connected, device_line, node_resources, share_out
 from raylora.execution.conclude import conclude
 from raylora.execution.confirm import candidates, confirmations
@@ -121,9 +122,8 @@ def _run(search: Search) -> dict[str, Any]:
     with _ended_in(search.tracker), search.out.working() as wall_s:
         trials = _search(search)
         found = candidates(trials, _confirm(search, trials))
-        if search.job.experiment.search.refit and found:
-            _refit(search, found[0].trial)
-        return conclude(search, trials, found, wall_s)
+        wants_refit = search.job.experiment.search.refit and bool(found)
+        return conclude(search, trials, found, wants_refit and _refit(search, found[0].trial), wall_s)
 
 
 @contextmanager
@@ -179,12 +179,21 @@ def _make_cache(search: Search) -> None:
     search.run_in_cluster(make, "encodes the images")
 
 
-def _refit(search: Search, winner: TrialRecord) -> None:
-    """The winner's settings on all images; writes the LoRA of `best/`."""
+def _refit(search: Search, winner: TrialRecord) -> bool:
+    """The winner's settings on all images: the LoRA of `best/`. False if that failed; then the trial's must serve."""
     search.say("Training the winner's settings on all images …")
-    job, images = search.trial_job(), (winner.best or {})["images_seen"]
-    config = {"number": 0, "params": winner.params, "images": images}
-    if search.share.workers > 1:
-        run_on_workers(run_refit, config, job, workers_of(search.share))
-    else:
-        search.run_in_cluster(lambda: run_refit(config, job, list[Report]().append), "trains on all images")
+    job, workers = search.trial_job(), workers_of(search.share)
+    config = {"number": 0, "params": winner.params, "images": (winner.best or {})["images_seen"]}
+
+    def work() -> None:
+        if workers.count > 1:
+            run_on_workers(run_refit, config, job, workers)
+        else:
+            run_refit(config, job, list[Report]().append)
+
+    try:
+        search.run_in_cluster(work, "trains on all images", starts_workers=workers.count > 1)
+    except RayloraError as error:
+        search.say(f"warning: training on all images failed ({error}); best/ holds the LoRA of the winner's trial")
+        return False
+    return True

@@ -9,7 +9,7 @@ from typing import TypeVar
 import ray
 
 from raylora.errors import RayloraError, first_line
-from raylora.execution.cluster import Share
+from raylora.execution.cluster import DRIVER_CPUS, Share
 from raylora.execution.outputs import OutFolder
 from raylora.execution.prepare import Job
 from raylora.execution.trial import TrialJob
@@ -35,19 +35,20 @@ class Search:
         """What its trials need to know."""
         return TrialJob(self.out.root, self.job.experiment, self.share.cpus, is_confirming)
 
-    def run_in_cluster(self, work: Callable[[], Answer], what: str) -> Answer:
+    def run_in_cluster(self, work: Callable[[], Answer], what: str, starts_workers: bool = False) -> Answer:
         """Do some work in a Ray task, where a trial's GPU is, and not in the driver, whose machine may have none.
 
         Args:
             work: what it closes over travels there, so it must not be this search.
             what: what that process does, for the message.
+            starts_workers: whether it only starts the workers of a trial, which have the trial's resources.
 
         Raises:
             RayloraError: of the work itself, or its process died.
         """
-        options = {"num_cpus": self.share.cpus, "num_gpus": min(1.0, self.share.gpus), "max_retries": 0}
+        cpus, gpus = (DRIVER_CPUS, 0.0) if starts_workers else (self.share.cpus, min(1.0, self.share.gpus))
         try:
-            answer: Answer = ray.get(ray.remote(**options)(work).remote())
+            answer: Answer = ray.get(ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(work).remote())
             return answer
         except ray.exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, RayloraError) else RayloraError(str(error.cause)) from None

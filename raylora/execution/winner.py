@@ -100,14 +100,15 @@ def _seeds(evaluator: Evaluator) -> int:
 
 def write_best(
     out: OutFolder, base: BaseModel, evaluator: Evaluator, experiment: Experiment, trials: Sequence[TrialRecord],
-    shared: SharedData,
+    shared: SharedData, is_refit: bool,
 ) -> StrengthSweep:  # fmt: skip
-    """`best/` of a search, but for the LoRA where a refit wrote that. The grid's rows: real, base, guide's, winner.
+    """`best/` of a search. The grid's rows: real, base model, the guide's settings, the winner.
 
     All pictures are made by trials, which have not seen the held-out images that stand above them.
 
     Args:
         trials: the winner last; before it, if there is one, the baseline.
+        is_refit: whether the LoRA is there already, trained on all images.
     """
     rows: list[Sequence[Pixels]] = [evaluator.holdout.pixels, first_seed(evaluator, base)]
     *others, winner = trials
@@ -116,7 +117,7 @@ def write_best(
             rows.append(first_seed(evaluator, base))
     config = experiment.with_params(winner.params)
     with adapter_of(base, config, Path(winner.folder)) as adapter:
-        if not experiment.search.refit:
+        if not is_refit:
             write_lora(adapter, config, shared.train.captions, out.best, title=out.root.name)
         sweep = sweep_strengths(adapter, evaluator, shared.reference)
     firsts = {strength: samples[:: _seeds(evaluator)] for strength, samples in sweep.samples.items()}

@@ -11,14 +11,11 @@ from ray.train import RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from raylora.execution.cluster import Share
+from raylora.execution.cluster import DRIVER_CPUS, Share
 from raylora.execution.outputs import OutFolder
 from raylora.execution.trial import TrialJob, run_trial
 from raylora.training.fit import Report
 from raylora.world import World
-
-DRIVER_CPUS = 0.01
-"""The Tune trial that starts the workers must ask for something; they leave it this much of a core."""
 
 
 @dataclass(frozen=True)

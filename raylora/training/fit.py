@@ -104,6 +104,17 @@ class Fit:
             if point > self.trainer.images_seen and not report(self.step(point)):
                 return
 
+    def pass_by(self, images: int) -> None:
+        """Train to `images` images seen and keep the state, unmeasured."""
+        if images > self.trainer.images_seen:
+            advance_saving(self.trainer, images, self.epoch_files, self.world)
+            if self.world.is_first:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._write_state()
+
+    def _write_state(self) -> None:
+        write_state(self.folder / STATE_NAME, {"trainer": self.trainer.state_dict(), "history": self.history})
+
     def step(self, images: int) -> Report:
         """Train to `images` images seen, measure, and write down what came of it."""
         since = self.trainer.images_seen
@@ -142,7 +153,7 @@ class Fit:
             Image.fromarray(sample_grid([looks])).save(folder / f"prompts_{place}")
         if is_best:
             write_weights(self.folder / BEST_NAME, self.trainer.weights())
-        write_state(self.folder / STATE_NAME, {"trainer": self.trainer.state_dict(), "history": self.history})
+        self._write_state()
 
     def grid(self, samples: Sequence[Pixels]) -> Pixels:
         """The real held-out images above a row of samples for each seed."""

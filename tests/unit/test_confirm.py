@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def test_the_highest_mean_over_new_seeds_wins_and_is_the_score() -> None:
         "score": pytest.approx(0.8),
         "spread": pytest.approx(0.1414, abs=1e-4),
         "new_seed_scores": [0.7, 0.9],
+        "failed_seeds": 0,
         "selection_score": 0.8,
     }
     assert (second.trial.trial_id, second.score) == ("t001", pytest.approx(0.7))
@@ -67,6 +69,23 @@ def test_settings_that_fail_with_a_new_seed_come_last() -> None:
     found = candidates(TRIALS, [again("t001", 0.9), again("t001", 9.0, "failed"), again("t002", 0.1)])
     assert [one.trial.trial_id for one in found] == ["t002", "t001"]
     assert found[1].scores == [0.9]
+    assert found[1].as_dict()["failed_seeds"] == 1
+
+
+def test_settings_that_fail_with_every_new_seed_come_after_those_that_fail_with_some() -> None:
+    failed = [again("t001", 9.0, "failed"), again("t001", 9.0, "failed")]
+    found = candidates(TRIALS, [*failed, again("t002", 0.1), again("t002", 0.1, "failed")])
+    assert [one.trial.trial_id for one in found] == ["t002", "t001"]
+
+
+def test_the_guides_own_settings_are_trained_again_too() -> None:
+    trials = [replace(TRIALS[0], is_baseline=True), *TRIALS[1:]]
+    experiment = Experiment(seed=2**31 - 1).with_params({"search.confirm_trials": 1, "search.confirm_seeds": 2})
+    found = confirmations(trials, experiment)
+    assert [(config["confirms"], config["params"]["seed"]) for config in found] == [
+        ("t001", 0), ("t001", 1), ("t000", 0), ("t000", 1),
+    ]  # fmt: skip
+    assert len(confirmations(trials, experiment.with_params({"search.confirm_trials": 3}))) == 6
 
 
 def test_without_new_seeds_the_best_trial_wins_by_its_own_score() -> None:
