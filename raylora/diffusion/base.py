@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 import torch
@@ -182,14 +182,18 @@ def digest_of(module: nn.Module) -> str:
 def clip_states(base: BaseModel, part: str, prompts: Sequence[str]) -> Any:
     """One CLIP text encoder's output, with all hidden states. Prompts longer than its positions are cut."""
     tokenizer, encoder = base.tokenizers[part], base.on_device(base.text_encoders[part])
+    tokens = torch.stack([_token_ids(tokenizer, prompt) for prompt in prompts])
+    return encoder(moved(tokens, base.device), output_hidden_states=True)
+
+
+@lru_cache(maxsize=4096)
+def _token_ids(tokenizer: Any, prompt: str) -> Tensor:
+    """(positions,) of one prompt. Kept, since a trained text encoder reads the same captions again and again."""
     tokens = tokenizer(
-        list(prompts),
-        padding="max_length",
-        truncation=True,
-        max_length=tokenizer.model_max_length,
-        return_tensors="pt",
+        prompt, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
     )
-    return encoder(moved(tokens.input_ids, base.device), output_hidden_states=True)
+    ids: Tensor = tokens.input_ids[0]
+    return ids
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
