@@ -21,11 +21,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
+from threading import Thread
 
 from benchmarks.common import Row, Target, report, target
 from benchmarks.peer_cases import CASES, Case, write_case
 
 RANK, RATE = 8, 1e-3
+PEAK_EVERY_S = 0.05
 GOAL_WALL, GOAL_STEP, GOAL_MEMORY, GOAL_LOSS = 1.3, 1.05, 1.0, 0.01
 LORA_NAME = "pytorch_lora_weights.safetensors"
 OUR_PROGRESS = re.compile(rb"(\d+) of \d+ images")
@@ -41,6 +43,8 @@ class Run:
     processor_s: float
     """Of all its threads, user and system."""
     peak_mib: float
+    """Up to the saved file."""
+    exit_peak_mib: float
     marks: list[tuple[int, float]]
     """(steps done, when it said so)"""
     lora: Path
@@ -63,6 +67,8 @@ def watch(command: list[str], environment: dict[str, str], progress: re.Pattern[
     began, began_at = time.perf_counter(), time.time()
     child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert child.stderr is not None
+    peak = PeakUntil(child.pid, lora)
+    peak.start()
     while chunk := os.read(child.stderr.fileno(), 65536):
         said += chunk
         found = progress.findall(chunk)
@@ -72,8 +78,33 @@ def watch(command: list[str], environment: dict[str, str], progress: re.Pattern[
     if status or not lora.is_file():
         raise SystemExit(f"{' '.join(command)} failed:\n{said[-3000:].decode(errors='replace')}")
     return Run(
-        lora.stat().st_mtime - began_at, exit_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, marks, lora
+        saved_s=lora.stat().st_mtime - began_at,
+        exit_s=exit_s,
+        processor_s=usage.ru_utime + usage.ru_stime,
+        peak_mib=peak.mib,
+        exit_peak_mib=usage.ru_maxrss / 1024,
+        marks=marks,
+        lora=lora,
     )
+
+
+class PeakUntil(Thread):
+    """Reads a process's peak resident memory until a file is there, or the process is gone."""
+
+    def __init__(self, pid: int, file: Path):
+        super().__init__(daemon=True)
+        self._status, self._file, self.mib = Path(f"/proc/{pid}/status"), file, float("nan")
+
+    def run(self) -> None:
+        while not self._file.exists():
+            try:
+                peak = re.search(r"VmHWM:\s*(\d+) kB", self._status.read_text())
+            except OSError:
+                return
+            if peak is None:  # it has ended
+                return
+            self.mib = int(peak[1]) / 1024
+            time.sleep(PEAK_EVERY_S)
 
 
 def environment_of(threads: int, path: list[Path] | None = None) -> dict[str, str]:
@@ -141,6 +172,7 @@ def row_of(case: Case, who: str, seed: int, run: Run, loss: float) -> Row:
         "start_s": run.start_s(case.steps_per_epoch),
         "step_ms": 1000 * run.step_s(case.steps_per_epoch),
         "peak_mib": run.peak_mib,
+        "exit_peak_mib": run.exit_peak_mib,
         "holdout_loss": loss,
     }
 

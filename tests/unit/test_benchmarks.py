@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.against_diffusers import OUR_PROGRESS, PEER_PROGRESS, Run, compare
+from benchmarks.against_diffusers import OUR_PROGRESS, PEER_PROGRESS, PeakUntil, Run, compare
 from benchmarks.demo import seed_spread
 from benchmarks.gpu_step import share_of_peak, targets_of
 from benchmarks.train_step import summarize
@@ -30,7 +32,7 @@ def test_the_spread_between_seeds_is_pooled_over_all_configurations() -> None:
 
 
 def test_steps_are_told_from_start_up() -> None:
-    run = Run(30.0, 31.0, 28.0, 500.0, [(0, 9.0), (10, 12.0), (20, 14.0), (30, 16.0), (30, 29.0)], Path("lora"))
+    run = Run(30.0, 31.0, 28.0, 500.0, 600.0, [(0, 9.0), (10, 12.0), (20, 14.0), (30, 16.0), (30, 29.0)], Path("lora"))
     assert run.step_s(after=10) == pytest.approx(0.2)
     assert run.start_s(after=10) == pytest.approx(24)
 
@@ -66,3 +68,17 @@ def test_the_best_of_a_family_counts_and_nothing_without_a_gpu() -> None:
     assert (found["sd15_ms_best"]["value"], found["sd15_ms_best"]["met"]) == (12.0, False)
     assert found["sdxl_ms_best"]["value"] is None
     assert all(value["value"] is None for value in targets_of(rows, on_gpu=False).values())
+
+
+def test_the_peak_is_read_until_the_file_is_there(tmp_path: Path) -> None:
+    """100 MiB before the file, 300 after it."""
+    file = tmp_path / "lora"
+    code = (
+        "import sys, time; a = b'x' * (100 << 20); time.sleep(0.5); open(sys.argv[1], 'w').close(); time.sleep(0.2); "
+        "b = b'x' * (200 << 20); time.sleep(0.3)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(file)]) as child:
+        peak = PeakUntil(child.pid, file)
+        peak.start()
+        peak.join()
+    assert 100 < peak.mib < 250
