@@ -43,6 +43,8 @@ def search(tiny_experiment: Experiment, tmp_path: Path, told: list[str], empty_s
     write_diffusers(adapter, out.best, "fp16", LoraCard("a", (64, 64), 8))
     tracker = MlflowTracker(f"sqlite:///{shutil.copy(empty_store, out.root)}", "raylora")
     tracker.start("out", {}, {})
+    out.write_state("running", tracking_uri=tracker.uri, parent_run_id=tracker.parent_run_id)
+    out.space.write_text("")
     experiment = tiny_experiment.with_params({"tracking.register_name": "mine"})
     job = cast(Any, SimpleNamespace(experiment=experiment))
     return Search(job, out, tracker, cast(Any, None), told.append, Share(1, 0.0, 1, 1))
@@ -63,24 +65,30 @@ def assert_run_is_complete(search: Search) -> None:
 
 
 def test_all_goes_well(search: Search, told: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert _track_winner(search, winner(search)) == REGISTERED
+    assert _track_winner(search, winner(search), 0.5) == REGISTERED
     assert_run_is_complete(search)
     assert told == []
     assert capsys.readouterr().out == ""
+
+
+def test_a_resume_does_not_register_the_winner_again(search: Search) -> None:
+    first, second = (_track_winner(search, winner(search), 0.5) for _ in range(2))
+    assert first == second == REGISTERED
+    assert len(MlflowClient(search.tracker.uri).search_model_versions("name='mine'")) == 1
 
 
 def test_a_winner_that_cannot_be_registered_is_in_its_run(search: Search, told: list[str]) -> None:
     refused = search.job.experiment.tracking.model_copy(update={"register_name": "a/b"})
     experiment = search.job.experiment.model_copy(update={"tracking": refused})
     search.job.experiment = experiment  # type: ignore[misc]
-    assert _track_winner(search, winner(search)) is None
+    assert _track_winner(search, winner(search), 0.5) is None
     assert_run_is_complete(search)
     assert len(told) == 1
 
 
 def test_a_winner_that_cannot_be_logged_as_a_model_is_in_its_run(search: Search, told: list[str]) -> None:
     (search.out.best / DIFFUSERS_NAME).rename(search.out.best / "elsewhere.safetensors")
-    assert _track_winner(search, winner(search)) is None
+    assert _track_winner(search, winner(search), 0.5) is None
     assert_run_is_complete(search)
     assert len(told) == 1
 
@@ -91,7 +99,7 @@ def test_a_registered_winner_is_named_though_its_run_cannot_be_closed(search: Se
             raise MlflowException("the server is away")
 
     search.tracker._client = Away()
-    assert _track_winner(search, winner(search)) == REGISTERED
+    assert _track_winner(search, winner(search), 0.5) == REGISTERED
     assert len(told) == 1
     assert "the server is away" in told[0]
 
