@@ -163,7 +163,7 @@ def _confirm(search: Search, trials: Sequence[TrialRecord]) -> list[TrialRecord]
     search.tracker.catch_up(earlier)
     if not left:
         return earlier
-    search.say(f"Training the best {len({config['confirms'] for config in wanted})} again, with new seeds …")
+    search.say(f"Training {', '.join(dict.fromkeys(config['confirms'] for config in wanted))} again, with new seeds …")
     job = search.trial_job(is_confirming=True)
     return run_round(search, job, ListSearcher(left), len(left), earlier=earlier)
 
