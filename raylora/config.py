@@ -234,7 +234,7 @@ class SearchConfig(Section):
     optuna_sampler: Literal["tpe", "random"] = Field("tpe", description="How new trials are proposed.")
     startup_trials: int = Field(5, ge=0, description="Trials before TPE learns: the first points, then random ones.")
     confirm_trials: int = Field(
-        3, ge=0, description="Best trials that are trained again with new seeds before one is called best; 0: none."
+        3, ge=0, description="Best trials that, with the first point, are trained again with new seeds; 0: none."
     )
     confirm_seeds: int = Field(2, ge=1, description="New seeds for each of them.")
     refit: bool = Field(True, description="Train the winner's settings once more, on all images, for `best/`.")
