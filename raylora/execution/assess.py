@@ -37,8 +37,8 @@ def evaluate_lora(lora: Path, dataset: str, train_dataset: str | None, experimen
     resolve_base(experiment.model.base_model, experiment.model.family)
     held_out = _read(dataset, experiment, warn)
     learned = _read(train_dataset, experiment, warn) if train_dataset else []
-    known = len(learned) - len(learned := _without(learned, held_out))
-    if known:
+    unseen = _without(learned, held_out)
+    if known := len(learned) - len(unseen):
         warn(f"{known} of the {len(held_out)} images to judge by are in the LoRA's own data set; if it learned them, "
              "the numbers say little")  # fmt: skip
     check_hub(experiment)
@@ -48,7 +48,7 @@ def evaluate_lora(lora: Path, dataset: str, train_dataset: str | None, experimen
     evaluator = Evaluator(
         encoder,
         holdout=image_set(base, encoder, held_out, experiment.dataset, cache),
-        train=image_set(base, encoder, learned, experiment.dataset, cache, keeps_pixels=False) if learned else None,
+        train=image_set(base, encoder, unseen, experiment.dataset, cache, keeps_pixels=False) if unseen else None,
         evaluation=experiment.evaluation.model_copy(update={"max_images": len(held_out)}),
         sampling=experiment.sampling,
     )

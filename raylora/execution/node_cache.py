@@ -36,6 +36,12 @@ class Material:
     holdout: Sequence[Picture]
     regularization: Sequence[Picture] = ()
 
+    @property
+    def all_learned(self) -> Material:
+        """None held out, in the folder's order: a refit then learns what `raylora train` does."""
+        pictures = sorted([*self.train, *self.holdout], key=lambda picture: picture.path)
+        return Material(pictures, (), self.regularization)
+
     def schedule(self, experiment: Experiment) -> Schedule:
         """The length of a run on the training and regularization pictures."""
         return make_schedule(

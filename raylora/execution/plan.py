@@ -199,7 +199,7 @@ def make_plan(experiment: Experiment, space: SearchSpace | None, material: Mater
         space=space,
         material=material,
         trial=trial,
-        refit=Material([*material.train, *material.holdout], (), material.regularization).schedule(experiment),
+        refit=material.all_learned.schedule(experiment),
         points=points,
         lora_bytes=lora_bytes,
         disk=Disk(trials * largest * BYTES_PER_TRAINED_WEIGHT, 4 * lora_bytes, grids),

@@ -18,12 +18,6 @@ from raylora.training.trainer import Trainer
 from raylora.world import World
 
 
-def refit_material(material: Material) -> Material:
-    """All pictures to learn, none held out, in the folder's order: `raylora train` then gives the same LoRA."""
-    pictures = sorted([*material.train, *material.holdout], key=lambda picture: picture.path)
-    return Material(pictures, (), material.regularization)
-
-
 def refit_experiment(experiment: Experiment, material: Material, images: int) -> Experiment:
     """A winner's settings for all images: the same share of their schedule as of the trial's when that was best.
 
@@ -33,7 +27,7 @@ def refit_experiment(experiment: Experiment, material: Material, images: int) ->
         material: the trial's own, with what is held out.
         images: seen by the trial when it was best.
     """
-    of_trial, of_all = (pictures.schedule(experiment) for pictures in (material, refit_material(material)))
+    of_trial, of_all = (pictures.schedule(experiment) for pictures in (material, material.all_learned))
     share = images / of_trial.images_total
     return experiment.with_params({"training.stop_at": round(of_all.images_total * share) if share < 1 else None})
 
@@ -49,7 +43,7 @@ def run_refit(config: dict[str, Any], job: TrialJob, report: Callable[[Report], 
     torch.set_num_threads(job.threads)
     of_trial = read_shared(out.cache).material
     experiment = refit_experiment(job.experiment.with_params(config["params"]), of_trial, config["images"])
-    base, material = base_of(experiment, pick_device()), refit_material(of_trial)
+    base, material = base_of(experiment, pick_device()), of_trial.all_learned
     schedule = material.schedule(experiment)
     captions = [picture.caption for picture in material.train]
     data = training_set(base, material, experiment, entries_in(out.cache))

@@ -13,7 +13,7 @@ from raylora.dataset.batches import make_schedule
 from raylora.dataset.folder import Picture
 from raylora.execution.confirm import best_trials, candidates, confirmations
 from raylora.execution.node_cache import Material
-from raylora.execution.refit import refit_experiment, refit_material
+from raylora.execution.refit import refit_experiment
 from raylora.tracking.recorder import Status, TrialRecord
 
 
@@ -112,7 +112,7 @@ MATERIAL = Material(pictures("d", "a", "e"), pictures("b"), pictures("r"))
 
 
 def test_the_refit_learns_all_pictures_in_the_folders_order() -> None:
-    found = refit_material(MATERIAL)
+    found = MATERIAL.all_learned
     assert [picture.digest for picture in found.train] == ["a", "b", "d", "e"]
     assert (found.holdout, found.regularization) == ((), MATERIAL.regularization)
 
