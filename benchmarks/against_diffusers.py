@@ -117,7 +117,8 @@ def environment_of(threads: int, path: list[Path] | None = None) -> dict[str, st
 def train_ours(case: Case, folder: Path, epochs: int, seed: int, options: argparse.Namespace) -> Run:
     settings = {
         "seed": seed, "model.train_text_encoder": "false", "lora.rank": RANK, "lora.alpha": RANK,
-        "lora.targets": "[attention]", "optimizer.unet_lr": RATE, "lr_scheduler.name": "constant",
+        "lora.targets": "[attention]", "lora.init": "gaussian",
+        "optimizer.unet_lr": RATE, "lr_scheduler.name": "constant",
         "dataset.resolution": case.resolution, "dataset.trigger": "sks", "training.batch_size": case.batch_size,
         "training.repeats": 1, "training.epochs": epochs, "training.mixed_precision": "no",
         "training.save_precision": "fp32", "sampling.steps": 1, "sampling.seeds": "[0]",

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
@@ -37,6 +37,9 @@ TEXT_ENCODER_TARGETS = {
     "projections": (),
     "convolutions": (),
 }
+
+PEFT_INITS: Mapping[str, Literal[True, "gaussian"]] = {"kaiming": True, "gaussian": "gaussian"}
+"""kohya's (networks/lora.py: `kaiming_uniform_(lora_down.weight, a=sqrt(5))`) is peft's default; diffusers' is not."""
 
 StateDict = dict[str, Tensor]
 
@@ -90,6 +93,7 @@ class Adapter:
             lora_dropout=self.config.dropout,
             target_modules=targets,
             use_dora=self.config.use_dora,
+            init_lora_weights=PEFT_INITS[self.config.init],
             rank_pattern={re.escape(path): rank for path, rank in ranks.items() if rank != self.config.rank},
             alpha_pattern={
                 re.escape(path): module_alpha(part, path, self.config)

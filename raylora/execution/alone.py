@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +18,11 @@ from raylora.evaluation.scorecard import Evaluator
 from raylora.execution.node_cache import Material, entries_in, framed, look_prompts, make_shared, training_set
 from raylora.execution.outputs import OutFolder, write_json, write_trials_csv
 from raylora.execution.prepare import Job, absolute, check_hub, prepare
+from raylora.execution.refit import trained_on_all
 from raylora.execution.trial import base_of, encoder_of, pick_device
 from raylora.execution.winner import adapter_of, epoch_files, first_seed, lora_paths, write_lora, write_samples
 from raylora.tracking.recorder import TrialRecord, measures
-from raylora.training.fit import STATE_NAME, Fit, Report, advance_by_epochs, evaluation_points
+from raylora.training.fit import Fit, Report, evaluation_points
 from raylora.training.trainer import Trainer
 
 Say = Callable[[str], None]
@@ -117,37 +118,27 @@ def _write_measured(
 
 
 def _train_on_all(training: Training, record: TrialRecord) -> None:
-    """Every image is learned, so nothing is left to measure by: the last weights count."""
-    job, experiment, out = training.job, training.experiment, training.out
-    base, material = base_of(experiment, pick_device()), Material(job.pictures, (), job.regularization)
-    schedule = material.schedule(experiment)
-    data = training_set(base, material, experiment, entries_in(out.cache))
-    captions = [picture.caption for picture in job.pictures]
-    files = epoch_files(experiment, schedule, captions, out.root)
-    with closing(Trainer(base, data, experiment, schedule)) as trainer:
-
-        def tell() -> None:
-            seen, end = trainer.images_seen, schedule.images_end
-            training.say(f"{seen} of {end} images: training loss {trainer.train_loss:.4f}")
-
-        advance_by_epochs(trainer, files, Path(record.folder) / STATE_NAME, tell=tell)
-        write_lora(trainer.adapter, experiment, captions, out.best, title=out.root.name)
-        _draw_samples(training, base, captions)
+    material = Material(training.job.pictures, (), training.job.regularization)
+    experiment, folder = training.experiment, Path(record.folder)
+    with trained_on_all(experiment, material, training.out, folder, training.say) as trainer:
+        _draw_samples(training, trainer.base)
     record.params = {"train_loss": trainer.train_loss, "images_seen": trainer.images_seen}
 
 
-def _draw_samples(training: Training, base: BaseModel, captions: Sequence[str]) -> None:
+def _draw_samples(training: Training, base: BaseModel) -> None:
     """The adapter's pictures of the prompts, or else of the first captions, below the pictures that it learned."""
     experiment, pictures = training.experiment, training.job.pictures[:MOST_SAMPLES]
     shown = [framed_pixels(cut) for cut in framed(pictures, experiment.dataset)]
     sizes = [(pixels.shape[1], pixels.shape[0]) for pixels in shown]
     prompts = look_prompts(experiment)
     requests = requests_of(
-        prompts or captions[:MOST_SAMPLES],
+        prompts or [picture.caption for picture in pictures],
         experiment.sampling.seeds[:1],
         [experiment.dataset.resolution] * len(prompts) if prompts else sizes,
     )
-    write_samples(training.out.best / "samples", [shown, generate(base, requests, experiment.sampling)])
+    at_once = min(experiment.training.batch_size, experiment.evaluation.batch_size)  # no more memory than training
+    samples = generate(base, requests, experiment.sampling, at_once)
+    write_samples(training.out.best / "samples", [shown, samples])
 
 
 def _summary(record: TrialRecord, out: OutFolder, wall_s: float) -> dict[str, Any]:

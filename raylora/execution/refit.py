@@ -1,9 +1,10 @@
-"""The winner's settings trained once more, on all images: what a search hands over."""
+"""Training on all images: what `raylora train` does, and a search with its winner's settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,13 +44,37 @@ def run_refit(config: dict[str, Any], job: TrialJob, report: Callable[[Report], 
     torch.set_num_threads(job.threads)
     of_trial = read_shared(out.cache).material
     experiment = refit_experiment(job.experiment.with_params(config["params"]), of_trial, config["images"])
-    base, material = base_of(experiment, pick_device()), of_trial.all_learned
-    schedule = material.schedule(experiment)
+    with trained_on_all(experiment, of_trial.all_learned, out, out.refit, world=world) as trainer:
+        report({"images_seen": trainer.images_seen})
+
+
+@contextmanager
+def trained_on_all(
+    experiment: Experiment,
+    material: Material,
+    out: OutFolder,
+    state: Path,
+    say: Callable[[str], None] | None = None,
+    world: World = World(),
+) -> Iterator[Trainer]:
+    """A trainer that has learned all pictures, its LoRA in `best/`: with none to measure by, the last weights count.
+
+    Args:
+        material: none held out.
+        state: a folder for checkpoints; if there is one, training goes on from it.
+        say: told of the training loss after each epoch.
+    """
+    base, schedule = base_of(experiment, pick_device()), material.schedule(experiment)
     captions = [picture.caption for picture in material.train]
     data = training_set(base, material, experiment, entries_in(out.cache))
     files = epoch_files(experiment, schedule, captions, out.root)
     with closing(Trainer(base, data, experiment, schedule, world)) as trainer:
-        advance_by_epochs(trainer, files, out.refit / STATE_NAME, world)
+
+        def tell() -> None:
+            if say:
+                say(f"{trainer.images_seen} of {schedule.images_end} images: training loss {trainer.train_loss:.4f}")
+
+        advance_by_epochs(trainer, files, state / STATE_NAME, world, tell)
         if world.is_first:
             write_lora(trainer.adapter, experiment, captions, out.best, title=out.root.name)
-    report({"images_seen": trainer.images_seen})
+        yield trainer

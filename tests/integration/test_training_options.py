@@ -39,6 +39,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "convolutions": {"lora.targets": ("attention", "convolutions")},
     "dora": {"lora.use_dora": True},
     "block ranks": {"lora.block_ranks": {"mid_block": 2, "down_blocks.1": 8}},
+    "gaussian beginning": {"lora.init": "gaussian"},
     "lion8bit": {"optimizer.name": "lion8bit", "optimizer.learning_rate": 1e-4},
     "adafactor": {"optimizer.name": "adafactor"},
     "schedule-free": {"optimizer.name": "adamw_schedule_free", "lr_scheduler.name": "constant"},
@@ -60,7 +61,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 SAME_LOSSES = {"gradient checkpointing", "ema"}
 """The one saves memory, the other changes only what is measured and saved."""
 FIRST_STEP_THE_SAME = {"lion8bit", "adafactor", "schedule-free", "a class of one's own", "lora+", "dora",
-                       "convolutions", "block ranks"}  # fmt: skip
+                       "convolutions", "block ranks", "gaussian beginning"}  # fmt: skip
 """They act after the first step: a LoRA begins as nothing."""
 BY_CHANCE = {"flips", "caption dropout", "tag dropout, cached"}
 """They act on some pictures, perhaps not on those of the first step."""
@@ -109,6 +110,16 @@ def test_ranks_and_alphas_of_blocks(tiny_base: BaseModel, tiny_experiment: Exper
     assert {value.item() for key, value in tensors.items() if "unet" in key and "alpha" in key} == {2.0}
     load_lora(tiny_base, tmp_path / KOHYA_NAME)
     assert torch.allclose(prediction(tiny_base), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("init", ["kaiming", "gaussian"])
+def test_how_a_lora_begins(init: str, tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
+    """As kohya's networks/lora.py does, uniformly up to 1/sqrt(inputs), or as diffusers' scripts through peft."""
+    with opened(tiny_base, tiny_experiment.with_params({"lora.init": init, "lora.rank": 8})) as trainer:
+        inner = [value for key, value in trainer.weights()["unet"].items() if "lora_A" in key]
+    expected = [(3 * value.shape[1]) ** -0.5 if init == "kaiming" else 1 / 8 for value in inner]
+    relative = torch.cat([value.flatten() / deviation for value, deviation in zip(inner, expected, strict=True)])
+    assert relative.std().item() == pytest.approx(1, rel=0.05)
 
 
 @torch.no_grad()
