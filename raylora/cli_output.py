@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -48,8 +49,10 @@ def print_plan(console: Console, lines: list[tuple[str, str]]) -> None:
 
 @contextmanager
 def resumable(root: Path) -> Iterator[None]:
-    """Turns Ctrl-C, and what a cluster's manager sends before it kills, into status 130 and a word on how to go on."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Ctrl-C, a closed terminal and what a cluster's manager sends before it kills: status 130, and how to go on."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
@@ -82,9 +85,16 @@ def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
     print(f"Samples:                    {root / 'best' / 'samples' / 'grid.png'}")
     print(f"Everything:                 {root}")
     if summary["tracking_uri"]:
-        print(f"MLflow:                     mlflow ui --backend-store-uri {summary['tracking_uri']}")
+        print(f"MLflow:                     {_how_to_look(summary['tracking_uri'])}")
     if summary["registered"]:
         print("Registered:                 models:/{name}@{alias} (version {version})".format(**summary["registered"]))
+
+
+def _how_to_look(tracking_uri: str) -> str:
+    """A server shows itself; a store wants `mlflow ui`."""
+    if tracking_uri.startswith(("http://", "https://")):
+        return tracking_uri
+    return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
 
 
 def _with_spread(candidate: dict[str, Any]) -> str:

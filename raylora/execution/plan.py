@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
-from raylora.config import Experiment, SearchConfig, describe, flatten, shown
+from raylora.config import Experiment, SearchConfig, TrainingConfig, describe, flatten, shown
 from raylora.dataset.batches import Schedule
 from raylora.dataset.folder import Picture, named_repeats
 from raylora.diffusion.adapters import count_parameters
 from raylora.diffusion.base import UNET
 from raylora.diffusion.families import FAMILIES, checked_clip_skip, resolve_base, skeleton
 from raylora.execution.node_cache import Material, framed
+from raylora.execution.refit import refit_experiment
 from raylora.search.space import SearchSpace
 from raylora.training.fit import evaluation_points
 
@@ -34,18 +36,21 @@ class Disk:
     trials: int
     """Each trial's best weights and its state."""
     files: int
-    """The LoRA files of `best/` and their copies in MLflow's store."""
+    """The LoRA files of `best/` and their copies in MLflow's store, and those of epochs."""
+    base: int
+    """The folder of a base model in one file, as MLflow loads it beside a registered LoRA."""
     grids: int
     """Samples of every evaluation."""
 
     @property
     def total(self) -> int:
-        return self.trials + self.files + self.grids + FIXED_BYTES
+        return self.trials + self.files + self.base + self.grids + FIXED_BYTES
 
     def __str__(self) -> str:
         parts = {
             "training state": self.trials,
             "LoRA files": self.files,
+            "the base model": self.base,
             "samples": self.grids,
             "logs": FIXED_BYTES,
         }
@@ -194,15 +199,22 @@ def make_plan(experiment: Experiment, space: SearchSpace | None, material: Mater
     points = evaluation_points(trial.images_end, search.grace_period, search.reduction_factor)
     evaluations = search.trials * len(points) + _again(search) if space else len(points)
     grids = evaluations * _grid_bytes(experiment, len(material.holdout)) if material.holdout else 0
+    saved = _epoch_files(trial, experiment.training) * BYTES[experiment.training.save_precision] * largest
+    saving = search.trials + search.refit if space else 1
     return Plan(
         experiment=experiment,
         space=space,
         material=material,
         trial=trial,
-        refit=material.all_learned.schedule(experiment),
+        refit=material.all_learned.schedule(refit_experiment(experiment, material, trial.images_end)),
         points=points,
         lora_bytes=lora_bytes,
-        disk=Disk(trials * largest * BYTES_PER_TRAINED_WEIGHT, 4 * lora_bytes, grids),
+        disk=Disk(
+            trials=trials * largest * BYTES_PER_TRAINED_WEIGHT,
+            files=4 * lora_bytes + saving * saved,
+            base=_base_bytes(experiment) if space else 0,
+            grids=grids,
+        ),
     )
 
 
@@ -211,6 +223,20 @@ def _again(search: SearchConfig) -> int:
     if not search.confirm_trials:
         return 0
     return min(search.confirm_trials + 1, search.trials) * search.confirm_seeds
+
+
+def _epoch_files(schedule: Schedule, training: TrainingConfig) -> int:
+    """How many files of epochs a training leaves."""
+    if training.save_every_epochs is None:
+        return 0
+    saved = schedule.images_end // (schedule.images_per_epoch * training.save_every_epochs)
+    return min(saved, training.keep_last or saved)
+
+
+def _base_bytes(experiment: Experiment) -> int:
+    """Room for a registered winner's base model, where that is one file and so no folder that MLflow could load."""
+    file = Path(str(experiment.model.base_model)).expanduser()
+    return file.stat().st_size if experiment.tracking.register_name and file.is_file() else 0
 
 
 def _grid_bytes(experiment: Experiment, held_out: int) -> int:

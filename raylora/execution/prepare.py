@@ -74,6 +74,8 @@ def prepare(
         split = read_split(split_file, pictures) if split_file else split_pictures(pictures, fraction)
     plan = make_plan(experiment, space, Material(split.train, split.holdout, regularization))
     _warn_of_repeats(plan, warn)
+    if space:
+        _warn_of_idle_gpus(plan.experiment, warn)
     return Job(experiment, space, pictures, split, regularization, plan)
 
 
@@ -123,6 +125,16 @@ def _warn_of_repeats(plan: Plan, warn: Warn) -> None:
         warn(
             f"dataset.regularization: {plan.regularization_images} regularization images an epoch and "
             f"{trial.images_per_epoch - plan.regularization_images} of the set; the guide advises a smaller set"
+        )
+
+
+def _warn_of_idle_gpus(experiment: Experiment, warn: Warn) -> None:
+    """A batch that has fewer images than a trial has GPUs leaves some of them without work."""
+    gpus, images = experiment.search.gpus_per_trial, experiment.training.batch_size
+    if images < gpus:
+        warn(
+            f"search.gpus_per_trial {gpus:g}: a trial's GPUs share each batch, and a batch of {images} keeps only "
+            f"{images} of them busy; set training.batch_size to {gpus:g} or more"
         )
 
 

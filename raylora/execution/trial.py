@@ -157,9 +157,13 @@ def _run(config: dict[str, Any], job: TrialJob, folder: Path, report: Callable[[
             report({**latest, STOP_REASON: "overfit" if stops else None, IS_OVER: stops or latest["is_finished"]})
             return not stops
 
-        for earlier in fit.history:  # of a resumed trial: reports may have got lost, and new rungs want them
-            report({**earlier, STOP_REASON: None, IS_OVER: earlier["is_finished"]})
-        if job.is_confirming:  # measured once, where its trial was best
+        for earlier in fit.history[:-1]:  # of a resumed trial: reports may have got lost, and new rungs want them
+            report({**earlier, STOP_REASON: None, IS_OVER: False})
+        if fit.history and not report_and_judge(fit.history[-1]):
+            return
+        if not job.is_confirming:
+            fit.run(points, report_and_judge)
+        elif not fit.history:  # measured once, where its trial was best; a whole step may have taken it there already
             for point in points[:-1]:
                 fit.pass_by(point)
-        fit.run(points[-1:] if job.is_confirming else points, report_and_judge)
+            report_and_judge(fit.step(points[-1]))

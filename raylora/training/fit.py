@@ -117,7 +117,7 @@ class Fit:
 
     def step(self, images: int) -> Report:
         """Train to `images` images seen, measure, and write down what came of it."""
-        since = self.trainer.images_seen
+        since = self.history[-1]["images_seen"] if self.history else 0
         advance_saving(self.trainer, images, self.epoch_files, self.world)
         self.trainer.adapter.activate()
         evaluation = self.evaluator.measure(self.trainer.base, self.reference, self.world)

@@ -5,13 +5,24 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
 from raylora import cli
+from raylora.config import Experiment
+from raylora.diffusion.families import load_base
+from raylora.evaluation.encoders import load_encoder
+from raylora.execution.node_cache import make_shared, write_shared
+from raylora.execution.outputs import OutFolder
+from raylora.execution.trial import TrialJob
 from tests.bad_world import Result, Run, make_world
+from tests.integration.test_trainer import make_material
+
+MakeJob = Callable[[Mapping[str, Any]], TrialJob]
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -44,3 +55,18 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
     MlflowClient(f"sqlite:///{file}").search_experiments()
     return file
+
+
+@pytest.fixture
+def make_job(tiny_experiment: Experiment, tmp_path: Path) -> MakeJob:
+    """A search's folder with what its trials share, ready for them."""
+
+    def make(params: Mapping[str, Any]) -> TrialJob:
+        experiment, out = tiny_experiment.with_params(params), OutFolder(tmp_path / "out")
+        out.root.mkdir()
+        assert experiment.model.base_model is not None
+        base, encoder = load_base(experiment.model.base_model), load_encoder("demo")
+        write_shared(out.cache, make_shared(base, encoder, make_material(experiment), experiment, out.cache))
+        return TrialJob(out.root, experiment, threads=1)
+
+    return make

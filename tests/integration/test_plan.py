@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from raylora import __version__
 from raylora.bundled import search_spaces
+from raylora.config import Experiment
+from raylora.execution.plan import Plan
+from raylora.execution.prepare import prepare
+from raylora.search.space import SearchSpace, load_space
 from tests.bad_world import Run
 
 OUT = "--out out"
@@ -24,6 +29,7 @@ WARNINGS = [
     ("tune good.yaml --space small.yaml --set lora.alpha=8", "lora.alpha 8 is above lora.rank 4"),
     ("tune good.yaml --space realistic", "the folders' names say 10 repeats; the space searches training.repeats"),
     ("tune good.yaml --set optimizer.learning_rate=1e-5", "--set: optimizer.learning_rate has no effect"),
+    ("tune good.yaml --gpus-per-trial 2 --set training.batch_size=1", "a batch of 1 keeps only 1 of them busy"),
     ("tune good.yaml --base-model nobody/nothing", "nobody/nothing: there is no such path here"),
 ]
 
@@ -43,6 +49,7 @@ def test_it_is_warned_of(line: str, fragment: str, run: Run) -> None:
         "tune good.yaml --space realistic --set training.repeats=null",
         "tune good.yaml --space realistic --dataset seven_more",
         "tune --demo",
+        "tune good.yaml --gpus-per-trial 2 --set training.batch_size=2 --set training.repeats=null",
         "tune good.yaml --space realistic --set lora.rank=32 --set lora.alpha=16 --set training.repeats=3",
     ],
 )
@@ -50,6 +57,30 @@ def test_nothing_is_warned_of(line: str, run: Run) -> None:
     result = run(f"{line} --dry-run")
     assert result.status == 0
     assert "warning" not in result.stderr
+
+
+def plan_of(experiment: Experiment, space: SearchSpace | None = None, **settings: Any) -> Plan:
+    params = {path.replace("__", "."): value for path, value in settings.items()}
+    return prepare(experiment.with_params(params), space, None, lambda _: None).plan
+
+
+def test_the_disk_has_room_for_files_of_epochs(tiny_experiment: Experiment) -> None:
+    """Of each trial and of the refit; the set has 4 epochs."""
+    plain = plan_of(tiny_experiment)
+    for every, last, files in ((1, None, 4), (2, None, 2), (3, None, 1), (1, 3, 3)):
+        saving = {"training__save_every_epochs": every, "training__keep_last": last}
+        assert plan_of(tiny_experiment, **saving).disk.files - plain.disk.files == files * plain.lora_bytes
+    space = load_space("demo").model_copy(update={"parameters": {}, "first_points": ()})
+    saved = plan_of(tiny_experiment, space, training__save_every_epochs=1, search__trials=5).disk.files
+    assert saved - plan_of(tiny_experiment, space).disk.files == (5 + 1) * 4 * plain.lora_bytes
+
+
+def test_a_plan_stops_the_refit_where_it_will_stop(tiny_experiment: Experiment) -> None:
+    """At the same share of the schedule, which is longer on all images."""
+    plan = plan_of(tiny_experiment, training__stop_at=6)
+    trial, refit = plan.trial, plan.refit
+    assert refit.images_total > trial.images_total
+    assert (trial.images_end, refit.images_end) == (6, round(6 * refit.images_total / trial.images_total))
 
 
 def test_a_skipped_picture_is_not_counted(run: Run) -> None:

@@ -10,34 +10,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from raylora.config import Experiment
 from raylora.config_files import read_experiment
-from raylora.diffusion.families import load_base
 from raylora.errors import RayloraError
-from raylora.evaluation.encoders import load_encoder
 from raylora.execution import tuner
 from raylora.execution.cluster import Share
-from raylora.execution.node_cache import make_shared, write_shared
 from raylora.execution.outputs import OutFolder
 from raylora.execution.refit import run_refit
 from raylora.execution.trial import TrialJob
 from raylora.tracking.recorder import TrialRecord
 from raylora.training import fit
+from tests.integration.conftest import MakeJob
 from tests.integration.test_trainer import make_material
 
 EPOCHS = 4
 
 
 @pytest.fixture
-def job(tiny_experiment: Experiment, tmp_path: Path) -> TrialJob:
-    """A search's folder with what its trials share."""
-    experiment = tiny_experiment.with_params({"training.epochs": EPOCHS, "training.max_images": None})
-    out = OutFolder(tmp_path / "out")
-    out.root.mkdir()
-    assert experiment.model.base_model is not None
-    base, encoder = load_base(experiment.model.base_model), load_encoder("demo")
-    write_shared(out.cache, make_shared(base, encoder, make_material(experiment), experiment, out.cache))
-    return TrialJob(out.root, experiment, threads=1)
+def job(make_job: MakeJob) -> TrialJob:
+    return make_job({"training.epochs": EPOCHS, "training.max_images": None})
 
 
 def refit(job: TrialJob, images: int) -> list[dict[str, Any]]:
