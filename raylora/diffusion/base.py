@@ -138,9 +138,11 @@ class BaseModel:
                 module.to("cpu")
 
     @cached_property
-    def vae_digest(self) -> str:
-        """sha256 of the VAE's weights: whatever is encoded by another VAE is another thing."""
-        return digest_of(self.vae)
+    def latents_digest(self) -> str:
+        """sha256 of all that latents depend on: the VAE's encoder and scale. Some VAEs differ in the decoder alone."""
+        parts = [part for part in (self.vae.encoder, self.vae.quant_conv) if part is not None]
+        made_by = [digest_of(part) for part in parts], self.vae.config.scaling_factor
+        return hashlib.sha256(f"{made_by}".encode()).hexdigest()
 
     @cached_property
     def text_digest(self) -> str:

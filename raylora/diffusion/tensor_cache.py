@@ -102,7 +102,7 @@ def cached_latents(base: BaseModel, pictures: Sequence[Framed], cache: TensorCac
 
 def _latents_of(base: BaseModel, pictures: Sequence[Framed], cache: TensorCache) -> list[Tensor]:
     """Of pictures of one size."""
-    vae = base.vae_digest if cache.keeps else ""
+    vae = base.latents_digest if cache.keeps else ""
     keys = [f"{picture.digest} {picture.frame.size} {picture.mirrored} {vae}" for picture in pictures]
 
     def make(places: list[int]) -> list[Tensors]:

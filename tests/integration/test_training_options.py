@@ -220,6 +220,14 @@ def test_latents_are_made_once_and_again_when_anything_changes(tiny_base: BaseMo
     other.vae.load_state_dict(tiny_base.vae.state_dict())
     assert not torch.equal(cached_latents(other, [framed(pictures)], cache)[0], first)
     assert len(entries()) == 4
+    scaled, redrawn = load_base(tiny_base.reference), load_base(tiny_base.reference)
+    scaled.vae.register_to_config(scaling_factor=0.5)
+    assert not torch.equal(cached_latents(scaled, [framed(pictures)], cache)[0], first)
+    assert len(entries()) == 5
+    with torch.no_grad():  # no latents come from the decoder
+        next(redrawn.vae.decoder.parameters()).mul_(1.5)
+    assert torch.equal(cached_latents(redrawn, [framed(pictures)], cache)[0], first)
+    assert len(entries()) == 5
 
 
 def test_embeddings_are_kept_by_prompt_and_encoder(
