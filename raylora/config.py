@@ -238,6 +238,9 @@ class SearchConfig(Section):
     )
     optuna_sampler: Literal["tpe", "random"] = Field("tpe", description="How new trials are proposed.")
     startup_trials: int = Field(5, ge=0, description="Trials before TPE learns: the first points, then random ones.")
+    max_failures: int = Field(
+        5, ge=1, description="So many failed trials, and none that was ever measured, and the search gives up."
+    )
     confirm_trials: int = Field(
         3, ge=0, description="Best trials that, with the first point, are trained again with new seeds; 0: none."
     )

@@ -1,4 +1,4 @@
-"""A diffusers folder of SD1.5's shape as one file, in the layout of Stability's own code (LDM), as on model sites."""
+"""A diffusers folder of either family as one file, in the layout of Stability's own code (LDM), as on model sites."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -30,16 +31,49 @@ VAE_STEPS = [
 ]
 
 
+OPEN_CLIP_STEPS = [
+    ("text_model.", ""),
+    ("encoder.layers.", "transformer.resblocks."),
+    ("layer_norm1", "ln_1"),
+    ("layer_norm2", "ln_2"),
+    ("mlp.fc1", "mlp.c_fc"),
+    ("mlp.fc2", "mlp.c_proj"),
+    ("self_attn.", "attn."),
+    ("embeddings.token_embedding", "token_embedding"),
+    ("embeddings.position_embedding.weight", "positional_embedding"),
+    ("final_layer_norm", "ln_final"),
+]
+
+
 def write_single_file(folder: Path, path: Path) -> Path:
+    """SDXL's layout if the folder has two text encoders, else SD1.5's."""
     unet, vae, text = (_weights(folder, part) for part in ("unet", "vae", "text_encoder"))
     blocks = sgm_blocks(_config(folder, "unet"))
     highest = len(_config(folder, "vae")["up_block_types"]) - 1
     tensors = {f"model.diffusion_model.{_unet_key(key, blocks)}": value for key, value in unet.items()}
     tensors |= {f"first_stage_model.{_vae_key(key, highest)}": value for key, value in vae.items()}
-    root = "cond_stage_model.transformer.text_model."
+    has_two = (folder / "text_encoder_2").is_dir()
+    root = f"{'conditioner.embedders.0' if has_two else 'cond_stage_model'}.transformer.text_model."
     tensors |= {root + key.removeprefix("text_model."): value for key, value in text.items()}
+    if has_two:
+        second = _open_clip(_weights(folder, "text_encoder_2"))
+        tensors |= {f"conditioner.embedders.1.model.{key}": value for key, value in second.items()}
     save_file(tensors, path)
     return path
+
+
+def _open_clip(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """OpenCLIP's layout: query, key and value in one matrix, the projection the other way round."""
+    found = {}
+    for key, value in weights.items():
+        for ours, theirs in OPEN_CLIP_STEPS:
+            key = key.replace(ours, theirs)
+        found[key] = value
+    found["text_projection"] = found.pop("text_projection.weight").T.contiguous()
+    for key in [key for key in found if ".q_proj." in key]:
+        parts = [found.pop(key.replace("q_proj", f"{name}_proj")) for name in "qkv"]
+        found[key.replace("q_proj.", "in_proj_")] = torch.cat(parts)
+    return found
 
 
 def _config(folder: Path, part: str) -> dict[str, list[str]]:

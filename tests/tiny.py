@@ -19,6 +19,8 @@ from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTextM
 from raylora.bundled import DEMO_BASE
 
 WIDTH = 32
+SECOND_WIDTH = 48
+"""Of SDXL's second text encoder; by their widths single files' encoders are told apart."""
 
 
 def make_base(folder: Path, **scheduler_options: object) -> Path:
@@ -59,7 +61,7 @@ def make_sdxl(folder: Path, **scheduler_options: object) -> Path:
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         transformer_layers_per_block=(1, 1, 2),
         use_linear_projection=True,
-        cross_attention_dim=2 * WIDTH,
+        cross_attention_dim=WIDTH + SECOND_WIDTH,
         attention_head_dim=(2, 2, 4),
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
@@ -70,7 +72,9 @@ def make_sdxl(folder: Path, **scheduler_options: object) -> Path:
     StableDiffusionXLPipeline(
         vae=tiny_vae(),
         text_encoder=CLIPTextModel(text_config()),
-        text_encoder_2=CLIPTextModelWithProjection(text_config(projection_dim=WIDTH, hidden_act="gelu")),
+        text_encoder_2=CLIPTextModelWithProjection(
+            text_config(hidden_size=SECOND_WIDTH, projection_dim=WIDTH, hidden_act="gelu")
+        ),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
         unet=unet,
@@ -82,17 +86,17 @@ def make_sdxl(folder: Path, **scheduler_options: object) -> Path:
 
 def text_config(**more: object) -> CLIPTextConfig:
     tokenizer = AutoTokenizer.from_pretrained(DEMO_BASE / "tokenizer")
-    return CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        max_position_embeddings=tokenizer.model_max_length,
-        bos_token_id=0,
-        eos_token_id=1,
-        **more,
-    )
+    common: dict[str, object] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": WIDTH,
+        "intermediate_size": 2 * WIDTH,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "max_position_embeddings": tokenizer.model_max_length,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    }
+    return CLIPTextConfig(**common | more)
 
 
 def tiny_vae() -> AutoencoderKL:

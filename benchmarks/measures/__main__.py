@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks.common import Row, Target, report, target
 from benchmarks.measures.cases import CASES, GOOD, STYLES
+from benchmarks.measures.plots import draw_all
 from benchmarks.measures.record import POINTS, record, record_base
 from benchmarks.measures.study import early_order, grid_sizes, read_study, sample_sizes, spread, truths
 
@@ -69,6 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="three cases, one style, two seeds")
     parser.add_argument("--json", type=Path, help="write the result here")
+    parser.add_argument("--plots", type=Path, help="draw the study's pictures into this folder")
     parser.add_argument("--work", type=Path, help="keep recordings here and go on from them")
     parser.add_argument("--styles", nargs="+", choices=STYLES, default=list(STYLES))
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
@@ -91,6 +93,8 @@ def main() -> None:
     tables = {"spread": spread, "early order": early_order, "known truths": truths, "grid": grid_sizes}
     tables |= {"samples": sample_sizes}
     rows = [{"table": name, **row} for name, table in tables.items() for row in table(found)]
+    if options.plots:
+        draw_all(found, [row for row in rows if row["table"] == "early order"], options.plots)
     report("measures", rows, targets_of(rows), options.json)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from raylora.dataset.pixels import Pixels
 from raylora.diffusion.adapters import Adapter
@@ -62,5 +62,5 @@ def recommend(image_scores: Mapping[float, Sequence[float]]) -> float:
     leads = [ours - as_trained for ours, as_trained in zip(image_scores[best], image_scores[AS_TRAINED], strict=True)]
     if len(leads) < 2:
         return AS_TRAINED
-    needed = student.ppf(1 - CHANCE / (len(image_scores) - 1), df=len(leads) - 1)
+    needed = stdtrit(len(leads) - 1, 1 - CHANCE / (len(image_scores) - 1))  # of Student's t
     return best if mean(leads) > needed * stdev(leads) / math.sqrt(len(leads)) else AS_TRAINED

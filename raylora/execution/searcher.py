@@ -18,7 +18,7 @@ METRIC, MODE, TIME_ATTR = "best_score", "max", "images_seen"
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
-    """Hands out `trials` trials in all, those that an earlier search left running first."""
+    """Hands out `trials` trials in all, those that an earlier search left running first; fewer where all fail."""
 
     def __init__(self, study: SearchStudy, trials: int):
         super().__init__(metric=METRIC, mode=MODE)
@@ -28,6 +28,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._study.is_hopeless:
+            return str(Searcher.FINISHED)
         if self._waiting:
             number, params = self._waiting.pop(0)
         elif self._left > 0:

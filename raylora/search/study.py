@@ -122,6 +122,15 @@ class SearchStudy:
         """Trials that were begun, whatever came of them."""
         return sum(trial.state != TrialState.WAITING for trial in self._study.get_trials(deepcopy=False))
 
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether `search.max_failures` trials have failed, and none was ever measured: they may share a cause."""
+        trials = self._study.get_trials(deepcopy=False)
+        failures = sum(trial.state is TrialState.FAIL for trial in trials)
+        return failures >= self._experiment.search.max_failures and not any(
+            trial.intermediate_values for trial in trials
+        )
+
     def ask(self) -> tuple[int, Params]:
         """The next trial's number and settings."""
         if self._earlier and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):

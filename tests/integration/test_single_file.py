@@ -9,12 +9,16 @@ import pytest
 import torch
 
 from raylora.config import Experiment, ModelConfig
-from raylora.diffusion.base import BaseModel
 from raylora.diffusion.encode import decode_latents, encode_prompts
 from raylora.diffusion.families import load_base
 from raylora.errors import ModelError
 from tests.integration.test_trainer import losses_of
 from tests.single_file import write_single_file
+
+
+def bare(folder: Path, copy: Path) -> Path:
+    """A model's folder without its weights, which must come from the file."""
+    return Path(shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("*.safetensors")))
 
 
 @pytest.fixture
@@ -24,24 +28,28 @@ def single_file(tiny_base_folder: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bare_config(tiny_base_folder: Path, tmp_path: Path) -> Path:
-    """The folder without its weights, which must come from the file."""
-    return Path(shutil.copytree(tiny_base_folder, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors")))
+    return bare(tiny_base_folder, tmp_path / "bare")
 
 
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
 def test_a_single_file_is_the_model_of_its_folder(
-    single_file: Path, bare_config: Path, tiny_base: BaseModel, tiny_experiment: Experiment
+    family: str, request: pytest.FixtureRequest, tiny_experiment: Experiment, tmp_path: Path
 ) -> None:
-    loaded = load_base(str(single_file), single_file_config=bare_config)
-    for mine, theirs in ((loaded.unet, tiny_base.unet), (loaded.vae, tiny_base.vae)):
+    folder: Path = request.getfixturevalue("tiny_base_folder" if family == "sd15" else "tiny_sdxl_folder")
+    model = ModelConfig(family=family)
+    file, config = write_single_file(folder, tmp_path / "model.safetensors"), bare(folder, tmp_path / "bare")
+    loaded, whole = load_base(str(file), model=model, single_file_config=config), load_base(str(folder), model=model)
+    for mine, theirs in ((loaded.vae, whole.vae), *((loaded.parts[part], whole.parts[part]) for part in whole.parts)):
         weights = theirs.state_dict()
         assert all(torch.equal(value, weights[key]) for key, value in mine.state_dict().items())
     with torch.no_grad():
-        prompts = [encode_prompts(base, ["sks portrait"]).embeddings for base in (loaded, tiny_base)]
+        prompts = [encode_prompts(base, ["sks portrait"]).embeddings for base in (loaded, whole)]
     assert torch.equal(*prompts)
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert (decode_latents(loaded, latents) == decode_latents(tiny_base, latents)).all()
-    assert losses_of(loaded, tiny_experiment) == losses_of(tiny_base, tiny_experiment)
-    assert loaded.reference == str(single_file)
+    assert (decode_latents(loaded, latents) == decode_latents(whole, latents)).all()
+    experiment = tiny_experiment.with_params({"model.family": family, "model.base_model": str(folder)})
+    assert losses_of(loaded, experiment) == losses_of(whole, experiment)
+    assert loaded.reference == str(file)
 
 
 def test_a_single_file_may_be_said_to_predict_v(single_file: Path, bare_config: Path) -> None:

@@ -66,6 +66,20 @@ def test_a_score_that_is_no_number_fails_the_trial(score: float, tmp_path: Path)
     assert trials_of(tmp_path)[0].state == TrialState.FAIL
 
 
+@pytest.mark.parametrize("measured", [False, True])
+def test_it_gives_up_where_one_trial_after_the_other_fails(measured: bool, tmp_path: Path) -> None:
+    searcher = StudySearcher(open_study(tmp_path), trials=9)
+    running = searcher.suggest("running")
+    if measured:
+        searcher.on_trial_result("running", result(150, 0.5))
+    for number in range(Experiment().search.max_failures):
+        assert isinstance(searcher.suggest(str(number)), dict)
+        searcher.on_trial_complete(str(number), error=True)
+    assert (searcher.suggest("next") == "FINISHED") != measured
+    resumed = StudySearcher(open_study(tmp_path), trials=9).suggest("resumed")
+    assert resumed == ({**running, "went_on_at": 150} if isinstance(running, dict) and measured else "FINISHED")
+
+
 def test_a_new_searcher_hands_out_what_an_earlier_one_left_running(tmp_path: Path) -> None:
     first = StudySearcher(open_study(tmp_path), trials=4)
     configs = [first.suggest(name) for name in "abc"]
