@@ -113,15 +113,18 @@ def _register(search: Search) -> Registered | None:
     """Log the winner to the parent run, and register it where a name was given."""
     experiment, tracker = search.job.experiment, search.tracker
     name = experiment.tracking.register_name
-    model_uri = log_lora(
-        tracker.uri,
-        tracker.parent_run_id,
-        lora=Path(lora_paths(search.out)["lora_diffusers"]),
-        base_model=_loadable_base(experiment, search.out.root / "base_model" if name else None),
-        size=experiment.dataset.resolution,
-        steps=experiment.sampling.steps,
-        guidance_scale=experiment.sampling.guidance_scale,
-    )
+    model_uri = search.out.read_state().get("model_uri")
+    if model_uri is None:
+        model_uri = log_lora(
+            tracker.uri,
+            tracker.parent_run_id,
+            lora=Path(lora_paths(search.out)["lora_diffusers"]),
+            base_model=_loadable_base(experiment, search.out.root / "base_model" if name else None),
+            size=experiment.dataset.resolution,
+            steps=experiment.sampling.steps,
+            guidance_scale=experiment.sampling.guidance_scale,
+        )
+        search.out.write_state("running", model_uri=model_uri)  # a resume doesn't log it again
     return register(tracker.uri, model_uri, name) if name else None
 
 
