@@ -27,7 +27,7 @@ from raylora.cli_output import (
     say_on,
     warn_on,
 )
-from raylora.errors import OutputError, RayloraError, UserError
+from raylora.errors import OutputError, RayloraError, UserError, disk_fault
 from raylora.request import Request, default_space, read_request, search_wanted, training_wanted
 
 if TYPE_CHECKING:
@@ -342,6 +342,10 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
+        fault = disk_fault(error)
+        if fault:
+            print(f"raylora: failed: {fault}", file=sys.stderr)
+            raise SystemExit(1) from None
         print(f"raylora: failed: {type(error).__name__}: {error}\n{_keep_traceback()}", file=sys.stderr)
         raise SystemExit(1) from None
     raise SystemExit(0)

@@ -14,6 +14,9 @@ RayloraError                 the work failed                              exit s
 
 from __future__ import annotations
 
+import errno
+import os
+
 
 class RayloraError(Exception):
     """The work failed though the input was right."""
@@ -67,3 +70,20 @@ def first_line(error: Exception) -> str:
     """The first line of another library's message, or the error's kind where it says nothing."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
+
+
+DISK_MENDS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or have your quota raised",
+    errno.EROFS: "mount it so that it can be written",
+    errno.EACCES: "let your user read and write it",
+}
+"""Faults of a disk that its owner can mend, and how."""
+
+
+def disk_fault(error: BaseException) -> str | None:
+    """What the operating system says of a disk that can't be used, and the mend; None of any other error."""
+    if not isinstance(error, OSError) or error.errno not in DISK_MENDS:
+        return None
+    where = f": {error.filename}" if error.filename else ""
+    return f"{os.strerror(error.errno)}{where}; {DISK_MENDS[error.errno]}"

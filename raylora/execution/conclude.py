@@ -12,7 +12,7 @@ from raylora.diffusion.families import FAMILIES, resolve_base, save_as_folder
 from raylora.errors import RayloraError, first_line
 from raylora.execution.confirm import Candidate
 from raylora.execution.node_cache import read_shared
-from raylora.execution.outputs import OutFolder, write_json, write_trials_csv
+from raylora.execution.outputs import NO_RESULT, NOTHING_CAME, OutFolder, write_json, write_trials_csv
 from raylora.execution.trial import base_of, encoder_of, pick_device
 from raylora.execution.underway import Search
 from raylora.execution.winner import lora_paths, write_best
@@ -38,8 +38,7 @@ def conclude(
     out = search.out
     write_trials_csv(out.root / "trials.csv", trials)
     if not found:
-        reasons = sorted({trial.stop_reason or "no report" for trial in trials})
-        raise RayloraError(f"no trial came to a result; all {len(trials)} failed: {'; '.join(reasons)}")
+        raise _no_result(out, trials)
     search.say("Writing the winner …")
     winner = found[0].trial
     baseline = next((trial for trial in trials if trial.is_baseline and trial.history), None)
@@ -60,6 +59,16 @@ def conclude(
     }
     write_json(out.summary, summary)
     return summary
+
+
+def _no_result(out: OutFolder, trials: Sequence[TrialRecord]) -> RayloraError:
+    """Kept in the state too: `raylora resume` has nothing to go on with, and says so."""
+    reasons = "; ".join(sorted({trial.stop_reason or "no report" for trial in trials}))
+    out.write_state("failed", **{NO_RESULT: reasons})
+    return RayloraError(
+        f"{NOTHING_CAME}; all {len(trials)} failed: {reasons}. There is nothing to go on with: "
+        "mend that and start anew with another --out"
+    )
 
 
 def what_mattered(search: Search) -> list[dict[str, Any]]:
@@ -113,15 +122,18 @@ def _register(search: Search) -> Registered | None:
     """Log the winner to the parent run, and register it where a name was given."""
     experiment, tracker = search.job.experiment, search.tracker
     name = experiment.tracking.register_name
-    model_uri = log_lora(
-        tracker.uri,
-        tracker.parent_run_id,
-        lora=Path(lora_paths(search.out)["lora_diffusers"]),
-        base_model=_loadable_base(experiment, search.out.root / "base_model" if name else None),
-        size=experiment.dataset.resolution,
-        steps=experiment.sampling.steps,
-        guidance_scale=experiment.sampling.guidance_scale,
-    )
+    model_uri = search.out.read_state().get("model_uri")
+    if model_uri is None:
+        model_uri = log_lora(
+            tracker.uri,
+            tracker.parent_run_id,
+            lora=Path(lora_paths(search.out)["lora_diffusers"]),
+            base_model=_loadable_base(experiment, search.out.root / "base_model" if name else None),
+            size=experiment.dataset.resolution,
+            steps=experiment.sampling.steps,
+            guidance_scale=experiment.sampling.guidance_scale,
+        )
+        search.out.write_state("running", model_uri=model_uri)  # a resume doesn't log it again
     return register(tracker.uri, model_uri, name) if name else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from ray.tune import Callback
 
 from raylora.execution.trial import ERROR_NAME, STOP_REASON, TrialJob
 from raylora.search.stopping import IS_OVER
+from raylora.search.study import Outcome
 from raylora.tracking.recorder import Listener, TrialRecord
 
 REPORT_KEYS = (
@@ -64,17 +65,12 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
-        finished = bool(record.last and record.last["is_finished"])
-        record.status = "finished" if finished else "stopped_early"
-        if not finished and record.stop_reason is None:
-            record.stop_reason = f"{self._job.experiment.search.trial_scheduler} at {record.images_seen} images"
+        _complete(record, self._job)
         self._tell(record, self._listener.trial_ended)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
-        record.status = "failed"
-        error_file = Path(record.folder) / ERROR_NAME
-        record.stop_reason = error_file.read_text(encoding="utf-8") if error_file.is_file() else "the worker died"
+        _fail(record)
         self._tell(record, self._listener.trial_ended)
 
     @staticmethod
@@ -83,3 +79,37 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
         record.write()
         hear(record)
         record.write()
+
+
+def settle(records: Sequence[TrialRecord], job: TrialJob, ended: Mapping[int, Outcome]) -> list[TrialRecord]:
+    """Write the end of trials whose records a kill left running: Tune tells the searcher of it, and then callbacks.
+
+    Args:
+        ended: what the study knows of trials that have ended, by number.
+
+    Returns:
+        the records that were changed.
+    """
+    late = [record for record in records if record.status == "running" and record.number in ended]
+    for record in late:
+        if ended[record.number] is Outcome.FAILED:
+            _fail(record)
+        else:
+            _complete(record, job)
+        record.write()
+    return late
+
+
+def _complete(record: TrialRecord, job: TrialJob) -> None:
+    """The end of a trial that did not fail: its own, or its scheduler's."""
+    finished = bool(record.last and record.last["is_finished"])
+    record.status = "finished" if finished else "stopped_early"
+    if not finished and record.stop_reason is None:
+        record.stop_reason = f"{job.experiment.search.trial_scheduler} at {record.images_seen} images"
+
+
+def _fail(record: TrialRecord) -> None:
+    """The end of a trial that failed, and the reason that it left behind."""
+    record.status = "failed"
+    error_file = Path(record.folder) / ERROR_NAME
+    record.stop_reason = error_file.read_text(encoding="utf-8") if error_file.is_file() else "the worker died"

@@ -9,19 +9,22 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from raylora.errors import OutputError
+from raylora.errors import OutputError, RayloraError, disk_fault
 from raylora.evaluation.verdict import judge
 from raylora.files import write_atomically
 from raylora.tracking.recorder import TrialRecord, measures
 
 LOCK_NAME = ".lock"
+NO_RESULT = "no_result"
+"""In the state of a search of which every trial failed: why."""
+NOTHING_CAME = "no trial came to a result"
 
 State = Literal["running", "interrupted", "failed", "finished"]
 
@@ -87,22 +90,31 @@ class OutFolder:
             OutputError: it holds something, can't be written, or its disk is too full.
         """
         try:
-            is_file, is_used = self.root.is_file(), self.root.is_dir() and any(self.root.iterdir())
+            is_file, is_used = self.root.is_file(), self._is_used()
         except OSError as error:  # no right to look, or a name that is too long
             raise OutputError(f"{self.root}: {error.strerror}; give another folder with --out") from None
         if is_file:
             raise OutputError(f"{self.root}: is a file; give a folder, new or empty, with --out")
         if is_used:
-            raise OutputError(f"{self.root}: {self._what_is_in_it()}give another folder with --out")
+            raise self._taken()
         self._check_room(bytes_needed)
+
+    def _is_used(self) -> bool:
+        """Whether there is anything in it but the lock, which whoever looks in holds, or has left."""
+        return self.root.is_dir() and any(path.name != LOCK_NAME for path in self.root.iterdir())
+
+    def _taken(self) -> OutputError:
+        return OutputError(f"{self.root}: {self._what_is_in_it()}give another folder with --out")
 
     def _what_is_in_it(self) -> str:
         try:
-            is_finished = self.read_state()["state"] == "finished"
+            state = self.read_state()
         except OutputError:
             return "is not empty; "
-        if is_finished:
+        if state["state"] == "finished":
             return f"holds finished work, whose answer is in {self.summary}; "
+        if NO_RESULT in state:
+            return f"holds a search of which {NOTHING_CAME} ({state[NO_RESULT]}); mend that and "
         return f"is not empty; go on with what is in it by `raylora resume {self.root}`, or "
 
     @contextmanager
@@ -110,6 +122,9 @@ class OutFolder:
         """The folder made for new work, once `check_free` has passed, and kept from others while the block lasts.
 
         Work that breaks off before its state is written leaves nothing.
+
+        Raises:
+            OutputError: another process works in it, or has done so since `check_free`.
         """
         is_new = not self.root.exists()
         try:
@@ -119,6 +134,8 @@ class OutFolder:
                 f"{self.root}: can't be made ({error.strerror}); give another folder with --out"
             ) from None
         with self.locked():
+            if self._is_used():  # by another process, since `check_free`
+                raise self._taken()
             try:
                 yield
             except BaseException:
@@ -184,11 +201,16 @@ class OutFolder:
         """The state of a search or training that can go on.
 
         Raises:
-            OutputError: there is none, or it is finished.
+            OutputError: there is none, it is finished, or all its trials failed.
         """
         state = self.read_state()
         if state["state"] == "finished":
             raise OutputError(f"{self.root}: this work is finished; its answer is in {self.summary}")
+        if NO_RESULT in state:
+            raise OutputError(
+                f"{self.root}: {NOTHING_CAME} ({state[NO_RESULT]}), so there is nothing to go on with; "
+                "mend that and start anew with another --out"
+            )
         return state
 
     def write_state(self, state: State, **details: Any) -> None:
@@ -202,19 +224,26 @@ class OutFolder:
 
         Yields:
             the seconds of work so far, those before an interruption included.
+
+        Raises:
+            RayloraError: a disk is full or can't be written; what to do, and how to go on.
         """
         began, before = time.monotonic(), float(self.read_state().get("wall_s", 0.0))
 
         def wall_s() -> float:
             return round(before + time.monotonic() - began, 1)
 
-        self.write_state("running")
         try:
+            self.write_state("running")
             yield wall_s
+            self.write_state("finished", wall_s=wall_s())
         except BaseException as error:
-            self.write_state("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", wall_s=wall_s())
+            with suppress(OSError):  # on a full disk; what the user must hear of came before
+                self.write_state("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", wall_s=wall_s())
+            fault = disk_fault(error)
+            if fault:
+                raise RayloraError(f"{fault}, then go on by `raylora resume {self.root}`") from None
             raise
-        self.write_state("finished", wall_s=wall_s())
 
 
 def write_text(path: Path, content: str) -> None:

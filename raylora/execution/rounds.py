@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from raylora.errors import RayloraError
 from raylora.execution.cluster import DRIVER_CPUS
 from raylora.execution.listening import RayListener
 from raylora.execution.searcher import METRIC, MODE
@@ -66,8 +68,20 @@ def run_round(
             verbose=0,
         ),
     )
-    tuner.fit()
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # tracebacks of what is told otherwise
+    try:
+        tuner.fit()
+    except tune.TuneError as error:
+        raise _raised_in_tune(error) from None
     return sorted(listener.records.values(), key=lambda record: record.number)
+
+
+def _raised_in_tune(error: tune.TuneError) -> BaseException:
+    """What a callback or the searcher raised: Tune keeps its traceback as text, in one error around another."""
+    cause: BaseException | None = error
+    while isinstance(cause, tune.TuneError):
+        cause = cause.__context__
+    return cause or RayloraError(f"Ray Tune broke off: {str(error).strip().splitlines()[-1]}")
 
 
 def _trainable(search: Search, job: TrialJob) -> Any:

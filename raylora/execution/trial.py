@@ -113,7 +113,7 @@ def run_trial(config: dict[str, Any], job: TrialJob, report: Callable[[Report], 
     try:
         _run(config, job, folder, report, world)
     except Exception as error:
-        _write_reason(folder / ERROR_NAME, _reason(error))
+        _write_reason(folder / ERROR_NAME, reason_of_failure(error))
         raise
 
 
@@ -123,7 +123,8 @@ def _write_reason(file: Path, reason: str) -> None:
         opened.write(reason)
 
 
-def _reason(error: Exception) -> str:
+def reason_of_failure(error: Exception) -> str:
+    """One line on why a piece of work failed, with the mend where there is one."""
     if isinstance(error, RayloraError):
         return str(error)
     if isinstance(error, torch.OutOfMemoryError):

@@ -18,6 +18,7 @@ from raylora.errors import RayloraError
 from raylora.execution.cluster import Share, check_address, connected, device_line, node_resources, share_out
 from raylora.execution.conclude import conclude
 from raylora.execution.confirm import candidates, confirmations
+from raylora.execution.listening import settle
 from raylora.execution.node_cache import is_shared, make_shared, write_shared
 from raylora.execution.outputs import OutFolder, write_text
 from raylora.execution.prepare import Job, absolute, check_hub, check_tracking, prepare
@@ -29,7 +30,7 @@ from raylora.execution.trial import base_of, encoder_of, pick_device
 from raylora.execution.underway import Say, Search
 from raylora.execution.workers import run_on_workers, workers_of
 from raylora.search.space import SearchSpace, load_space
-from raylora.search.study import SearchStudy, keep_earlier
+from raylora.search.study import Outcome, SearchStudy, keep_earlier, read_trials
 from raylora.tracking.mlflow_runs import MlflowTracker
 from raylora.tracking.mlflow_store import check_reachable
 from raylora.tracking.recorder import Listener, TrialRecord, read_records
@@ -55,9 +56,10 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
         write_text(out.space, space)
         tracker = _tracker(uri, experiment, out, say)
         tags = {"dataset.digest": dataset_digest(job.pictures), "dataset.images": str(len(job.pictures))}
-        tracker.start(out.root.name, _parent_params(experiment, job.space), tags)
-        out.write_state("running", tracking_uri=uri, parent_run_id=tracker.parent_run_id, wall_s=0.0)
-        return _run(Search(replace(job, experiment=experiment), out, tracker, listener, say, share))
+        with _ended_in(tracker):
+            tracker.start(out.root.name, _parent_params(experiment, job.space), tags)
+            out.write_state("running", tracking_uri=uri, parent_run_id=tracker.parent_run_id, wall_s=0.0)
+            return _run(Search(replace(job, experiment=experiment), out, tracker, listener, say, share))
 
 
 def check_start(job: Job, out: OutFolder, address: str | None = None, warn: Say | None = None) -> str:
@@ -92,8 +94,9 @@ def resume_job(root: Path, listener: Listener, say: Say, address: str | None = N
     job = prepare(experiment, load_space(str(out.space)), out.split, say)
     with _cluster(experiment, address) as share, out.locked():
         tracker = _tracker(state["tracking_uri"], experiment, out, say)
-        tracker.start(out.root.name, {}, {}, run_id=state["parent_run_id"])
-        return _run(Search(job, out, tracker, listener, say, share))
+        with _ended_in(tracker):
+            tracker.start(out.root.name, {}, {}, run_id=state["parent_run_id"])
+            return _run(Search(job, out, tracker, listener, say, share))
 
 
 @contextmanager
@@ -119,7 +122,7 @@ def _parent_params(experiment: Experiment, space: SearchSpace) -> dict[str, Any]
 
 def _run(search: Search) -> dict[str, Any]:
     """The search from wherever it stands to its end."""
-    with _ended_in(search.tracker), search.out.working() as wall_s:
+    with search.out.working() as wall_s:
         trials = _search(search)
         found = candidates(trials, _confirm(search, trials))
         wants_refit = search.job.experiment.search.refit and bool(found)
@@ -128,15 +131,15 @@ def _run(search: Search) -> dict[str, Any]:
 
 @contextmanager
 def _ended_in(tracker: MlflowTracker) -> Iterator[None]:
-    """What breaks the search off ends its MLflow runs too.
+    """What breaks the search off ends its MLflow runs too, its own and those of its trials.
 
-    That is what the user must hear of, and not a tracking server that is gone as well.
+    That is what the user must hear of, and not a tracking server that is gone as well, or a Ctrl-C while it is asked.
     """
     try:
         yield
     except BaseException as error:
-        with suppress(Exception):
-            tracker.finish({}, None, status="KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        with suppress(Exception, KeyboardInterrupt):
+            tracker.break_off("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
 
 
@@ -147,11 +150,21 @@ def _search(search: Search) -> list[TrialRecord]:
         search.say("Encoding images and measuring the base model …")
         _make_cache(search)
     assert search.job.space is not None
-    earlier, trials = read_records(out.trials), experiment.search.trials
+    study, trials = SearchStudy(out.study, search.job.space, experiment), experiment.search.trials
+    earlier = _settled_records(search)
     search.tracker.catch_up(earlier)
-    searcher = StudySearcher(SearchStudy(out.study, search.job.space, experiment), trials)
+    searcher = StudySearcher(study, trials)
     scheduler = TRIAL_SCHEDULERS[experiment.search.trial_scheduler](experiment.search, earlier)
     return run_round(search, search.trial_job(), searcher, trials, scheduler, earlier)
+
+
+def _settled_records(search: Search) -> list[TrialRecord]:
+    """Records of trials before an interruption, true to the study: it is told first of a trial's end."""
+    earlier = read_records(search.out.trials)
+    ended = {trial.number: Outcome(trial.state) for trial in read_trials(search.out.study) if trial.state.is_finished()}
+    for record in settle(earlier, search.trial_job(), ended):
+        search.listener.trial_ended(record)
+    return earlier
 
 
 def _confirm(search: Search, trials: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import ray
+from ray.train import WorkerGroupError
 
 from raylora.errors import RayloraError, first_line
 from raylora.execution.cluster import DRIVER_CPUS, Share
 from raylora.execution.outputs import OutFolder
 from raylora.execution.prepare import Job
-from raylora.execution.trial import TrialJob
+from raylora.execution.trial import TrialJob, reason_of_failure
 from raylora.tracking.mlflow_runs import MlflowTracker
 from raylora.tracking.recorder import Listener
 
@@ -51,9 +52,16 @@ class Search:
             answer: Answer = ray.get(ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(work).remote())
             return answer
         except ray.exceptions.RayTaskError as error:
-            raise error.cause if isinstance(error.cause, RayloraError) else RayloraError(str(error.cause)) from None
+            raise _told_in_a_line(error.cause) from None
         except ray.exceptions.RayError as error:
             raise RayloraError(
                 f"the process that {what} died, as when memory runs out ({first_line(error)}); "
                 "free some memory, or use training.mixed_precision=bf16"
             ) from None
+
+
+def _told_in_a_line(error: Exception) -> RayloraError:
+    """An error of the work; of several workers' the first one's, which Ray Train puts among others' tracebacks."""
+    if isinstance(error, WorkerGroupError) and error.worker_failures:
+        error = next(iter(error.worker_failures.values()))
+    return error if isinstance(error, RayloraError) else RayloraError(reason_of_failure(error))

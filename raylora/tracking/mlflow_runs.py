@@ -55,6 +55,7 @@ class MlflowTracker:
         quieten()
         self.uri, self._warn = uri, warn
         self._behind: dict[str, TrialRecord] = {}
+        self._running: set[str] = set()
         self._is_told, self._silent_until = False, 0.0
         self._client = MlflowClient(uri)
         self._experiment_id = self._get_or_create(experiment)
@@ -92,7 +93,7 @@ class MlflowTracker:
         run = self._client.create_run(self._experiment_id, run_name=name, tags={**tags, **environment_tags()})
         return str(run.info.run_id)
 
-    def finish(self, metrics: Mapping[str, float], artifacts: Path | None, status: str = "FINISHED") -> None:
+    def finish(self, metrics: Mapping[str, float], artifacts: Path | None) -> None:
         """Close the parent run with the winner's measures and the files of a folder.
 
         Each of the three is tried, whatever becomes of the others.
@@ -104,7 +105,23 @@ class MlflowTracker:
                 self._upload(artifacts)
             finally:
                 with patience(REACH_S):
-                    self._client.set_terminated(self.parent_run_id, status=status)
+                    self._client.set_terminated(self.parent_run_id, status="FINISHED")
+
+    def break_off(self, status: str) -> None:
+        """Close every run of a search that ends before its time: its own, and those of trials that were under way.
+
+        The search's own is first, so that a store that is away is asked once. A trial that goes on after a resume has
+        its run opened again by `_send`.
+        """
+        if not self.parent_run_id:
+            return
+        with patience(REACH_S):
+            self._client.set_terminated(self.parent_run_id, status=status)
+            self._is_told = True  # what can't be sent any more is no news: this search doesn't go on
+            self.catch_up()
+            query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent_run_id}' and attributes.status = 'RUNNING'"
+            for run in self._client.search_runs([self._experiment_id], query):
+                self._client.set_terminated(run.info.run_id, status="KILLED")
 
     def _log_metrics(self, metrics: Mapping[str, float]) -> None:
         if metrics:
@@ -173,6 +190,9 @@ class MlflowTracker:
         if trial.run_id is None:
             trial.run_id = self._make_run(trial)
             trial.write()
+        if trial.status == "running" and trial.run_id not in self._running:  # closed when the search was broken off
+            self._client.update_run(trial.run_id, status="RUNNING")
+            self._running.add(trial.run_id)
         while trial.tracked_reports < len(trial.history):
             self._log(trial, trial.run_id, trial.tracked_reports)
             trial.tracked_reports += 1
@@ -199,6 +219,7 @@ class MlflowTracker:
             **({"raylora.confirms": trial.confirms} if trial.confirms else {}),
         }
         run = self._client.create_run(self._experiment_id, run_name=trial.trial_id, tags=tags)
+        self._running.add(str(run.info.run_id))
         return str(run.info.run_id)
 
     def _log(self, trial: TrialRecord, run_id: str, number: int) -> None:

@@ -257,7 +257,7 @@ def test_an_absent_server_is_asked_rarely_and_told_of_once(
         search(tracker, tmp_path)
         assert len(asked) == 2
         with pytest.raises(MlflowException):
-            tracker.finish({}, None, status="KILLED")
+            tracker.break_off("KILLED")
         assert len(asked) == 4
         tracker.catch_up()
         assert len(asked) == 4 + 2 * mlflow_runs.MOST_FAILURES

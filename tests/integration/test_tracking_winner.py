@@ -77,6 +77,38 @@ def test_a_resume_does_not_register_the_winner_again(search: Search) -> None:
     assert len(MlflowClient(search.tracker.uri).search_model_versions("name='mine'")) == 1
 
 
+def forget_name(search: Search) -> None:
+    """As of a search without `--register`."""
+    unnamed = search.job.experiment.tracking.model_copy(update={"register_name": None})
+    search.job.experiment = search.job.experiment.model_copy(update={"tracking": unnamed})  # type: ignore[misc]
+
+
+def logged_models(search: Search) -> int:
+    client = MlflowClient(search.tracker.uri)
+    return len(client.search_logged_models([client.get_run(search.tracker.parent_run_id).info.experiment_id]))
+
+
+def test_a_resume_does_not_log_the_winner_again(search: Search) -> None:
+    forget_name(search)
+    for _ in range(2):
+        assert _track_winner(search, winner(search), 0.5) is None
+        assert_run_is_complete(search)
+    assert logged_models(search) == 1
+
+
+def test_a_winner_that_was_logged_before_an_interruption_is_only_registered(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("raylora.execution.conclude.register", interrupted)
+        _track_winner(search, winner(search), 0.5)
+    assert _track_winner(search, winner(search), 0.5) == REGISTERED
+    assert logged_models(search) == 1
+
+
 def test_a_winner_that_cannot_be_registered_is_in_its_run(search: Search, told: list[str]) -> None:
     refused = search.job.experiment.tracking.model_copy(update={"register_name": "a/b"})
     experiment = search.job.experiment.model_copy(update={"tracking": refused})

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from raylora.errors import OutputError
-from raylora.execution.outputs import OutFolder
+from raylora.errors import OutputError, RayloraError
+from raylora.execution.cluster import Share
+from raylora.execution.conclude import conclude
+from raylora.execution.outputs import LOCK_NAME, OutFolder
+from raylora.execution.underway import Search
+from raylora.tracking.recorder import Listeners, TrialRecord
 
 
 @pytest.fixture
@@ -86,6 +92,81 @@ def test_the_state_tells_how_work_ended_and_its_seconds_add_up(
         assert raised is error
     assert state_of(out) == state
     assert json.loads(out.state_file.read_text())["wall_s"] >= 1000
+
+
+def test_a_full_disk_is_told_with_how_to_go_on(out: OutFolder) -> None:
+    begin_training(out)
+    with pytest.raises(RayloraError) as told, out.working():
+        raise OSError(errno.ENOSPC, "full", "x.csv")
+    go_on = f"free some space, then go on by `raylora resume {out.root}`"
+    assert str(told.value) == f"No space left on device: x.csv; {go_on}"
+
+
+def test_a_state_that_cannot_be_written_hides_no_error(out: OutFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin_training(out)
+    error = ValueError("why")
+    with pytest.raises(ValueError, match="why") as raised, out.working():
+        monkeypatch.setattr(OutFolder, "write_state", full)
+        raise error
+    assert raised.value is error
+
+
+def test_what_a_state_that_cannot_be_written_means_is_told(out: OutFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin_training(out)
+    with pytest.raises(RayloraError, match="No space left on device; free some space, then go on"), out.working():
+        monkeypatch.setattr(OutFolder, "write_state", full)
+
+
+def full(*arguments: object, **more: object) -> None:
+    raise OSError(errno.ENOSPC, "full")
+
+
+def begin_training(out: OutFolder) -> None:
+    out.root.mkdir()
+    out.experiment.write_text("")
+    out.write_state("running", holds_out=True, wall_s=0.0)
+
+
+def test_a_folder_that_was_taken_since_it_was_looked_at_is_not_gone_on_with(out: OutFolder) -> None:
+    out.check_free(1)
+    with pytest.raises(ValueError, match="full"), out.claimed():
+        out.write_state("failed", wall_s=0.0, holds_out=True)
+        out.experiment.write_text("")
+        raise ValueError("full")
+    with pytest.raises(OutputError, match=r"is not empty; go on .*raylora resume"), out.claimed():
+        out.write_state("running", wall_s=5.0)
+    assert (state_of(out), out.experiment.is_file()) == ("failed", True)
+
+
+def test_a_lock_that_was_left_takes_no_folder(out: OutFolder) -> None:
+    out.root.mkdir()
+    with out.locked():
+        pass
+    assert (out.root / LOCK_NAME).is_file()
+    out.check_free(1)
+    with out.claimed():
+        pass
+
+
+def test_a_search_of_which_all_trials_failed_is_not_gone_on_with(out: OutFolder) -> None:
+    begin_search(out)
+    trials = [TrialRecord(f"t{number:03d}", number, {}, False, "", "failed", "out of memory") for number in range(2)]
+    search = Search(cast(Any, None), out, cast(Any, None), Listeners([]), print, Share(1, 0.0, 1, 1))
+    with pytest.raises(RayloraError, match=r"all 2 failed: out of memory\. .*start anew"), out.working() as wall_s:
+        conclude(search, trials, [], False, wall_s)
+    assert state_of(out) == "failed"
+    with pytest.raises(OutputError, match=r"\(out of memory\), so there is nothing to go on with; .*another --out"):
+        out.read_unfinished()
+    with pytest.raises(OutputError) as refused:
+        out.check_free(1)
+    assert "resume" not in str(refused.value)
+    assert "no trial came to a result (out of memory); mend that and give another folder" in str(refused.value)
+
+
+def begin_search(out: OutFolder) -> None:
+    out.root.mkdir()
+    out.space.write_text("")
+    out.write_state("running", tracking_uri="", parent_run_id="", wall_s=0.0)
 
 
 def test_a_name_that_no_disk_takes_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,120 @@
+"""Searches that fail on the driver's side, on a real cluster with trials that only report."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from ray import tune
+from ray.train import WorkerGroupError
+
+from raylora.config import Experiment
+from raylora.errors import RayloraError, TrainingDivergedError
+from raylora.execution import rounds
+from raylora.execution.cluster import Share, connected
+from raylora.execution.outputs import OutFolder
+from raylora.execution.rounds import ListSearcher, run_round
+from raylora.execution.underway import Search
+from raylora.tracking.mlflow_runs import MlflowTracker
+from raylora.tracking.recorder import Listeners, TrialRecord
+
+OUT_OF_MEMORY = "out of GPU memory; lower training.batch_size"
+FULL = OSError(errno.ENOSPC, "full", "trial.json")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster() -> Iterator[None]:
+    with connected(None, with_state_api=False):
+        yield
+
+
+@pytest.fixture
+def search(tiny_experiment: Experiment, tmp_path: Path, empty_store: Path) -> Search:
+    out = OutFolder(tmp_path / "out")
+    out.root.mkdir()
+    tracker = MlflowTracker(f"sqlite:///{shutil.copy(empty_store, out.root)}", "raylora")
+    tracker.start("out", {}, {})
+    out.write_state("running", tracking_uri=tracker.uri, parent_run_id=tracker.parent_run_id)
+    out.space.write_text("")
+    job = cast(Any, SimpleNamespace(experiment=tiny_experiment))
+    return Search(job, out, tracker, Listeners([]), print, Share(1, 0.0, 1, 1))
+
+
+def reports_once(search: Search, job: object) -> Any:
+    def trainable(config: dict[str, Any]) -> None:
+        tune.report({"best_score": 0.5, "score": 0.5, "images_seen": 8, "is_finished": True, "train_losses": []})
+
+    return tune.with_resources(trainable, {"cpu": 1})
+
+
+def fails_when(status: str, error: Exception) -> Callable[[TrialRecord], None]:
+    """Instead of `TrialRecord.write`: fails when a record with a report has this status, and whatever comes then."""
+    write, failed = TrialRecord.write, list[str]()
+
+    def call(record: TrialRecord) -> None:
+        if failed or (record.status == status and record.history):
+            failed.append(record.status)
+            raise error
+        write(record)
+
+    return call
+
+
+def broken_off(search: Search, status: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> Exception:
+    """What the user is told of a search whose disk, or raylora itself, fails amid a round."""
+    monkeypatch.setattr(rounds, "_trainable", reports_once)
+    monkeypatch.setattr(TrialRecord, "write", fails_when(status, error))
+    config = {"number": 0, "params": {}, "is_baseline": True}
+    with pytest.raises(Exception) as raised, search.out.working():
+        run_round(search, search.trial_job(), ListSearcher([config]), 1)
+    return raised.value
+
+
+@pytest.mark.parametrize("status", ["running", "finished"])
+def test_a_disk_that_is_full_amid_a_round_is_told_as_such(
+    status: str, search: Search, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = broken_off(search, status, FULL, monkeypatch)
+    assert isinstance(told, RayloraError)
+    how = f"free some space, then go on by `raylora resume {search.out.root}`"
+    assert str(told) == f"No space left on device: trial.json; {how}"
+    assert json.loads(search.out.state_file.read_text())["state"] == "failed"
+    assert caplog.text == ""
+
+
+def test_a_fault_of_raylora_itself_comes_through_as_it_is(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = KeyError("number")
+    assert broken_off(search, "running", error, monkeypatch) is error
+
+
+def fail_of(search: Search, error: Exception) -> RayloraError:
+    """What is told of work on the cluster that fails with this error."""
+
+    def work() -> None:
+        raise error
+
+    with pytest.raises(RayloraError) as raised:
+        search.run_in_cluster(work, "works")
+    return raised.value
+
+
+def test_work_that_fails_on_the_cluster_is_told_in_a_line(search: Search) -> None:
+    long = torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+    assert str(fail_of(search, long)).startswith(OUT_OF_MEMORY)
+    assert str(fail_of(search, ValueError("one\ntwo"))) == "ValueError: one two"
+    assert isinstance(fail_of(search, TrainingDivergedError("the loss is nan")), TrainingDivergedError)
+
+
+def test_of_several_workers_the_first_one_tells_why(search: Search) -> None:
+    long = torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+    of_workers = WorkerGroupError("[Rank 1]\nTraceback …", {1: long})
+    assert str(fail_of(search, of_workers)).startswith(OUT_OF_MEMORY)
+    diverged = WorkerGroupError("[Rank 0]\nTraceback …", {0: TrainingDivergedError("the loss is nan")})
+    assert str(fail_of(search, diverged)) == "the loss is nan"

@@ -1,0 +1,50 @@
+"""Records that a kill left untrue: the study had heard of the trial's end, its record not yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from raylora.config import Experiment
+from raylora.execution.listening import settle
+from raylora.execution.searcher import StudySearcher
+from raylora.execution.trial import ERROR_NAME, TrialJob
+from raylora.search.space import Parameter, SearchSpace
+from raylora.search.study import Outcome, SearchStudy, read_trials
+from raylora.tracking.recorder import TrialRecord, read_records
+
+SPACE = SearchSpace(name="small", parameters={"lora.rank": Parameter(choices=(2, 4, 8))})
+
+
+def record(job: TrialJob, number: int, images: int, is_finished: bool = False) -> None:
+    """As the listener has left it."""
+    trial = TrialRecord(job.trial_id(number), number, {"lora.rank": 2}, False, str(job.folder(number)))
+    trial.history = [{"score": 0.5, "images_seen": images, "is_finished": is_finished}]
+    trial.write()
+
+
+def result(images: int, is_over: bool = False) -> dict[str, object]:
+    return {"images_seen": images, "best_score": 0.5, "is_over": is_over}
+
+
+def test_records_of_trials_that_the_study_knows_to_have_ended_are_ended(tmp_path: Path) -> None:
+    job, journal = TrialJob(tmp_path, Experiment(), threads=1), tmp_path / "study.journal"
+    searcher = StudySearcher(SearchStudy(journal, SPACE, Experiment()), trials=5)
+    for number, name in enumerate("abcde"):
+        searcher.suggest(name)
+        record(job, number, images=100, is_finished=number == 0)
+    (job.folder(2) / ERROR_NAME).write_text("out of GPU memory")
+    searcher.on_trial_complete("a", result(100, is_over=True))
+    searcher.on_trial_complete("b", result(100))
+    for name in "cd":
+        searcher.on_trial_complete(name, error=True)
+    ended = {trial.number: Outcome(trial.state) for trial in read_trials(journal) if trial.state.is_finished()}
+    changed = settle(read_records(tmp_path / "trials"), job, ended)
+    assert [trial.number for trial in changed] == [0, 1, 2, 3]
+    assert [(trial.status, trial.stop_reason) for trial in read_records(tmp_path / "trials")] == [
+        ("finished", None),
+        ("stopped_early", "asha at 100 images"),
+        ("failed", "out of GPU memory"),
+        ("failed", "the worker died"),
+        ("running", None),
+    ]
+    assert settle(read_records(tmp_path / "trials"), job, ended) == []
