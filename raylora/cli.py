@@ -73,7 +73,7 @@ WarmStart = Annotated[
     Optional[list[Path]],
     typer.Option("--warm-start", help="Output folder of an earlier search to learn from. Repeatable.", metavar="OUT"),
 ]
-Address = Annotated[Optional[str], typer.Option("--address", help="Ray cluster: auto, or HOST:PORT.")]
+Address = Annotated[Optional[str], typer.Option("--address", help="Ray cluster: auto, local or HOST:PORT.")]
 
 
 def _print_version(wanted: bool) -> None:

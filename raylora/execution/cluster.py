@@ -12,9 +12,11 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylora.config import SearchConfig
 from raylora.errors import ConfigError, RayloraError, first_line
@@ -33,6 +35,8 @@ QUIET = {
 """Ray's own output and loggers off: raylora has its own. Ctrl-C must reach raylora, not Tune."""
 
 
+LOCAL = "local"
+"""As an address: a cluster of this machine alone, as without one."""
 DRIVER_CPUS = 0.01
 """What starts a trial's workers must ask for something; they leave it this much of a core."""
 KNOCK_S = 5
@@ -62,15 +66,16 @@ def connected(address: str | None, with_state_api: bool) -> Iterator[None]:
     """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     on_terminate = signal.getsignal(signal.SIGTERM)
+    is_own = address in (None, LOCAL)
     try:
         ray.init(
-            address=address or "local",
+            address=address or LOCAL,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            **({} if address else {"include_dashboard": with_state_api, "dashboard_host": "127.0.0.1"}),
+            **({"include_dashboard": with_state_api, "dashboard_host": "127.0.0.1"} if is_own else {}),
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        if address is None:
+        if is_own:
             raise RayloraError(f"Ray can't be started on this machine: {first_line(error)}") from error
         raise ConfigError(f"--address {address}: no Ray cluster answers there ({first_line(error)})") from None
     if threading.current_thread() is threading.main_thread():
@@ -87,7 +92,7 @@ def check_address(address: str | None) -> None:
     Raises:
         ConfigError: nobody answers there, or it is a Ray Client address or none at all.
     """
-    if address in (None, "auto"):
+    if address in (None, LOCAL, "auto"):
         return
     if address.startswith("ray://"):
         raise ConfigError(
@@ -96,13 +101,13 @@ def check_address(address: str | None) -> None:
         )
     match = re.fullmatch(r"([^:/]+):(\d+)", address)
     if not match:
-        raise ConfigError(f"--address {address!r}: is no Ray address; give auto or HOST:PORT")
+        raise ConfigError(f"--address {address!r}: is no Ray address; give auto, local or HOST:PORT")
     try:
         socket.create_connection((match[1], int(match[2])), timeout=KNOCK_S).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(
             f"--address {address}: no Ray cluster answers there ({error}); start it, mend the address, "
-            "or leave --address out to use this machine"
+            "or give --address local to use this machine"
         ) from None
 
 
@@ -112,7 +117,7 @@ def device_line(search: SearchConfig, address: str | None) -> str:
     Raises:
         ConfigError: a trial wants more than this machine has.
     """
-    if address is not None:
+    if address not in (None, LOCAL):
         return f"the Ray cluster at {address}"
     share = share_out(search, [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}])
     return f"{devices_here()}; {share.concurrent} {'trial' if share.concurrent == 1 else 'trials'} at once"
@@ -121,6 +126,27 @@ def device_line(search: SearchConfig, address: str | None) -> str:
 def node_resources() -> list[dict[str, float]]:
     """What each living node of the connected cluster has."""
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def check_shared(paths: Sequence[Path]) -> None:
+    """Whether every node of the connected cluster sees these files and folders.
+
+    Raises:
+        ConfigError: some doesn't.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    look = ray.remote(num_cpus=0)(_missing)
+    for node in nodes if len(nodes) > 1 else ():
+        here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        if missing := ray.get(look.options(scheduling_strategy=here).remote(paths)):
+            raise ConfigError(
+                f"{missing[0]}: the cluster's node {node['NodeManagerHostname']} doesn't have it; every node needs "
+                "output folder, images and model at the same place: put them on storage that all share"
+            )
+
+
+def _missing(paths: Sequence[Path]) -> list[Path]:
+    return [path for path in paths if not path.exists()]
 
 
 def share_out(search: SearchConfig, nodes: Sequence[Mapping[str, float]]) -> Share:

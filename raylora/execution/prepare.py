@@ -179,3 +179,10 @@ def absolute(experiment: Experiment) -> Experiment:
     if encoder != DEMO_NAME and Path(encoder).expanduser().is_dir():
         params["evaluation.encoder"] = str(Path(encoder).expanduser().resolve())
     return experiment.with_params(params)
+
+
+def local_paths(experiment: Experiment) -> list[Path]:
+    """What an absolute experiment reads from the disk: images, base model and encoder, bundled ones left out."""
+    dataset, base = experiment.dataset, experiment.model.base_model
+    named = (dataset.path, dataset.regularization, base, experiment.evaluation.encoder)
+    return [Path(name) for name in named if name and name != DEMO_NAME and Path(name).is_absolute()]

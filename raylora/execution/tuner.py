@@ -15,13 +15,21 @@ from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import dataset_digest
 from raylora.dataset.split import write_split
 from raylora.errors import RayloraError
-from raylora.execution.cluster import Share, check_address, connected, device_line, node_resources, share_out
+from raylora.execution.cluster import (
+    Share,
+    check_address,
+    check_shared,
+    connected,
+    device_line,
+    node_resources,
+    share_out,
+)
 from raylora.execution.conclude import conclude
 from raylora.execution.confirm import candidates, confirmations
 from raylora.execution.listening import settle
 from raylora.execution.node_cache import is_shared, make_shared, write_shared
 from raylora.execution.outputs import OutFolder, write_text
-from raylora.execution.prepare import Job, absolute, check_hub, check_tracking, prepare
+from raylora.execution.prepare import Job, absolute, check_hub, check_tracking, local_paths, prepare
 from raylora.execution.refit import run_refit
 from raylora.execution.rounds import ListSearcher, run_round
 from raylora.execution.schedulers import TRIAL_SCHEDULERS
@@ -48,6 +56,7 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
     with _cluster(job.experiment, address) as share, out.claimed():
         experiment = absolute(job.experiment)
         write_experiment(experiment, out.experiment)
+        check_shared([out.experiment, *local_paths(experiment)])
         assert job.space is not None
         write_split(job.split, out.split)
         if job.warm_start:
@@ -58,7 +67,8 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
         tags = {"dataset.digest": dataset_digest(job.pictures), "dataset.images": str(len(job.pictures))}
         with _ended_in(tracker):
             tracker.start(out.root.name, _parent_params(experiment, job.space), tags)
-            out.write_state("running", tracking_uri=uri, parent_run_id=tracker.parent_run_id, wall_s=0.0)
+            going_on = {"tracking_uri": uri, "parent_run_id": tracker.parent_run_id, "address": address}
+            out.write_state("running", **going_on, wall_s=0.0)
             return _run(Search(replace(job, experiment=experiment), out, tracker, listener, say, share))
 
 
@@ -82,12 +92,16 @@ def check_start(job: Job, out: OutFolder, address: str | None = None, warn: Say 
 def resume_job(root: Path, listener: Listener, say: Say, address: str | None = None) -> dict[str, Any]:
     """Go on with a search that was interrupted: finished trials stay, running ones go on from their last rung.
 
+    Args:
+        address: where the search began, unless given.
+
     Raises:
         UserError: there is no such search, it is finished, another process is at it, or what it needs is gone.
         RayloraError: no trial came to a result.
     """
     out = OutFolder(root.resolve())
     state = out.read_unfinished()
+    address = address or state.get("address")
     check_address(address)
     check_reachable(state["tracking_uri"])
     experiment = read_experiment(out.experiment)

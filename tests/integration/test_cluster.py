@@ -1,0 +1,47 @@
+"""A Ray cluster of two nodes, and the way back to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from raylora.errors import ConfigError
+from raylora.execution.cluster import check_shared, connected, node_resources
+from raylora.execution.outputs import OutFolder
+from raylora.execution.tuner import resume_job
+from raylora.tracking.recorder import Listeners
+
+NOWHERE = "127.0.0.1:1"
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[str]:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    try:
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
+def test_every_node_must_see_what_trials_read(two_nodes: str, tmp_path: Path) -> None:
+    with connected(two_nodes, with_state_api=False):
+        assert len(node_resources()) == 2
+        check_shared([tmp_path])
+        with pytest.raises(
+            ConfigError, match=r"missing: the cluster's node \S+ doesn't have it.*all share"
+        ):
+            check_shared([tmp_path, tmp_path / "missing"])
+
+
+def test_a_search_goes_on_where_it_began(tmp_path: Path) -> None:
+    out = OutFolder(tmp_path)
+    out.space.touch()
+    out.write_state("interrupted", tracking_uri="sqlite:///nothing.db", parent_run_id="1", address=NOWHERE)
+    with pytest.raises(ConfigError, match=rf"--address {NOWHERE}: no Ray cluster answers.*--address local"):
+        resume_job(tmp_path, Listeners([]), print)
+    with pytest.raises(ConfigError, match="--address auto-mobile"):
+        resume_job(tmp_path, Listeners([]), print, "auto-mobile:1")
