@@ -31,9 +31,7 @@ def test_every_node_must_see_what_trials_read(two_nodes: str, tmp_path: Path) ->
     with connected(two_nodes, with_state_api=False):
         assert len(node_resources()) == 2
         check_shared([tmp_path])
-        with pytest.raises(
-            ConfigError, match=r"missing: the cluster's node \S+ doesn't have it.*all share"
-        ):
+        with pytest.raises(ConfigError, match=r"missing: the cluster's node \S+ doesn't have it.*all share"):
             check_shared([tmp_path, tmp_path / "missing"])
 
 

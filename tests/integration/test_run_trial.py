@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raylora.execution import trial
+from raylora.execution.alone import train_job
+from raylora.execution.outputs import OutFolder
+from raylora.execution.prepare import prepare
 from raylora.execution.trial import TrialJob, run_trial
 from raylora.search.stopping import IS_OVER
+from raylora.training.checkpoint import read_state
+from raylora.training.fit import STATE_NAME
 from tests.integration.conftest import MakeJob
 
 Reports = list[dict[str, Any]]
@@ -77,3 +83,13 @@ def test_a_trial_that_overfitted_when_it_was_broken_off_trains_no_further(
     first, last = reports_of(job, {})
     assert (first[IS_OVER], first["stop_reason"]) == (False, None)
     assert (last[IS_OVER], last["stop_reason"], last["is_finished"]) == (True, "overfit", False)
+
+
+def test_training_alone_gives_a_trials_losses(make_job: MakeJob, tmp_path: Path) -> None:
+    """The same configuration and split, by `raylora train --holdout`: one loop, so the same numbers."""
+    job, out = make_job({"dataset.shuffle_caption": True, "lora.dropout": 0.1}), OutFolder(tmp_path / "alone")
+    reports = reports_of(job, {})
+    train_job(prepare(job.experiment, None, None, lambda _: None), out, True, lambda _: None)
+    history = read_state(out.trials / "train" / STATE_NAME)["history"]
+    for name in ("images_seen", "train_losses", "holdout_loss", "train_probe_loss", "score"):
+        assert [report[name] for report in history] == [report[name] for report in reports]
