@@ -26,7 +26,7 @@ from threading import Thread
 from benchmarks.common import Row, Target, report, target
 from benchmarks.peer_cases import CASES, Case, write_case
 
-RANK, RATE = 8, 1e-3
+RANK = 8
 PEAK_EVERY_S = 0.05
 GOAL_WALL, GOAL_STEP, GOAL_MEMORY, GOAL_LOSS = 1.3, 1.05, 1.0, 0.01
 LORA_NAME = "pytorch_lora_weights.safetensors"
@@ -118,7 +118,7 @@ def train_ours(case: Case, folder: Path, epochs: int, seed: int, options: argpar
     settings = {
         "seed": seed, "model.train_text_encoder": "false", "lora.rank": RANK, "lora.alpha": RANK,
         "lora.targets": "[attention]", "lora.init": "gaussian",
-        "optimizer.unet_lr": RATE, "lr_scheduler.name": "constant",
+        "optimizer.unet_lr": case.rate, "lr_scheduler.name": "constant",
         "dataset.resolution": case.resolution, "dataset.trigger": "sks", "training.batch_size": case.batch_size,
         "training.repeats": 1, "training.epochs": epochs, "training.mixed_precision": "no",
         "training.save_precision": "fp32", "sampling.steps": 1, "sampling.seeds": "[0]",
@@ -135,7 +135,7 @@ def train_peer(case: Case, folder: Path, epochs: int, seed: int, options: argpar
     arguments = {
         "pretrained_model_name_or_path": folder.parent / "base", "train_data_dir": folder.parent / "images",
         "image_column": "image", "caption_column": "text", "resolution": case.resolution,
-        "train_batch_size": case.batch_size, "max_train_steps": steps, "learning_rate": RATE,
+        "train_batch_size": case.batch_size, "max_train_steps": steps, "learning_rate": case.rate,
         "lr_scheduler": "constant", "lr_warmup_steps": 0, "rank": RANK, "seed": seed, "mixed_precision": "no",
         "checkpointing_steps": 10 * steps, "output_dir": folder / "peer", "cache_dir": folder / "peer_cache",
     }  # fmt: skip

@@ -37,6 +37,7 @@ class Case:
 
     pictures, judged: how many are trained on, and how many judge; noises: draws of each judged picture and timestep.
     epochs, quick_epochs: how often each picture is seen.
+    rate: learning rate of both; for full-size shapes the peer's default.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Case:
     batch_size: int
     epochs: int
     quick_epochs: int
+    rate: float
     seeds: tuple[int, ...]
 
     @property
@@ -112,7 +114,7 @@ def write_case(case: Case, folder: Path) -> None:
 CASES = {
     case.name: case
     for case in (
-        Case("demo", write_demo, 64, 40, 64, 2, batch_size=4, epochs=20, quick_epochs=5, seeds=(0, 1, 2)),
-        Case("sd15", write_sd15, 256, 8, 4, 1, batch_size=1, epochs=6, quick_epochs=2, seeds=(0,)),
+        Case("demo", write_demo, 64, 40, 64, 2, batch_size=4, epochs=20, quick_epochs=5, rate=1e-3, seeds=(0, 1, 2)),
+        Case("sd15", write_sd15, 256, 8, 4, 1, batch_size=1, epochs=6, quick_epochs=2, rate=1e-4, seeds=(0,)),
     )
 }
