@@ -28,6 +28,10 @@ class TrainingDivergedError(RayloraError):
     """The training loss or a measure stopped being a finite number."""
 
 
+DIVERGED = "diverged: "
+"""Begins the reason of a trial that failed so."""
+
+
 class UserError(RayloraError):
     """The input is wrong. The message says what, where, and how to mend it."""
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from raylora.errors import DIVERGED
+
 COLLAPSED_RATIO = 1.0
 """A held-out loss above the base model's own: the LoRA does harm."""
 RISE = 0.01
@@ -18,14 +20,21 @@ Curve = Sequence[Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """underfit, good, overfit, collapsed, diverged or unknown, and why."""
+    """underfit, good, overfit, collapsed, diverged, broken or unknown, and why."""
 
     label: str
     evidence: str
 
 
-def judge(curve: Curve) -> Verdict:
-    """Judge a trial by its evaluations in order, each with `holdout_loss` and `holdout_loss_ratio`."""
+def judge(curve: Curve, failure: str | None = None) -> Verdict:
+    """Judge a trial.
+
+    Args:
+        curve: its evaluations in order, each with `holdout_loss` and `holdout_loss_ratio`.
+        failure: why it failed, if it did; then that counts, whatever it had reached.
+    """
+    if failure is not None:
+        return Verdict("diverged" if failure.startswith(DIVERGED) else "broken", failure.removeprefix(DIVERGED))
     if not curve:
         return Verdict("unknown", "no evaluation was reached")
     losses = [point["holdout_loss"] for point in curve]

@@ -268,7 +268,7 @@ def write_trials_csv(path: Path, trials: Sequence[TrialRecord]) -> None:
 
 
 def _row(trial: TrialRecord) -> dict[str, Any]:
-    verdict = judge(trial.history)
+    verdict = judge(trial.history, (trial.stop_reason or "no report") if trial.status == "failed" else None)
     row: dict[str, Any] = {
         "trial_id": trial.trial_id,
         "is_baseline": trial.is_baseline,

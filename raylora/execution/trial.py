@@ -15,7 +15,7 @@ import torch
 from raylora.config import Experiment
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.families import load_base
-from raylora.errors import RayloraError
+from raylora.errors import DIVERGED, RayloraError, TrainingDivergedError
 from raylora.evaluation.encoders import ImageEncoder, load_encoder
 from raylora.execution.node_cache import entries_in, read_shared, training_set
 from raylora.execution.outputs import OutFolder
@@ -113,7 +113,8 @@ def run_trial(config: dict[str, Any], job: TrialJob, report: Callable[[Report], 
     try:
         _run(config, job, folder, report, world)
     except Exception as error:
-        _write_reason(folder / ERROR_NAME, reason_of_failure(error))
+        beginning = DIVERGED if isinstance(error, TrainingDivergedError) else ""
+        _write_reason(folder / ERROR_NAME, beginning + reason_of_failure(error))
         raise
 
 

@@ -23,7 +23,7 @@ from raylora.evaluation.scorecard import (
     similarity_gain,
 )
 from raylora.evaluation.similarity import copying, diversity, paired_similarity, prompt_alignment
-from raylora.evaluation.verdict import judge
+from raylora.evaluation.verdict import Verdict, judge
 from raylora.search.stopping import is_overfitting
 from raylora.tracking.recorder import TrialRecord, measures, read_records
 from raylora.training.fit import evaluation_points
@@ -183,6 +183,12 @@ def test_verdicts(losses: list[float], label: str) -> None:
     verdict = judge(curve(losses))
     assert verdict.label == label
     assert verdict.evidence
+
+
+@pytest.mark.parametrize("losses", [[], [0.9, 0.8, 0.79]])
+def test_a_trial_that_failed_is_diverged_or_broken_whatever_it_had_reached(losses: list[float]) -> None:
+    assert judge(curve(losses), "out of GPU memory") == Verdict("broken", "out of GPU memory")
+    assert judge(curve(losses), "diverged: the loss is no number") == Verdict("diverged", "the loss is no number")
 
 
 def test_a_verdict_gives_its_numbers() -> None:

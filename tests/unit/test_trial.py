@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from raylora.config import Experiment
+from raylora.errors import TrainingDivergedError
 from raylora.execution.trial import ERROR_NAME, TrialJob, run_trial
 from raylora.world import World
 
@@ -41,3 +42,9 @@ def test_a_trial_that_goes_on_forgets_why_it_failed(tmp_path: Path, monkeypatch:
 def test_a_full_disk_is_named_with_or_without_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fail(tmp_path, monkeypatch, OSError(28, "full", "/a/b")) == "No space left on device: /a/b"
     assert fail(tmp_path, monkeypatch, OSError(28, "full")) == "No space left on device"
+
+
+def test_a_trial_that_diverged_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (
+        fail(tmp_path, monkeypatch, TrainingDivergedError("the loss is no number")) == "diverged: the loss is no number"
+    )
