@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import optuna
 
@@ -33,6 +34,7 @@ class Training:
         return f"{self.style} {self.number:03d} {self.seed}"
 
 
+@cache
 def demo_space() -> tuple[SearchSpace, Experiment]:
     """The demo's search space and its fixed settings."""
     space = load_space("demo")

@@ -1,0 +1,325 @@
+"""How much compute until a search has found the best? Searches replayed on recorded trainings.
+
+The real searchers and schedulers, Ray's and ours, ask and decide; trainings are answered by the surrogate of the
+recorded table (`benchmarks/recorded`), on a simulated clock with a given number of workers. All strategies measure at
+the demo's rungs, and a trial counts with its best evaluation. A search has arrived when the trial that it holds for its
+best is, by the surrogate's own mean, within 1% of the best recorded configuration, and stays so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import numpy as np
+import optuna
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from benchmarks.common import Row, report, target
+from benchmarks.recorded.__main__ import TABLE
+from benchmarks.recorded.configurations import demo_space
+from benchmarks.recorded.surrogate import Curve, Surrogate, read_table
+from raylora.execution.schedulers import TRIAL_SCHEDULERS
+from raylora.execution.searcher import METRIC, MODE, TIME_ATTR, StudySearcher
+from raylora.search.space import Params
+from raylora.search.stopping import IS_OVER
+from raylora.search.study import SearchStudy
+from raylora.training.fit import evaluation_points
+
+CLOSE = 0.01
+BUDGETS = (4_000, 8_000, 16_000)
+"""Images seen at which the regret is told."""
+LONGEST = 40_000
+ENDLESS = 100_000
+SHORT, TOP = 24, 6
+"""short-rung-then-top-k: so many to the first rung, so many of them to the end."""
+GOAL_STOCK, GOAL_RANDOM = 0.5, 0.2
+
+
+@dataclass
+class Run:
+    """A trial in the simulation."""
+
+    name: str
+    params: Params
+    number: int = 0
+    config: dict[str, Any] = field(default_factory=dict)
+    curve: Curve = field(default_factory=dict)
+    images: int = 0
+    best: float = -math.inf
+    until: int | None = None
+    """Where it is paused; None: at no place but its end."""
+
+
+class Strategy(Protocol):
+    """Who proposes trials and stops them."""
+
+    def next(self) -> Run | None: ...
+
+    def stops(self, run: Run, report: dict[str, Any]) -> bool: ...
+
+
+class Ours:
+    """raylora's searcher and scheduler on the demo's space, as `raylora tune` sets them up."""
+
+    def __init__(self, seed: int, folder: Path, with_first_point: bool):
+        space, experiment = demo_space()
+        space = space if with_first_point else space.model_copy(update={"first_points": ()})
+        experiment = experiment.with_params({"seed": seed})
+        self._searcher = StudySearcher(SearchStudy(folder / "study.journal", space, experiment), ENDLESS)
+        self._scheduler = TRIAL_SCHEDULERS[experiment.search.trial_scheduler](experiment.search, ())
+        self._begun = 0
+
+    def next(self) -> Run | None:
+        self._begun += 1
+        name = str(self._begun)
+        config = self._searcher.suggest(name)
+        assert isinstance(config, dict)
+        return Run(name, config["params"], config=config)
+
+    def stops(self, run: Run, report: dict[str, Any]) -> bool:
+        trial = SimpleNamespace(trial_id=run.name, config=run.config)
+        decision = self._scheduler.on_trial_result(None, trial, report)
+        if stops := report[IS_OVER] or decision == TrialScheduler.STOP:
+            self._searcher.on_trial_complete(run.name, report)
+        else:
+            self._searcher.on_trial_result(run.name, report)
+        return stops
+
+
+class Stock:
+    """Ray's own `OptunaSearch` and `AsyncHyperBandScheduler`, as their documentation sets them up."""
+
+    def __init__(self, seed: int, folder: Path, with_first_point: bool):
+        space, experiment = demo_space()
+        points = [space.to_optuna(space.first_points[0], experiment)] if with_first_point else None
+        self._asked: dict[str, Params] = {}
+
+        def define(trial: optuna.Trial) -> None:
+            self._latest = space.suggest(trial, experiment)
+
+        self._searcher = OptunaSearch(define, metric=METRIC, mode=MODE, points_to_evaluate=points, seed=seed)
+        search = experiment.search
+        self._scheduler = AsyncHyperBandScheduler(
+            TIME_ATTR, METRIC, MODE, max_t=experiment.training.max_images or 1, grace_period=search.grace_period
+        )
+        self._begun = 0
+
+    def next(self) -> Run | None:
+        self._begun += 1
+        name = str(self._begun)
+        self._searcher.suggest(name)
+        self._scheduler.on_trial_add(None, SimpleNamespace(trial_id=name))
+        return Run(name, dict(self._latest))
+
+    def stops(self, run: Run, report: dict[str, Any]) -> bool:
+        trial = SimpleNamespace(trial_id=run.name)
+        decision = self._scheduler.on_trial_result(None, trial, report)
+        if stops := report[IS_OVER] or decision == TrialScheduler.STOP:
+            self._searcher.on_trial_complete(run.name, report)
+        else:
+            self._searcher.on_trial_result(run.name, report)
+        return stops
+
+
+class Random:
+    """Independent draws, each to its end."""
+
+    def __init__(self, seed: int, folder: Path, with_first_point: bool):
+        self._space, self._experiment = demo_space()
+        self._study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+        self._first = [dict(self._space.first_points[0])] if with_first_point else []
+        self._begun = 0
+
+    def next(self) -> Run | None:
+        self._begun += 1
+        params = self._first.pop() if self._first else self._space.suggest(self._study.ask(), self._experiment)
+        return Run(str(self._begun), params)
+
+    def stops(self, run: Run, report: dict[str, Any]) -> bool:
+        return bool(report[IS_OVER])
+
+
+class ShortThenTop(Random):
+    """Random draws to the first rung, the best of them to their end; and again."""
+
+    def __init__(self, seed: int, folder: Path, with_first_point: bool):
+        super().__init__(seed, folder, with_first_point)
+        self._short = self._experiment.search.grace_period
+        self._paused: list[Run] = []
+        self._going_on: list[Run] = []
+        self._left = SHORT
+
+    def next(self) -> Run | None:
+        if self._going_on:
+            return self._going_on.pop()
+        if not self._left:
+            return None  # the last short ones are under way
+        self._left -= 1
+        run = super().next()
+        assert run is not None
+        run.until = self._short
+        return run
+
+    def stops(self, run: Run, report: dict[str, Any]) -> bool:
+        if run.until and report[TIME_ATTR] >= run.until:
+            self._paused.append(run)
+            run.until = None
+            if len(self._paused) == SHORT:
+                self._going_on = sorted(self._paused, key=lambda paused: paused.best)[-TOP:]
+                self._paused, self._left = [], SHORT
+            return True
+        return bool(report[IS_OVER])
+
+
+STRATEGIES: dict[str, Callable[[int, Path, bool], Strategy]] = {
+    "random": Random,
+    "short rung, then top k": ShortThenTop,
+    "Ray's OptunaSearch + ASHA": Stock,
+    "raylora": Ours,
+}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """After an evaluation: all images seen, seconds since the start, what the incumbent is worth."""
+
+    images: int
+    seconds: float
+    worth: float
+
+
+def simulate(strategy: Strategy, surrogate: Surrogate, workers: int, seed: int) -> Iterator[Moment]:
+    """Run a search until all its trials have seen `LONGEST` images together."""
+    generator = np.random.default_rng(seed)
+    under_way: list[tuple[float, int, Run, int]] = []
+    now, images, free, order = 0.0, 0, workers, 0
+    incumbent: tuple[float, float] = (-math.inf, -math.inf)
+    while images < LONGEST:
+        while free and (run := strategy.next()):
+            run.curve = run.curve or surrogate.curve(run.params, generator)
+            order = _begin(under_way, run, now, order, surrogate)
+            free -= 1
+        now, _, run, point = heapq.heappop(under_way)
+        images += point - run.images
+        run.images, end = point, max(run.curve)
+        run.best = max(run.best, _at(run.curve, point))
+        incumbent = max(incumbent, (run.best, _worth(surrogate, run)))
+        yield Moment(images, now, incumbent[1])
+        told = {TIME_ATTR: point, METRIC: run.best, IS_OVER: point >= end, "training_iteration": point}
+        if strategy.stops(run, told):
+            free += 1
+        else:
+            order = _begin(under_way, run, now, order, surrogate)
+
+
+def _begin(under_way: list[Any], run: Run, now: float, order: int, surrogate: Surrogate) -> int:
+    """Send a run on to its next rung."""
+    _, experiment = demo_space()
+    end, search = max(run.curve), experiment.search
+    point = next(
+        one for one in evaluation_points(end, search.grace_period, search.reduction_factor) if one > run.images
+    )
+    seconds = (point - run.images) * surrogate.image_s + surrogate.measure_s
+    heapq.heappush(under_way, (now + seconds, order, run, point))
+    return order + 1
+
+
+def _at(curve: Curve, images: int) -> float:
+    return float(np.interp(images, list(curve), list(curve.values())))
+
+
+def _worth(surrogate: Surrogate, run: Run) -> float:
+    """The mean score of a trial's configuration at the best of the rungs that it has reached."""
+    mean = surrogate.mean_curve(run.params)
+    return max(_at(mean, rung) for rung in _rungs(max(mean)) if rung <= run.images)
+
+
+def _rungs(images_total: int) -> list[int]:
+    search = demo_space()[1].search
+    return evaluation_points(images_total, search.grace_period, search.reduction_factor)
+
+
+def arrival(moments: list[Moment], wanted: float) -> Moment | None:
+    """The first moment from which on the incumbent is worth so much; None if it isn't at the end."""
+    found = None
+    for moment in reversed(moments):
+        if moment.worth < wanted:
+            break
+        found = moment
+    return found
+
+
+def bootstrap(values: list[float], seed: int = 0) -> tuple[float, float, float]:
+    """Mean and its 95% confidence interval."""
+    generator = np.random.default_rng(seed)
+    drawn = generator.choice(values, (2000, len(values))).mean(axis=1)
+    return float(np.mean(values)), *map(float, np.quantile(drawn, (0.025, 0.975)))
+
+
+def compare(surrogate: Surrogate, best: float, guide: float, workers: int, seeds: int) -> Iterator[Row]:
+    """A row for each strategy, with and without the guide's own settings as its first point."""
+    for name, make in STRATEGIES.items():
+        for with_first_point in (True, False):
+            arrivals, regrets, ends = [], [], []
+            for seed in range(seeds):
+                with tempfile.TemporaryDirectory() as folder:
+                    strategy = make(seed, Path(folder), with_first_point)
+                    moments = list(simulate(strategy, surrogate, workers, seed))
+                arrived = arrival(moments, best * (1 - CLOSE))
+                arrivals.append(arrived or Moment(LONGEST, moments[-1].seconds, 0.0))
+                regrets.append([best - _worth_at(moments, budget) for budget in BUDGETS])
+                ends.append(moments[-1].worth)
+            images, low, high = bootstrap([float(one.images) for one in arrivals])
+            told = zip(BUDGETS, np.mean(regrets, axis=0).tolist(), strict=True)
+            yield {
+                "strategy": name,
+                "first point": with_first_point,
+                "images_seen": images,
+                "95%": f"{low:,.0f} to {high:,.0f}",
+                "arrived": sum(one.images < LONGEST for one in arrivals) / seeds,
+                "wall_s": bootstrap([one.seconds for one in arrivals])[0],
+                **{f"regret at {budget:,}": regret for budget, regret in told},
+                "below the guide": sum(end < guide for end in ends) / seeds,
+            }
+
+
+def _worth_at(moments: list[Moment], images: int) -> float:
+    return next(moment.worth for moment in reversed(moments) if moment.images <= images)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="four seeds")
+    parser.add_argument("--json", type=Path, help="write the result here")
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--table", type=Path, default=TABLE)
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    surrogate = Surrogate(recordings := read_table(options.table))
+    worth = [max(surrogate.mean_curve(one.params).values()) for one in recordings]
+    guide = max(surrogate.mean_curve(recordings[0].params).values())
+    seeds = 4 if options.quick else options.seeds
+    rows = list(compare(surrogate, max(worth), guide, options.workers, seeds))
+    images = {row["strategy"]: row["images_seen"] for row in rows if row["first point"]}
+    to_stock, to_random = (images["raylora"] / images[name] for name in ("Ray's OptunaSearch + ASHA", "random"))
+    targets = {
+        "compute_to_stock": target(to_stock, f"<= {GOAL_STOCK:g}", to_stock <= GOAL_STOCK),
+        "compute_to_random": target(to_random, f"<= {GOAL_RANDOM:g}", to_random <= GOAL_RANDOM),
+        "below_the_guide": target(below := rows[-2]["below the guide"], "0", below == 0),
+    }
+    rows = [{"table": "surrogate", **surrogate.error()}, *({"table": "searches", **row} for row in rows)]
+    report("search", rows, targets, options.json)
+
+
+if __name__ == "__main__":
+    main()
