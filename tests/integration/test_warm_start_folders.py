@@ -11,7 +11,7 @@ import pytest
 
 from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import read_folder
-from raylora.dataset.split import split_pictures, write_split
+from raylora.dataset.split import split_pictures, write_splits
 from raylora.execution.cluster import Share
 from raylora.execution.outputs import OutFolder
 from raylora.search.space import load_space
@@ -30,7 +30,7 @@ def make_search(world: Path, root: Path, trials: int = 4) -> Path:
     write_experiment(experiment.with_params(absolute), out.experiment)
     shutil.copy(world / "small.yaml", out.space)
     pictures = read_folder(world / "pictures")
-    write_split(split_pictures(pictures, experiment.dataset.holdout_fraction), out.split)
+    write_splits([split_pictures(pictures, experiment.dataset.holdout_fraction)], out.split)
     out.write_state("interrupted", tracking_uri="", parent_run_id="1")
     study = SearchStudy(out.study, load_space(str(world / "small.yaml")), experiment)
     for _ in range(trials):
