@@ -20,6 +20,7 @@ from raylora.config import Experiment
 from raylora.config_files import read_experiment
 from raylora.diffusion.base import BaseModel
 from raylora.errors import TrainingDivergedError
+from raylora.evaluation import scorecard
 from raylora.evaluation.scorecard import Evaluation, Evaluator
 from raylora.execution.node_cache import read_folds, schedules
 from raylora.execution.outputs import OutFolder
@@ -28,6 +29,7 @@ from raylora.execution.trial import TrialJob, run_trial
 from raylora.execution.winner import adapter_of
 from raylora.training.checkpoint import read_state, read_weights
 from raylora.training.fit import BEST_NAME, STATE_NAME, Fit
+from raylora.training.trainer import Trainer
 from raylora.world import World
 from tests.conftest import Cli
 from tests.integration.conftest import MakeJob
@@ -204,22 +206,38 @@ def test_what_is_shown_of_a_trial_is_its_first_folds(job: TrialJob, tiny_base: B
     assert not all(torch.equal(shown["unet"][key], weight) for key, weight in second["unet"].items())
 
 
+class Counted:
+    """Replaces a function by one that counts what its second argument holds: in a process of its own, for good."""
+
+    def __init__(self, owner: Any, name: str):
+        self.things, function = 0, getattr(owner, name)
+
+        def counting(*arguments: Any) -> Any:
+            self.things += len(getattr(arguments[1], "weights", arguments[1]))
+            return function(*arguments)
+
+        setattr(owner, name, counting)
+
+
 def _worker(rank: int, size: int, job: TrialJob, rendezvous: Path) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=size)
     reports: Reports = []
+    learned, drawn = Counted(Trainer, "_losses"), Counted(scorecard, "generate")
     run_trial({"number": 0, "params": {}, "is_baseline": False}, job, reports.append, World(rank, size))
-    Path(f"{rendezvous}.{rank}").write_text(json.dumps(reports))
+    Path(f"{rendezvous}.{rank}").write_text(json.dumps([learned.things, drawn.things, reports]))
     torch.distributed.destroy_process_group()
 
 
 def test_two_workers_train_the_folds_of_one(make_job: MakeJob, tmp_path: Path) -> None:
+    """Each does half of the work: a picture of each batch of two, and every second sample."""
     job = make_job({"dataset.folds": FOLDS})
     whole = replace(job, out=tmp_path / "whole")
     shutil.copytree(OutFolder(job.out).cache, OutFolder(whole.out).cache)
     alone = reports_of(whole, {})
     multiprocessing.spawn(_worker, (2, job, tmp_path / "rendezvous"), nprocs=2)
     for rank in range(2):
-        together = json.loads(Path(f"{tmp_path / 'rendezvous'}.{rank}").read_text())
+        learned, drawn, together = json.loads(Path(f"{tmp_path / 'rendezvous'}.{rank}").read_text())
+        assert (learned, drawn) == (FOLDS * 24 / 2, FOLDS * RUNGS * 6 / 2)
         for ours, theirs in zip(together, alone, strict=True):
             assert [loss for _, loss in ours["train_losses"]] == pytest.approx(
                 [loss for _, loss in theirs["train_losses"]], abs=1e-5
