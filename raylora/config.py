@@ -94,6 +94,13 @@ class DatasetConfig(Section):
     holdout_fraction: float = Field(
         0.25, gt=0, le=0.5, description="Share of each folder held out to judge trials, at least 4 images."
     )
+    folds: int = Field(
+        1,
+        ge=1,
+        le=10,
+        description="Splits to judge by: each trial trains a LoRA for each, and its measures are their means; for 10 "
+        "to 30 images. Costs as many times the compute.",
+    )
     skip_bad_images: bool = Field(False, description="Go on without images that can't be read.")
 
     @property

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and where those of folds lie."""
 
 from __future__ import annotations
 
@@ -22,3 +22,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def fold_folders(folder: Path, folds: int) -> list[Path]:
+    """Where the files of each fold lie: below the folder, or in it where there is but one split."""
+    return [folder] if folds == 1 else [folder / f"fold_{fold}" for fold in range(folds)]
+
+
+def first_fold(folder: Path) -> Path:
+    """Where the files of the first fold lie, or of the only split."""
+    fold = fold_folders(folder, 2)[0]
+    return fold if fold.is_dir() else folder

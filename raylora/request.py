@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raylora.bundled import DEMO_NAME, search_spaces
-from raylora.config import Experiment, nest
+from raylora.config import DatasetConfig, Experiment, nest
 from raylora.config_files import Layer, build_experiment, check_complete, parse_assignments, read_yaml
 from raylora.errors import ConfigError
 
@@ -26,6 +26,7 @@ OPTIONS = {
     "tracking.register_name": "--register",
 }
 """The options that are short for a setting."""
+FRACTION = "dataset.holdout_fraction"
 RATE, PART_RATES = "optimizer.learning_rate", ("optimizer.unet_lr", "optimizer.text_encoder_lr")
 TRAINS_TEXT = "model.train_text_encoder"
 
@@ -96,7 +97,8 @@ def search_wanted(request: Request, space: SearchSpace) -> Wanted:
     experiment = read_request(request, space)
     check_complete(experiment)
     space = pin(space, _pins(request), experiment)
-    return Wanted(experiment, space, _unheard_rate(request, experiment, space.searched(experiment)))
+    unheard = _unheard_rate(request, experiment, space.searched(experiment)) + _unheard_fraction(request, experiment)
+    return Wanted(experiment, space, unheard)
 
 
 def training_wanted(request: Request, space: SearchSpace | None) -> Wanted:
@@ -138,3 +140,15 @@ def _unheard_rate(request: Request, experiment: Experiment, searched: Sequence[s
         f"{speaking[-1].source}: {RATE} has no effect, since {names} {verb} "
         f"{'searched' if set(parts) & set(searched) else 'set'}; set {names} instead"
     ]
+
+
+def _unheard_fraction(request: Request, experiment: Experiment) -> list[str]:
+    """A share of images to hold out that was set by hand, where folds hold out all by turns.
+
+    Its default is left in peace: the settings of a winner name it.
+    """
+    folds, default = experiment.dataset.folds, DatasetConfig().holdout_fraction
+    speaking = [layer.source for layer in request.by_hand if layer.flat.get(FRACTION, default) != default]
+    if folds == 1 or not speaking:
+        return []
+    return [f"{speaking[-1]}: {FRACTION} has no effect, since each of dataset.folds {folds} holds out 1/{folds}"]

@@ -63,6 +63,7 @@ FILES = {
     "not_split.json": "[]",
     "other_split.json": '{"holdout": [{"digest": "abc"}]}',
     "empty_split.json": '{"holdout": []}',
+    "no_folds.json": '{"folds": []}',
     "model.ckpt": "x",
     "model.pt": "x",
     "MODEL.CKPT": "x",
@@ -88,6 +89,7 @@ def make_world(root: Path, tiny: Path) -> Path:
     make_loras(root)
     digests = [{"digest": picture.digest} for picture in read_folder(root / "pictures")]
     (root / "whole_split.json").write_text(json.dumps({"holdout": digests}))
+    (root / "folds.json").write_text(json.dumps({"folds": [{"holdout": digests[:5]}, {"holdout": digests[5:]}]}))
     return root
 
 

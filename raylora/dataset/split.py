@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from raylora.errors import DatasetError
 from raylora.files import write_atomically
 
 FEWEST_HELD_OUT = 4
+FEWEST_IN_A_FOLD = 2
 THUMBNAIL_PX = 16
 NEAR_DUPLICATE_MEAN_DIFFERENCE = 3.0
 """Two pictures whose 16x16 thumbnails differ by less, in mean of 0-255 levels, count as one picture."""
@@ -49,6 +51,39 @@ def split_pictures(pictures: list[Picture], fraction: float) -> Split:
             "remove near-duplicates and add different ones"
         )
     return split
+
+
+def split_folds(pictures: list[Picture], folds: int) -> tuple[Split, ...]:
+    """As many splits as `folds`: each picture is held out in exactly one of them, near-duplicates together.
+
+    Raises:
+        DatasetError: a fold would hold out fewer than 2 images.
+    """
+    groups = _near_duplicate_groups(pictures)
+    parts = _deal(pictures, groups, folds)
+    if len(parts[-1]) < FEWEST_IN_A_FOLD:
+        most = max(fewer for fewer in range(1, folds) if len(_deal(pictures, groups, fewer)[-1]) >= FEWEST_IN_A_FOLD)
+        raise DatasetError(
+            f"{pictures[0].path.parent}: {len(pictures)} images are too few for {folds} folds that hold out "
+            f"{FEWEST_IN_A_FOLD} or more each, near-duplicates together; set dataset.folds={most}"
+            f"{' or less' * (most > 1)}, or add different images"
+        )
+    return tuple(_part(pictures, {picture.digest for picture in part}) for part in parts)
+
+
+def _deal(pictures: list[Picture], groups: dict[str, frozenset[str]], folds: int) -> list[list[Picture]]:
+    """The pictures in parts of about one size, the largest first: groups of near-duplicates, the largest first, then
+    single pictures folder by folder in the order of their hashes, each to the smallest part so far.
+    """
+    members: dict[frozenset[str], list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        members[groups[picture.digest]].append(picture)
+    first = {group: min(group) for group in members}
+    folder = {group: min(picture.folder for picture in those) for group, those in members.items()}
+    parts: list[list[Picture]] = [[] for _ in range(folds)]
+    for group in sorted(members, key=lambda group: (-len(members[group]), folder[group], first[group])):
+        min(parts, key=len).extend(members[group])
+    return sorted(parts, key=len, reverse=True)
 
 
 def _by_folder(pictures: list[Picture]) -> dict[str, list[Picture]]:
@@ -102,22 +137,44 @@ def _part(pictures: list[Picture], held: set[str]) -> Split:
     )
 
 
-def write_split(split: Split, path: Path) -> None:
-    """`split.json`: the held-out images by name and digest."""
+def write_splits(splits: Sequence[Split], path: Path) -> None:
+    """`split.json`: the held-out images by name and digest, of one split or of each fold."""
+    parts = [_written(split) for split in splits]
+    content = parts[0] if len(parts) == 1 else {"folds": parts}
+    write_atomically(path, json.dumps(content, indent=2).encode())
+
+
+def _written(split: Split) -> dict[str, object]:
     rows = [{"file": picture.path.name, "digest": picture.digest} for picture in split.holdout]
-    write_atomically(path, json.dumps({"holdout": rows, "train_images": len(split.train)}, indent=2).encode())
+    return {"holdout": rows, "train_images": len(split.train)}
 
 
-def read_split(path: Path, pictures: list[Picture]) -> Split:
-    """The same split of the same pictures.
+def read_splits(path: Path, pictures: list[Picture]) -> tuple[Split, ...]:
+    """The same splits of the same pictures: one, or one for each fold, which may overlap.
 
     Raises:
         DatasetError: no split file, or one of other pictures.
     """
     try:
-        held = {str(row["digest"]) for row in json.loads(path.read_text(encoding="utf-8"))["holdout"]}
+        return tuple(_taken_again(held, path, pictures) for held, _ in digests_of_split(path))
     except (OSError, ValueError, KeyError, TypeError):
         raise DatasetError(f"{path}: is not a split file; give the split.json of an output folder") from None
+
+
+def digests_of_split(path: Path) -> list[tuple[set[str], int]]:
+    """What a split file says, split by split: the digests of the held-out images, and how many are learned.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: it is none.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    parts = dict(content).get("folds", [content])
+    if not parts:
+        raise ValueError("no folds")
+    return [({str(row["digest"]) for row in part["holdout"]}, int(part.get("train_images", 0))) for part in parts]
+
+
+def _taken_again(held: set[str], path: Path, pictures: list[Picture]) -> Split:
     missing = held - {picture.digest for picture in pictures}
     if missing:
         raise DatasetError(f"{path}: holds out {len(missing)} images that the dataset lacks; the images have changed")

@@ -10,7 +10,7 @@ from typing import Any
 
 from raylora.config import Experiment
 from raylora.config_files import read_experiment, write_experiment
-from raylora.dataset.split import write_split
+from raylora.dataset.split import write_splits
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.generate import generate, requests_of
 from raylora.diffusion.tensor_cache import framed_pixels
@@ -23,6 +23,7 @@ from raylora.execution.trial import base_of, encoder_of, pick_device
 from raylora.execution.winner import adapter_of, epoch_files, first_seed, lora_paths, write_lora, write_samples
 from raylora.tracking.recorder import TrialRecord, measures
 from raylora.training.fit import Fit, Report, evaluation_points
+from raylora.training.folds import Folds
 from raylora.training.trainer import Trainer
 
 Say = Callable[[str], None]
@@ -56,7 +57,7 @@ def train_job(job: Job, out: OutFolder, holdout: bool, say: Say) -> dict[str, An
         experiment = absolute(job.experiment)
         write_experiment(experiment, out.experiment)
         if holdout:
-            write_split(job.split, out.split)
+            write_splits(job.splits, out.split)
         out.write_state("running", holds_out=holdout, wall_s=0.0)  # the last of what going on needs
         return _train(Training(replace(job, experiment=experiment), out, say), holdout)
 
@@ -87,7 +88,7 @@ def _train_measured(training: Training, record: TrialRecord) -> None:
     job, experiment, out = training.job, training.experiment, training.out
     base, encoder = base_of(experiment, pick_device()), encoder_of(experiment, pick_device())
     training.say("Encoding images and measuring the base model …")
-    shared = make_shared(base, encoder, job.material, experiment, out.cache)
+    shared = make_shared(base, encoder, job.materials[0], experiment, out.cache)
     schedule = shared.material.schedule(experiment)
     data = training_set(base, shared.material, experiment, entries_in(out.cache))
     evaluator = shared.evaluator(encoder, experiment)
@@ -101,7 +102,7 @@ def _train_measured(training: Training, record: TrialRecord) -> None:
         return True
 
     with closing(Trainer(base, data, experiment, schedule)) as trainer:
-        fit = Fit(trainer, evaluator, shared.reference, Path(record.folder), epoch_files=files)
+        fit = Folds([Fit(trainer, evaluator, shared.reference, Path(record.folder), epoch_files=files)])
         fit.run(evaluation_points(schedule.images_end, search.grace_period, search.reduction_factor), report)
     record.history = fit.history
     _write_measured(experiment, out, base, evaluator, record, shared.train.captions)

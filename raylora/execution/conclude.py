@@ -16,6 +16,7 @@ from raylora.execution.outputs import NO_RESULT, NOTHING_CAME, OutFolder, write_
 from raylora.execution.trial import base_of, encoder_of, pick_device
 from raylora.execution.underway import Search
 from raylora.execution.winner import lora_paths, write_best
+from raylora.files import first_fold
 from raylora.search.importance import importance
 from raylora.search.study import read_trials
 from raylora.tracking.recorder import TrialRecord, measures
@@ -51,7 +52,7 @@ def conclude(
         "refit": is_refit,
         "trials": _counts(trials),
         "importance": what_mattered(search),
-        "images_seen": sum(trial.images_seen for trial in trials),
+        "images_seen": sum(trial.images_seen for trial in trials) * search.job.experiment.dataset.folds,
         "wall_s": wall_s(),
         "registered": _track_winner(search, winner, found[0].score),
         "tracking_uri": search.tracker.uri,
@@ -89,7 +90,7 @@ def _write_winner(search: Search, trials: list[TrialRecord], is_refit: bool) -> 
 
     def write() -> dict[str, Any]:
         out = OutFolder(root)
-        shared = read_shared(out.cache)
+        shared = read_shared(first_fold(out.cache))
         base, encoder = base_of(experiment, pick_device()), encoder_of(experiment, pick_device())
         sweep = write_best(out, base, shared.evaluator(encoder, experiment), experiment, trials, shared, is_refit)
         scores = {f"{at:g}": score for at, score in sweep.scores.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from raylora.diffusion.tensor_cache import Framed, TensorCache, cached_latents, 
 from raylora.errors import DatasetError, ModelError
 from raylora.evaluation.encoders import ImageEncoder, cached_embeddings
 from raylora.evaluation.scorecard import Evaluator, ImageSet, Reference, is_finite
-from raylora.files import write_atomically
+from raylora.files import fold_folders, write_atomically
 from raylora.training.feed import TrainingSet
 
 TENSORS_NAME, TEXTS_NAME, ENTRIES_NAME = "images.safetensors", "images.json", "entries"
@@ -51,9 +51,16 @@ class Material:
         )
 
 
+def schedules(materials: Sequence[Material], experiment: Experiment) -> list[Schedule]:
+    """Of the run on each fold's pictures: all as long as the shortest, so that their rungs are at the same steps."""
+    own = [material.schedule(experiment) for material in materials]
+    shortest = min(schedule.images_total for schedule in own)
+    return [replace(schedule, images_total=shortest) for schedule in own]
+
+
 @dataclass(frozen=True)
 class SharedData:
-    """A job's pictures with all that is cached of them."""
+    """A split's pictures with all that is cached of them."""
 
     material: Material
     train: ImageSet
@@ -198,5 +205,11 @@ def _images(name: str, pictures: Sequence[Picture], tensors: dict[str, Tensor], 
     )
 
 
-def is_shared(folder: Path) -> bool:
-    return (folder / TEXTS_NAME).is_file()
+def read_folds(folder: Path, experiment: Experiment) -> list[SharedData]:
+    """What was kept of each fold below a job's cache folder; of the only split where there are none."""
+    return [read_shared(place) for place in fold_folders(folder, experiment.dataset.folds)]
+
+
+def is_shared(folder: Path, experiment: Experiment) -> bool:
+    """Whether everything that `read_folds` reads is there."""
+    return all((place / TEXTS_NAME).is_file() for place in fold_folders(folder, experiment.dataset.folds))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from raylora.dataset.folder import Picture, named_repeats
 from raylora.diffusion.adapters import count_parameters
 from raylora.diffusion.base import UNET
 from raylora.diffusion.families import FAMILIES, checked_clip_skip, resolve_base, skeleton
-from raylora.execution.node_cache import Material, framed
+from raylora.execution.node_cache import Material, framed, schedules
 from raylora.execution.refit import refit_experiment
 from raylora.search.space import SearchSpace
 from raylora.training.fit import evaluation_points
@@ -60,11 +60,12 @@ class Disk:
 
 @dataclass(frozen=True)
 class Plan:
-    """The arithmetic of a job. `trial` is the first point's run, `refit` the same on all images."""
+    """The arithmetic of a job. `trial` is the first point's run, on each fold; `refit` the same on all images."""
 
     experiment: Experiment
     space: SearchSpace | None
-    material: Material
+    materials: Sequence[Material]
+    """Of each fold; of several the one with the shortest run comes first."""
     trial: Schedule
     refit: Schedule
     points: list[int]
@@ -79,9 +80,10 @@ class Plan:
         """Label and text of each line, as printed."""
         rows = [
             ("Images", self._images()),
+            *self._folds(),
             *self._buckets(),
             ("Base model", str(self.experiment.model.base_model)),
-            *([("Judge", self.experiment.evaluation.encoder)] if self.material.holdout else []),
+            *([("Judge", self.experiment.evaluation.encoder)] if self.materials[0].holdout else []),
             *self._runs(),
             ("LoRA file", f"{self.lora_bytes / 1e6:.1f} MB ({self.experiment.training.save_precision})"),
             ("Disk", str(self.disk)),
@@ -90,7 +92,7 @@ class Plan:
 
     @property
     def everything(self) -> list[Picture]:
-        return [*self.material.train, *self.material.holdout]
+        return [*self.materials[0].train, *self.materials[0].holdout]
 
     @property
     def searched(self) -> list[str]:
@@ -100,16 +102,25 @@ class Plan:
     @property
     def regularization_images(self) -> int:
         """How many times an epoch shows a regularization image."""
-        return sum(picture.repeats for picture in self.material.regularization)
+        return sum(picture.repeats for picture in self.materials[0].regularization)
 
     def _images(self) -> str:
-        train, holdout = self.material.train, self.material.holdout
         text = f"{len(self.everything)}"
-        if holdout:
-            text += f" = {len(train)} to learn + {len(holdout)} held out"
-        if self.material.regularization:
-            text += f"; {len(self.material.regularization)} for regularization"
+        if self.materials[0].holdout:
+            learned = _span(len(material.train) for material in self.materials)
+            text += f" = {learned} to learn + {_span(len(material.holdout) for material in self.materials)} held out"
+        if regularization := self.materials[0].regularization:
+            text += f"; {len(regularization)} for regularization"
         return text
+
+    def _folds(self) -> list[tuple[str, str]]:
+        """What it costs to judge by more than one split."""
+        folds = len(self.materials)
+        if folds == 1:
+            return []
+        text = f"{folds}: each trial trains {folds} LoRAs, {folds} times the compute"
+        lengths = {material.schedule(self.experiment).images_total for material in self.materials}
+        return [("Folds", f"{text}; all as long as the shortest" if len(lengths) > 1 else text)]
 
     def _buckets(self) -> list[tuple[str, str]]:
         """How many images each size has, where they differ."""
@@ -120,10 +131,13 @@ class Plan:
 
     def _runs(self) -> list[tuple[str, str]]:
         """The steps of what will run, and of what follows a search."""
-        trial = self._steps(self.trial, len(self.material.train))
+        trial = self._steps(self.trial, len(self.materials[0].train))
         if not self.space:
             return [("Steps", trial)]
-        search, rows = self.experiment.search, [("Steps", f"a trial: {trial}")]
+        search, rows = (
+            self.experiment.search,
+            [("Steps", f"a trial{', each fold' * (len(self.materials) > 1)}: {trial}")],
+        )
         if search.confirm_trials:
             best = min(search.confirm_trials, search.trials)
             own = " and the first point" if self.space.first_points and best < search.trials else ""
@@ -164,6 +178,13 @@ class Plan:
         ]
 
 
+def _span(counts: Iterable[int]) -> str:
+    """How many, of each fold."""
+    ordered = sorted(counts)
+    least, most = ordered[0], ordered[-1]
+    return str(least) if least == most else f"{least} to {most}"
+
+
 def _settings(experiment: Experiment) -> str:
     """The settings that people ask for first."""
     values = flatten(experiment.model_dump())
@@ -186,31 +207,37 @@ def _first_point(space: SearchSpace) -> str:
     return describe(space.first_points[0]) if space.first_points else "none: the space has no first_points"
 
 
-def make_plan(experiment: Experiment, space: SearchSpace | None, material: Material) -> Plan:
-    """Work out steps, rungs, file size and disk; reads no weights."""
+def make_plan(experiment: Experiment, space: SearchSpace | None, materials: Sequence[Material]) -> Plan:
+    """Work out steps, rungs, file size and disk; reads no weights.
+
+    Args:
+        materials: of each fold.
+    """
     if space and space.first_points:
         experiment = experiment.with_params(space.first_points[0])
-    trial = material.schedule(experiment)
+    folds = len(materials)
+    materials = sorted(materials, key=lambda material: material.schedule(experiment).images_total)
+    trial = schedules(materials, experiment)[0]
     parts = _parts(experiment)
     largest = _trained_weights(parts, experiment, _largest_rank(experiment, space))
-    trials = experiment.search.trials + _again(experiment.search) + experiment.search.refit if space else 1
+    loras = (experiment.search.trials + _again(experiment.search)) * folds + experiment.search.refit if space else 1
     lora_bytes = _trained_weights(parts, experiment, experiment.lora.rank) * BYTES[experiment.training.save_precision]
     search = experiment.search
     points = evaluation_points(trial.images_end, search.grace_period, search.reduction_factor)
     evaluations = search.trials * len(points) + _again(search) if space else len(points)
-    grids = evaluations * _grid_bytes(experiment, len(material.holdout)) if material.holdout else 0
+    grids = evaluations * sum(_grid_bytes(experiment, len(material.holdout)) for material in materials)
     saved = _epoch_files(trial, experiment.training) * BYTES[experiment.training.save_precision] * largest
-    saving = search.trials + search.refit if space else 1
+    saving = search.trials * folds + search.refit if space else 1
     return Plan(
         experiment=experiment,
         space=space,
-        material=material,
+        materials=materials,
         trial=trial,
-        refit=material.all_learned.schedule(refit_experiment(experiment, material, trial.images_end)),
+        refit=materials[0].all_learned.schedule(refit_experiment(experiment, materials, trial.images_end)),
         points=points,
         lora_bytes=lora_bytes,
         disk=Disk(
-            trials=trials * largest * BYTES_PER_TRAINED_WEIGHT,
+            trials=loras * largest * BYTES_PER_TRAINED_WEIGHT,
             files=4 * lora_bytes + saving * saved,
             base=_base_bytes(experiment) if space else 0,
             grids=grids,

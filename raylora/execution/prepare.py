@@ -12,9 +12,9 @@ from raylora.bundled import DEMO_NAME
 from raylora.config import Experiment
 from raylora.config_files import check_complete
 from raylora.dataset.folder import Picture, ReadOptions, named_repeats, read_folder, resolve_dataset
-from raylora.dataset.split import Split, read_split, split_pictures
+from raylora.dataset.split import Split, read_splits, split_folds, split_pictures
 from raylora.diffusion.families import check_base_on_hub, resolve_base
-from raylora.errors import UnreachableError
+from raylora.errors import ConfigError, UnreachableError
 from raylora.evaluation.encoders import check_encoder, check_encoder_on_hub
 from raylora.execution.node_cache import Material, framed
 from raylora.execution.plan import Plan, make_plan
@@ -32,7 +32,8 @@ class Job:
     experiment: Experiment
     space: SearchSpace | None
     pictures: list[Picture]
-    split: Split
+    splits: tuple[Split, ...]
+    """One, or one for each fold; where nothing is held out, one that learns all."""
     regularization: list[Picture]
     plan: Plan
     warm_start: tuple[Taken, ...] = ()
@@ -43,9 +44,9 @@ class Job:
         return [*self.plan.lines(), *(("Warm start", str(taken)) for taken in self.warm_start)]
 
     @property
-    def material(self) -> Material:
-        """The pictures of a trial: the split's two parts and the regularization pictures."""
-        return Material(self.split.train, self.split.holdout, self.regularization)
+    def materials(self) -> tuple[Material, ...]:
+        """The pictures of a trial, of each fold: the split's two parts and the regularization pictures."""
+        return _materials(self.splits, self.regularization)
 
 
 def prepare(
@@ -61,6 +62,7 @@ def prepare(
     """
     check_complete(experiment)
     assert experiment.model.base_model is not None
+    _check_folds(experiment, searches=space is not None, holds_out=holds_out)
     _warn_of_settings(check_space(space, experiment) if space else [experiment], warn)
     resolve_base(experiment.model.base_model, experiment.model.family)
     check_optimizer(experiment.optimizer)
@@ -68,15 +70,55 @@ def prepare(
     pictures = read_pictures(experiment, warn)
     regularization = read_regularization(experiment, warn)
     framed([*pictures, *regularization], experiment.dataset)
-    split = Split(tuple(pictures), ())
-    if holds_out:
-        fraction = experiment.dataset.holdout_fraction
-        split = read_split(split_file, pictures) if split_file else split_pictures(pictures, fraction)
-    plan = make_plan(experiment, space, Material(split.train, split.holdout, regularization))
+    splits = _split(pictures, experiment, split_file) if holds_out else (Split(tuple(pictures), ()),)
+    plan = make_plan(experiment, space, _materials(splits, regularization))
     _warn_of_repeats(plan, warn)
     if space:
         _warn_of_idle_gpus(plan.experiment, warn)
-    return Job(experiment, space, pictures, split, regularization, plan)
+    return Job(experiment, space, pictures, splits, regularization, plan)
+
+
+def _materials(splits: Sequence[Split], regularization: Sequence[Picture]) -> tuple[Material, ...]:
+    return tuple(Material(split.train, split.holdout, regularization) for split in splits)
+
+
+def _check_folds(experiment: Experiment, searches: bool, holds_out: bool) -> None:
+    """Whether what is wanted of several folds can be had: each trains a LoRA, and none of these is the answer.
+
+    Raises:
+        ConfigError: it can't.
+    """
+    folds = experiment.dataset.folds
+    if folds > 1 and holds_out and not searches:
+        raise ConfigError(
+            f"dataset.folds {folds}: with images held out `raylora train` trains one LoRA and judges it by one split; "
+            "add --set dataset.folds=1, or search with `raylora tune`"
+        )
+    if folds > 1 and searches and not experiment.search.refit:
+        raise ConfigError(
+            f"search.refit false: with dataset.folds {folds} a trial has {folds} LoRAs, and the one that is handed "
+            "over is trained on all images; leave search.refit at true, or set dataset.folds=1"
+        )
+
+
+def _split(pictures: list[Picture], experiment: Experiment, file: Path | None) -> tuple[Split, ...]:
+    """What is held out: as a file has it, or else one split or several, as the settings want it.
+
+    Raises:
+        UserError: the file is wrong or has another number of folds, or there are too few pictures.
+    """
+    dataset = experiment.dataset
+    if file is not None:
+        splits = read_splits(file, pictures)
+        if len(splits) != dataset.folds:
+            raise ConfigError(
+                f"{file}: has {len(splits)} fold{'s' * (len(splits) > 1)}, and dataset.folds is {dataset.folds}; "
+                f"with `raylora tune` set dataset.folds={len(splits)}, or leave --split out"
+            )
+        return splits
+    if dataset.folds > 1:
+        return split_folds(pictures, dataset.folds)
+    return (split_pictures(pictures, dataset.holdout_fraction),)
 
 
 def check_hub(experiment: Experiment, judges: bool = True, warn: Warn | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from raylora.config import Experiment
-from raylora.execution.node_cache import Material, entries_in, read_shared, training_set
+from raylora.execution.node_cache import Material, entries_in, read_folds, schedules, training_set
 from raylora.execution.outputs import OutFolder
 from raylora.execution.trial import TrialJob, base_of, pick_device
 from raylora.execution.winner import epoch_files, write_lora
@@ -19,16 +19,16 @@ from raylora.training.trainer import Trainer
 from raylora.world import World
 
 
-def refit_experiment(experiment: Experiment, material: Material, images: int) -> Experiment:
+def refit_experiment(experiment: Experiment, materials: Sequence[Material], images: int) -> Experiment:
     """A winner's settings for all images: the same share of their schedule as of the trial's when that was best.
 
     The schedule has grown with the pictures, unless `max_images` caps it, so each picture is seen as often.
 
     Args:
-        material: the trial's own, with what is held out.
+        materials: the trial's own, of each fold, with what is held out.
         images: seen by the trial when it was best.
     """
-    of_trial, of_all = (pictures.schedule(experiment) for pictures in (material, material.all_learned))
+    of_trial, of_all = schedules(materials, experiment)[0], materials[0].all_learned.schedule(experiment)
     share = images / of_trial.images_total
     return experiment.with_params({"training.stop_at": round(of_all.images_total * share) if share < 1 else None})
 
@@ -42,9 +42,9 @@ def run_refit(config: dict[str, Any], job: TrialJob, report: Callable[[Report], 
     """
     out = OutFolder(job.out)
     torch.set_num_threads(job.threads)
-    of_trial = read_shared(out.cache).material
+    of_trial = [shared.material for shared in read_folds(out.cache, job.experiment)]
     experiment = refit_experiment(job.experiment.with_params(config["params"]), of_trial, config["images"])
-    with trained_on_all(experiment, of_trial.all_learned, out, out.refit, world=world) as trainer:
+    with trained_on_all(experiment, of_trial[0].all_learned, out, out.refit, world=world) as trainer:
         report({"images_seen": trainer.images_seen})
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ from raylora.diffusion.base import BaseModel
 from raylora.diffusion.families import load_base
 from raylora.errors import DIVERGED, RayloraError, TrainingDivergedError
 from raylora.evaluation.encoders import ImageEncoder, load_encoder
-from raylora.execution.node_cache import entries_in, read_shared, training_set
+from raylora.execution.node_cache import entries_in, read_folds, schedules, training_set
 from raylora.execution.outputs import OutFolder
 from raylora.execution.winner import epoch_files
+from raylora.files import fold_folders
 from raylora.search.stopping import IS_OVER, is_overfitting
 from raylora.training.fit import Fit, Report, evaluation_points
+from raylora.training.folds import Folds
 from raylora.training.trainer import Trainer
 from raylora.world import World
 
@@ -140,32 +142,40 @@ def reason_of_failure(error: Exception) -> str:
 
 def _run(config: dict[str, Any], job: TrialJob, folder: Path, report: Callable[[Report], None], world: World) -> None:
     experiment = job.experiment.with_params(config["params"])
-    cache, device = OutFolder(job.out).cache, pick_device()
-    shared = read_shared(cache)
-    base = base_of(experiment, device)
-    schedule = shared.material.schedule(experiment)
-    data = training_set(base, shared.material, experiment, entries_in(cache))
-    with closing(Trainer(base, data, experiment, schedule, world)) as trainer:
-        evaluator = shared.evaluator(encoder_of(experiment, device), experiment)
-        files = None if job.is_confirming else epoch_files(experiment, schedule, shared.train.captions, folder)
-        fit = Fit(trainer, evaluator, shared.reference, folder, world, files)
-        search = experiment.search
-        points = evaluation_points(schedule.images_end, search.grace_period, search.reduction_factor)
-        may_stop = not config["is_baseline"] and not job.is_confirming
+    search = experiment.search
+    may_stop = not config["is_baseline"] and not job.is_confirming
+    with _folds(experiment, job, folder, world) as (folds, images_end):
+        points = evaluation_points(images_end, search.grace_period, search.reduction_factor)
 
         def report_and_judge(latest: Report) -> bool:
-            overfits = may_stop and is_overfitting(fit.history, search.overfit_patience)
+            overfits = may_stop and is_overfitting(folds.history, search.overfit_patience)
             stops = overfits and not latest["is_finished"]
             report({**latest, STOP_REASON: "overfit" if stops else None, IS_OVER: stops or latest["is_finished"]})
             return not stops
 
-        for earlier in fit.history[:-1]:  # of a resumed trial: reports may have got lost, and new rungs want them
+        for earlier in folds.history[:-1]:  # of a resumed trial: reports may have got lost, and new rungs want them
             report({**earlier, STOP_REASON: None, IS_OVER: False})
-        if fit.history and not report_and_judge(fit.history[-1]):
+        if folds.history and not report_and_judge(folds.history[-1]):
             return
         if not job.is_confirming:
-            fit.run(points, report_and_judge)
-        elif not fit.history:  # measured once, where its trial was best; a whole step may have taken it there already
+            folds.run(points, report_and_judge)
+        elif not folds.history:  # measured once, where its trial was best; a whole step may have taken it there already
             for point in points[:-1]:
-                fit.pass_by(point)
-            report_and_judge(fit.step(points[-1]))
+                folds.pass_by(point)
+            report_and_judge(folds.step(points[-1]))
+
+
+@contextmanager
+def _folds(experiment: Experiment, job: TrialJob, folder: Path, world: World) -> Iterator[tuple[Folds, int]]:
+    """The LoRAs of a trial, wherever they stand, on one base model; and the images that each sees in all."""
+    cache, device = OutFolder(job.out).cache, pick_device()
+    shares, base, encoder = read_folds(cache, experiment), base_of(experiment, device), encoder_of(experiment, device)
+    lengths = schedules([shared.material for shared in shares], experiment)
+    with ExitStack() as trainers:
+        fits = []
+        for shared, schedule, place in zip(shares, lengths, fold_folders(folder, len(shares)), strict=True):
+            data = training_set(base, shared.material, experiment, entries_in(cache))
+            trainer = trainers.enter_context(closing(Trainer(base, data, experiment, schedule, world)))
+            files = None if job.is_confirming else epoch_files(experiment, schedule, shared.train.captions, place)
+            fits.append(Fit(trainer, shared.evaluator(encoder, experiment), shared.reference, place, world, files))
+        yield Folds(fits), lengths[0].images_end

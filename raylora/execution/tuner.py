@@ -13,7 +13,7 @@ import yaml
 from raylora.config import Experiment
 from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import dataset_digest
-from raylora.dataset.split import write_split
+from raylora.dataset.split import write_splits
 from raylora.errors import RayloraError
 from raylora.execution.cluster import (
     Share,
@@ -37,6 +37,7 @@ from raylora.execution.searcher import StudySearcher
 from raylora.execution.trial import base_of, encoder_of, pick_device
 from raylora.execution.underway import Say, Search
 from raylora.execution.workers import run_on_workers, workers_of
+from raylora.files import fold_folders
 from raylora.search.space import SearchSpace, load_space
 from raylora.search.study import Outcome, SearchStudy, keep_earlier, read_trials
 from raylora.tracking.mlflow_runs import MlflowTracker
@@ -58,7 +59,7 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
         write_experiment(experiment, out.experiment)
         check_shared([out.experiment, *local_paths(experiment)])
         assert job.space is not None
-        write_split(job.split, out.split)
+        write_splits(job.splits, out.split)
         if job.warm_start:
             keep_earlier(out.study, [trial for taken in job.warm_start for trial in taken.trials])
         space = yaml.safe_dump(job.space.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
@@ -160,7 +161,7 @@ def _ended_in(tracker: MlflowTracker) -> Iterator[None]:
 def _search(search: Search) -> list[TrialRecord]:
     """All trials."""
     experiment, out = search.job.experiment, search.out
-    if not is_shared(out.cache):
+    if not is_shared(out.cache, experiment):
         search.say("Encoding images and measuring the base model …")
         _make_cache(search)
     assert search.job.space is not None
@@ -196,12 +197,13 @@ def _confirm(search: Search, trials: Sequence[TrialRecord]) -> list[TrialRecord]
 
 
 def _make_cache(search: Search) -> None:
-    """Encode the pictures, once for all trials."""
-    experiment, material, cache = search.job.experiment, search.job.material, search.out.cache
+    """Encode the pictures, once for all trials and folds."""
+    experiment, materials, cache = search.job.experiment, search.job.materials, search.out.cache
 
     def make() -> None:
         base, encoder = base_of(experiment, pick_device()), encoder_of(experiment, pick_device())
-        write_shared(cache, make_shared(base, encoder, material, experiment, cache))
+        for place, material in zip(fold_folders(cache, len(materials)), materials, strict=True):
+            write_shared(place, make_shared(base, encoder, material, experiment, cache))
 
     search.run_in_cluster(make, "encodes the images")
 
@@ -221,6 +223,9 @@ def _refit(search: Search, winner: TrialRecord) -> bool:
     try:
         search.run_in_cluster(work, "trains on all images", starts_workers=workers.count > 1)
     except RayloraError as error:
-        search.say(f"warning: training on all images failed ({error}); best/ holds the LoRA of the winner's trial")
+        fold = " (its first fold)" if job.experiment.dataset.folds > 1 else ""
+        search.say(
+            f"warning: training on all images failed ({error}); best/ holds the LoRA of the winner's trial{fold}"
+        )
         return False
     return True

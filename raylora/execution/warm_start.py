@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from raylora.config_files import read_experiment
+from raylora.dataset.split import digests_of_split
 from raylora.errors import OutputError
 from raylora.execution.outputs import OutFolder
 from raylora.execution.prepare import Job, absolute
@@ -83,13 +83,11 @@ def _holds_training(out: OutFolder) -> bool:
 
 
 def _same_pictures(split_file: Path, job: Job) -> bool:
-    """Whether the same pictures were held out there, of as many."""
+    """Whether the same pictures were held out there, of as many, in the same folds."""
     try:
-        split = json.loads(split_file.read_text(encoding="utf-8"))
-        held = sorted(row["digest"] for row in split["holdout"])
-        return held == sorted(picture.digest for picture in job.split.holdout) and (
-            split["train_images"] == len(job.split.train)
-        )
+        return digests_of_split(split_file) == [
+            ({picture.digest for picture in split.holdout}, len(split.train)) for split in job.splits
+        ]
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -20,6 +20,7 @@ from raylora.evaluation.scorecard import Evaluator, sample_grid
 from raylora.evaluation.strength import AS_TRAINED, StrengthSweep, sweep_strengths
 from raylora.execution.node_cache import SharedData
 from raylora.execution.outputs import OutFolder
+from raylora.files import first_fold
 from raylora.tracking.recorder import TrialRecord
 from raylora.training.checkpoint import read_weights
 from raylora.training.epoch_files import EPOCHS_FOLDER, EpochFiles
@@ -31,10 +32,10 @@ GRID_NAME, STRENGTHS_NAME = "grid.png", "strengths.png"
 
 @contextmanager
 def adapter_of(base: BaseModel, experiment: Experiment, folder: Path) -> Iterator[Adapter]:
-    """The best adapter of a trial's folder, on the base model while the block lasts."""
+    """The best adapter of a trial's folder (of its first fold), on the base model while the block lasts."""
     adapter = Adapter(base, experiment.lora, "winner", experiment.model.train_text_encoder, experiment.seed)
     try:
-        adapter.load_state_dict(read_weights(folder / BEST_NAME))
+        adapter.load_state_dict(read_weights(first_fold(folder) / BEST_NAME))
         adapter.activate()
         yield adapter
     finally:
@@ -104,7 +105,8 @@ def write_best(
 ) -> StrengthSweep:  # fmt: skip
     """`best/` of a search. The grid's rows: real, base model, the guide's settings, the winner.
 
-    All pictures are made by trials, which have not seen the held-out images that stand above them.
+    All pictures are made by trials, which have not seen the held-out images that stand above them: of several folds
+    the first one's.
 
     Args:
         trials: the winner last; before it, if there is one, the baseline.

@@ -20,6 +20,7 @@ from PIL import Image
 
 from raylora import __version__
 from raylora.errors import TrackingError
+from raylora.files import first_fold
 from raylora.tracking.mlflow_store import REACH_S, artifacts_of, check_active, patience, quieten, reason_of, uploading
 from raylora.tracking.recorder import TrialRecord, measures
 
@@ -230,7 +231,7 @@ class MlflowTracker:
         for first in range(0, len(metrics), MOST_METRICS_PER_CALL):
             self._client.log_batch(run_id, metrics=metrics[first : first + MOST_METRICS_PER_CALL])
         with TemporaryDirectory() as folder:
-            if _copy_pictures(Path(trial.folder) / "samples", report["images_seen"], heard, Path(folder)):
+            if _copy_pictures(first_fold(Path(trial.folder)) / "samples", report["images_seen"], heard, Path(folder)):
                 self._client.log_artifacts(run_id, folder, artifact_path="images")
 
     def _end(self, trial: TrialRecord, run_id: str) -> None:

@@ -1,4 +1,4 @@
-"""A trainer with its judge: move to the next rung, measure, keep the best. `raylora train` and trials share it."""
+"""A trainer with its judge: move to the next rung, measure, write down what came of it."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def advance_by_epochs(
 class Fit:
     """One LoRA's way from its first image to its last, with everything it leaves in `folder`.
 
-    The folder holds `state.pt` (to go on from), `best.safetensors` (the adapter at its best score, in full
-    precision) and `samples/`. A Fit made on a folder with a state goes on from there.
+    The folder holds `state.pt` (to go on from), `best.safetensors` (the adapter where its owner called it best, in
+    full precision) and `samples/`. A Fit made on a folder with a state goes on from there.
     """
 
     trainer: Trainer
@@ -94,16 +94,6 @@ class Fit:
     def best_score(self) -> float:
         return max((report["score"] for report in self.history), default=float("-inf"))
 
-    def run(self, points: Sequence[int], report: Callable[[Report], bool]) -> None:
-        """Go through the evaluation points that are still ahead; `report` says whether to go on.
-
-        Raises:
-            TrainingDivergedError: a loss or a measure is no longer a number.
-        """
-        for point in points:
-            if point > self.trainer.images_seen and not report(self.step(point)):
-                return
-
     def pass_by(self, images: int) -> None:
         """Train to `images` images seen and keep the state, unmeasured."""
         if images > self.trainer.images_seen:
@@ -116,7 +106,11 @@ class Fit:
         write_state(self.folder / STATE_NAME, {"trainer": self.trainer.state_dict(), "history": self.history})
 
     def step(self, images: int) -> Report:
-        """Train to `images` images seen, measure, and write down what came of it."""
+        """Train to `images` images seen, measure, and write down what came of it.
+
+        Raises:
+            TrainingDivergedError: a loss or a measure is no longer a number.
+        """
         since = self.history[-1]["images_seen"] if self.history else 0
         advance_saving(self.trainer, images, self.epoch_files, self.world)
         self.trainer.adapter.activate()
@@ -125,10 +119,9 @@ class Fit:
         if not is_finite(metrics):
             raise TrainingDivergedError(f"a measure stopped being a number at {self.trainer.images_seen} images")
         report = self._make_report(metrics, evaluation.image_scores, since)
-        is_best = metrics["score"] > self.best_score
         self.history.append(report)
         if self.world.is_first:
-            self._keep(evaluation.samples, is_best)
+            self._keep(evaluation.samples)
         return report
 
     def _make_report(self, metrics: Metrics, image_scores: list[float], since: int) -> Report:
@@ -142,8 +135,13 @@ class Fit:
             "train_losses": [point for point in self.trainer.losses if point[0] > since],
         }
 
-    def _keep(self, samples: Sequence[Pixels], is_best: bool) -> None:
-        """Samples and best weights first, the state last: a state never speaks of files that aren't there."""
+    def keep_best(self) -> None:
+        """The adapter as it is now is the best one so far."""
+        if self.world.is_first:
+            write_weights(self.folder / BEST_NAME, self.trainer.weights())
+
+    def _keep(self, samples: Sequence[Pixels]) -> None:
+        """Samples first, the state last: a state never speaks of pictures that aren't there."""
         folder = self.folder / SAMPLES_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         place = f"{self.trainer.images_seen:06d}.png"
@@ -151,8 +149,6 @@ class Fit:
         if self.evaluator.looks:
             looks = self.evaluator.sample(self.trainer.base, self.evaluator.looks)
             Image.fromarray(sample_grid([looks])).save(folder / f"prompts_{place}")
-        if is_best:
-            write_weights(self.folder / BEST_NAME, self.trainer.weights())
         self._write_state()
 
     def grid(self, samples: Sequence[Pixels]) -> Pixels:

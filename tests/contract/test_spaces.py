@@ -195,6 +195,6 @@ def test_any_searched_setting_can_be_set_by_hand(name: str, path: str) -> None:
     wanted = search_wanted(Request(None, options, [f"{path}={value}", *extra]), space)
     assert wanted.space is not None
     check_space(wanted.space, wanted.experiment)
-    plan = make_plan(wanted.experiment, wanted.space, Material(DEMO_PICTURES, DEMO_PICTURES[:4]))
+    plan = make_plan(wanted.experiment, wanted.space, [Material(DEMO_PICTURES, DEMO_PICTURES[:4])])
     assert any(label == "Fixed by --set: " and path in text for label, text in plan.lines())
     assert flatten(plan.experiment.model_dump())[path] == pytest.approx(value)

@@ -14,11 +14,14 @@ from mlflow import MlflowClient
 
 from raylora import cli
 from raylora.config import Experiment
+from raylora.dataset.split import split_folds
 from raylora.diffusion.families import load_base
 from raylora.evaluation.encoders import load_encoder
-from raylora.execution.node_cache import make_shared, write_shared
+from raylora.execution.node_cache import Material, make_shared, write_shared
 from raylora.execution.outputs import OutFolder
+from raylora.execution.prepare import read_pictures
 from raylora.execution.trial import TrialJob
+from raylora.files import fold_folders
 from tests.bad_world import Result, Run, make_world
 from tests.integration.test_trainer import make_material
 
@@ -57,6 +60,11 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def make_folds(experiment: Experiment) -> list[Material]:
+    splits = split_folds(read_pictures(experiment, lambda _: None), experiment.dataset.folds)
+    return [Material(split.train, split.holdout) for split in splits]
+
+
 @pytest.fixture
 def make_job(tiny_experiment: Experiment, tmp_path: Path) -> MakeJob:
     """A search's folder with what its trials share, ready for them."""
@@ -66,7 +74,9 @@ def make_job(tiny_experiment: Experiment, tmp_path: Path) -> MakeJob:
         out.root.mkdir()
         assert experiment.model.base_model is not None
         base, encoder = load_base(experiment.model.base_model), load_encoder("demo")
-        write_shared(out.cache, make_shared(base, encoder, make_material(experiment), experiment, out.cache))
+        materials = make_folds(experiment) if experiment.dataset.folds > 1 else [make_material(experiment)]
+        for place, material in zip(fold_folders(out.cache, len(materials)), materials, strict=True):
+            write_shared(place, make_shared(base, encoder, material, experiment, out.cache))
         return TrialJob(out.root, experiment, threads=1)
 
     return make

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import read_folder
-from raylora.dataset.split import Split, write_split
+from raylora.dataset.split import Split, write_splits
 from tests.bad_world import Result, Run
 
 OUT = "--out out"
@@ -110,6 +110,12 @@ DATASETS = [
     ("train good.yaml --dataset outside", "metadata.jsonl, line 1", "../good.yaml", "outside"),
     ("train good.yaml --dataset binary_index", "metadata.jsonl", "UTF-8"),
     ("train good.yaml --dataset copies --holdout", "copies"),
+    ("tune good.yaml --dataset seven_more --set dataset.folds=8", "14 images are too few", "dataset.folds=7 or less"),
+    ("train good.yaml --holdout --set dataset.folds=2", "dataset.folds 2", "dataset.folds=1", "raylora tune"),
+    ("tune good.yaml --set dataset.folds=3 --set search.refit=false", "search.refit false", "leave search.refit at"),
+    ("tune good.yaml --split folds.json", "folds.json: has 2 folds, and dataset.folds is 1", "dataset.folds=2"),
+    ("train good.yaml --split folds.json", "folds.json: has 2 folds", "or leave --split out"),
+    ("tune good.yaml --set dataset.folds=2 --split no_folds.json", "no_folds.json", "not a split file"),
     ("train good.yaml --split missing.json", "missing.json", "split.json of an output folder"),
     ("train good.yaml --split not_split.json", "not_split.json", "not a split file"),
     ("train good.yaml --split other_split.json", "other_split.json", "1 images", "lacks"),
@@ -235,7 +241,7 @@ def test_a_search_does_not_go_on_without_its_tracking_server(
     write_experiment(read_experiment(bad_world / "good.yaml").with_params(absolute), search / "experiment.yaml")
     shutil.copy(bad_world / "small.yaml", search / "space.yaml")
     pictures = read_folder(bad_world / "pictures")
-    write_split(Split(train=tuple(pictures[5:]), holdout=tuple(pictures[:5])), search / "split.json")
+    write_splits([Split(train=tuple(pictures[5:]), holdout=tuple(pictures[:5]))], search / "split.json")
     state = json.dumps({"state": "interrupted", "tracking_uri": uri, "parent_run_id": "1"})
     (search / "state.json").write_text(state)
     assert_refused(run(f"resume {search}"), tmp_path, uri, "start the server")

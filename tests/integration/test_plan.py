@@ -30,6 +30,10 @@ WARNINGS = [
     ("tune good.yaml --space realistic", "the folders' names say 10 repeats; the space searches training.repeats"),
     ("tune good.yaml --set optimizer.learning_rate=1e-5", "--set: optimizer.learning_rate has no effect"),
     ("tune good.yaml --gpus-per-trial 2 --set training.batch_size=1", "a batch of 1 keeps only 1 of them busy"),
+    (
+        "tune good.yaml --set dataset.folds=4 --set dataset.holdout_fraction=0.3",
+        "--set: dataset.holdout_fraction has no",
+    ),
     ("tune good.yaml --base-model nobody/nothing", "nobody/nothing: there is no such path here"),
 ]
 
@@ -49,6 +53,8 @@ def test_it_is_warned_of(line: str, fragment: str, run: Run) -> None:
         "tune good.yaml --space realistic --set training.repeats=null",
         "tune good.yaml --space realistic --dataset seven_more",
         "tune --demo",
+        "tune good.yaml --space realistic --dataset seven_more --set dataset.folds=4",
+        "train good.yaml --set dataset.folds=4",
         "tune good.yaml --gpus-per-trial 2 --set training.batch_size=2 --set training.repeats=null",
         "tune good.yaml --space realistic --set lora.rank=32 --set lora.alpha=16 --set training.repeats=3",
     ],
@@ -94,6 +100,17 @@ def lines_of(told: str) -> dict[str, str]:
     return {line[:12].strip(): line[12:] for line in told.splitlines()}
 
 
+def test_the_disk_has_room_for_every_folds_lora(tiny_experiment: Experiment) -> None:
+    """Of 5 trials and 4 × 2 with new seeds, and for one refit; pictures of all that is held out, by turns."""
+    space = load_space("demo").model_copy(update={"parameters": {}, "first_points": ()})
+    settings = {"search__trials": 5, "training__save_every_epochs": 4, "search__grace_period": 100}
+    one, three = (plan_of(tiny_experiment, space, **settings, dataset__folds=folds).disk for folds in (1, 3))
+    assert three.trials * (5 + 8 + 1) == one.trials * (3 * (5 + 8) + 1)
+    assert three.grids == one.grids * 12 / 4
+    lora = plan_of(tiny_experiment).lora_bytes
+    assert one.files == 4 * lora + 6 * lora and three.files == 4 * lora + 16 * lora
+
+
 LONGER = "--dry-run --set training.epochs=10 --set training.batch_size=1"
 
 
@@ -112,6 +129,19 @@ def test_a_dry_run_of_a_search_prints_the_arithmetic(run: Run) -> None:
         "then the winner on all images, up to: the folders' repeats of 20" in refit
         and "= 2,000 images; ÷ batch 1 = 2,000 steps" in refit
     )
+
+
+def test_a_dry_run_tells_what_folds_cost(run: Run) -> None:
+    told = run(f"tune good.yaml --space small.yaml {LONGER} --set dataset.folds=4").stderr
+    plan = lines_of(told)
+    assert plan["Images"] == "20 = 15 to learn + 5 held out"
+    assert plan["Folds"] == "4: each trial trains 4 LoRAs, 4 times the compute"
+    assert plan["Steps"].startswith("a trial, each fold: the folders' repeats of 15 images")
+    plan = lines_of(run(f"tune good.yaml --space small.yaml {LONGER} --set dataset.folds=3").stderr)
+    assert plan["Images"] == "20 = 13 to 14 to learn + 6 to 7 held out"
+    assert plan["Folds"].endswith("; all as long as the shortest")
+    assert "of 13 images" in plan["Steps"] and "= 1,300 images" in plan["Steps"]
+    assert "Folds" not in lines_of(run(f"train good.yaml {LONGER} --set dataset.folds=3").stderr)
 
 
 @pytest.mark.parametrize(

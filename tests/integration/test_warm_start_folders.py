@@ -11,7 +11,7 @@ import pytest
 
 from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import read_folder
-from raylora.dataset.split import split_pictures, write_split
+from raylora.dataset.split import split_folds, split_pictures, write_splits
 from raylora.execution.cluster import Share
 from raylora.execution.outputs import OutFolder
 from raylora.search.space import load_space
@@ -30,7 +30,7 @@ def make_search(world: Path, root: Path, trials: int = 4) -> Path:
     write_experiment(experiment.with_params(absolute), out.experiment)
     shutil.copy(world / "small.yaml", out.space)
     pictures = read_folder(world / "pictures")
-    write_split(split_pictures(pictures, experiment.dataset.holdout_fraction), out.split)
+    write_splits([split_pictures(pictures, experiment.dataset.holdout_fraction)], out.split)
     out.write_state("interrupted", tracking_uri="", parent_run_id="1")
     study = SearchStudy(out.study, load_space(str(world / "small.yaml")), experiment)
     for _ in range(trials):
@@ -83,6 +83,18 @@ def test_it_is_warned_of(option: str, named: str, run: Run, bad_world: Path, tmp
     assert told.status == 0
     (warning,) = (line for line in told.stderr.splitlines() if line.startswith("warning: --warm-start"))
     assert named in warning
+
+
+@pytest.mark.parametrize(
+    ("folds", "named"), [(4, "earlier: dataset.folds differs"), (2, "earlier: the dataset's pictures, dataset.folds")]
+)
+def test_the_same_folds_hold_out_the_same_pictures(
+    folds: int, named: str, run: Run, bad_world: Path, tmp_path: Path
+) -> None:
+    """Of an earlier search by four folds, whose settings don't say so."""
+    search = make_search(bad_world, tmp_path / "earlier")
+    write_splits(split_folds(read_folder(bad_world / "pictures"), 4), search / "split.json")
+    assert named in run(f"{TUNE} --set dataset.folds={folds} --warm-start {search}").stderr
 
 
 def test_what_is_taken_is_in_the_journal_before_the_first_trial(

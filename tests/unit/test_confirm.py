@@ -123,4 +123,12 @@ def test_the_refit_shows_each_picture_as_often_as_the_trial_did_when_it_was_best
 ) -> None:
     """Three pictures and one for regularization, ten times in each of two epochs: 80 images; with the fourth 100."""
     experiment = Experiment().with_params({"training.epochs": 2})
-    assert refit_experiment(experiment, MATERIAL, images).training.stop_at == stop_at
+    assert refit_experiment(experiment, [MATERIAL], images).training.stop_at == stop_at
+
+
+def test_the_refit_of_a_trial_by_folds_goes_by_the_schedule_that_they_share() -> None:
+    """Folds that learn three pictures and two, ten times in each of two epochs, and a refit of all four."""
+    experiment = Experiment().with_params({"training.epochs": 2})
+    folds = [Material(pictures("d", "a", "e"), pictures("b")), Material(pictures("b", "e"), pictures("a", "d"))]
+    for images, stop_at in ((20, 40), (40, None)):
+        assert refit_experiment(experiment, folds, images).training.stop_at == stop_at

@@ -12,7 +12,7 @@ from PIL import Image
 
 from raylora.bundled import DEMO_DATASET
 from raylora.dataset.folder import Picture, read_folder
-from raylora.dataset.split import Split, read_split, split_pictures, write_split
+from raylora.dataset.split import Split, read_splits, split_folds, split_pictures, write_splits
 from raylora.errors import DatasetError
 from tests.tiny import make_pictures
 
@@ -125,40 +125,101 @@ def test_a_folder_of_one_picture_in_many_copies_cannot_be_split(tmp_path: Path, 
 def test_written_and_read_again_it_is_the_same(tmp_path: Path) -> None:
     pictures = read_folder(make_pictures(tmp_path, 12))
     split = split_pictures(pictures, QUARTER)
-    write_split(split, tmp_path / "split.json")
-    assert read_split(tmp_path / "split.json", pictures) == split
+    write_splits([split], tmp_path / "split.json")
+    assert read_splits(tmp_path / "split.json", pictures) == (split,)
 
 
 def test_a_split_serves_the_same_pictures_elsewhere(tmp_path: Path) -> None:
     split = split_pictures(read_folder(make_pictures(tmp_path / "here", 12)), 0.5)
-    write_split(split, tmp_path / "split.json")
-    there = read_split(tmp_path / "split.json", read_folder(make_pictures(tmp_path / "there", 12)))
+    write_splits([split], tmp_path / "split.json")
+    (there,) = read_splits(tmp_path / "split.json", read_folder(make_pictures(tmp_path / "there", 12)))
     assert digests(there.holdout) == digests(split.holdout)
     assert len(there.train) == 6
 
 
 def test_a_split_of_a_changed_dataset_is_refused(tmp_path: Path) -> None:
     split = split_pictures(read_folder(make_pictures(tmp_path, 12)), QUARTER)
-    write_split(split, tmp_path / "split.json")
+    write_splits([split], tmp_path / "split.json")
     Image.new("RGB", (64, 64)).save(split.holdout[0].path)
     split.holdout[1].path.unlink()
     with pytest.raises(DatasetError, match="2 images that the dataset lacks"):
-        read_split(tmp_path / "split.json", read_folder(tmp_path))
+        read_splits(tmp_path / "split.json", read_folder(tmp_path))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"holdout": [1]}', '{"holdout": null}'])
 def test_other_files_are_no_splits(tmp_path: Path, content: str) -> None:
     (tmp_path / "split.json").write_text(content)
     with pytest.raises(DatasetError, match="is not a split file"):
-        read_split(tmp_path / "split.json", [])
+        read_splits(tmp_path / "split.json", [])
 
 
 def test_a_split_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"split\.json"):
-        read_split(tmp_path / "split.json", [])
+        read_splits(tmp_path / "split.json", [])
 
 
 def test_the_demo_learns_thirty_and_holds_out_ten() -> None:
     split = split_pictures(read_folder(DEMO_DATASET), QUARTER)
     assert (len(split.train), len(split.holdout)) == (30, 10)
     assert digests(split.train).isdisjoint(digests(split.holdout))
+
+
+@pytest.mark.parametrize(("images", "folds", "sizes"), [(10, 5, [2] * 5), (12, 5, [3, 3, 2, 2, 2]), (20, 3, [7, 7, 6])])
+def test_every_picture_is_held_out_in_one_fold(tmp_path: Path, images: int, folds: int, sizes: list[int]) -> None:
+    pictures = read_folder(make_pictures(tmp_path, images))
+    splits = split_folds(pictures, folds)
+    assert [len(split.holdout) for split in splits] == sizes
+    assert sorted(picture.path for split in splits for picture in split.holdout) == [one.path for one in pictures]
+    assert all(digests(split.train) == digests(pictures) - digests(split.holdout) for split in splits)
+
+
+def test_each_folder_gives_its_share_to_every_fold(tmp_path: Path) -> None:
+    make_pictures(tmp_path / "10_sks", 12)
+    make_pictures(tmp_path / "2_hat", 6, size=(128, 64))
+    for split in split_folds(read_folder(tmp_path), 3):
+        held = [picture.folder for picture in split.holdout]
+        assert (held.count("10_sks"), held.count("2_hat")) == (4, 2)
+
+
+def test_folds_depend_on_neither_order_nor_place(tmp_path: Path) -> None:
+    here = read_folder(make_pictures(tmp_path / "here", 13))
+    there = read_folder(make_pictures(tmp_path / "there", 13))
+    random.Random(0).shuffle(there)
+    assert [digests(split.holdout) for split in split_folds(here, 4)] == [
+        digests(split.holdout) for split in split_folds(there, 4)
+    ]
+
+
+def test_near_duplicates_are_held_out_in_the_same_fold(tmp_path: Path) -> None:
+    pictures = read_folder(add_copies(make_pictures(tmp_path, 9), ".jpg", quality=90))
+    splits = split_folds(pictures, 4)
+    assert [len(split.holdout) for split in splits] == [6, 4, 4, 4]
+    for number in range(9):
+        assert sorted(len(sides_of(split, f"picture_{number:02d}")) for split in splits) == [1] * 4
+
+
+@pytest.mark.parametrize(("folds", "most"), [(7, 6), (10, 6)])
+def test_too_many_folds_are_refused_and_the_most_that_work_named(tmp_path: Path, folds: int, most: int) -> None:
+    pictures = read_folder(make_pictures(tmp_path, 13))
+    with pytest.raises(DatasetError, match=rf"13 images are too few for {folds} folds .* dataset.folds={most} or less"):
+        split_folds(pictures, folds)
+    assert len(split_folds(pictures, most)) == most
+
+
+def test_near_duplicates_count_as_one_where_folds_are_too_many(tmp_path: Path) -> None:
+    """One picture in seven copies and three others: two folds hold out seven and three."""
+    make_pictures(tmp_path, 4)
+    for quality in range(84, 90):
+        Image.open(tmp_path / "picture_00.png").save(tmp_path / f"copy_{quality}.jpg", quality=quality)
+        (tmp_path / f"copy_{quality}.txt").write_text("sks")
+    pictures = read_folder(tmp_path)
+    with pytest.raises(DatasetError, match=r"10 images are too few for 3 folds .* dataset.folds=2 or less"):
+        split_folds(pictures, 3)
+    assert [len(split.holdout) for split in split_folds(pictures, 2)] == [7, 3]
+
+
+def test_folds_written_and_read_again_are_the_same(tmp_path: Path) -> None:
+    pictures = read_folder(make_pictures(tmp_path, 12))
+    splits = split_folds(pictures, 3)
+    write_splits(splits, tmp_path / "split.json")
+    assert read_splits(tmp_path / "split.json", pictures) == splits
