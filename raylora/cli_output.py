@@ -66,10 +66,9 @@ def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary, indent=2))
         return
-    best, baseline, trials = summary["best"], summary["baseline"], summary["trials"]
+    best, trials = summary["best"], summary["trials"]
     if best["score"] is not None:
-        against = f"; the guide's own settings reach {_with_spread(baseline)}" if baseline else ""
-        print(f"Best: {best['trial_id']} with score {_with_spread(best)}{against}")
+        print(f"Best: {best['trial_id']} with score {_with_spread(best)}{_against(summary['baseline'])}")
     for candidate in summary.get("confirmed", [])[1:]:
         print(f"  next: {candidate['trial_id']} with {_with_spread(candidate)}")
     for path, value in best["params"].items():
@@ -95,6 +94,14 @@ def _how_to_look(tracking_uri: str) -> str:
     if tracking_uri.startswith(("http://", "https://")):
         return tracking_uri
     return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
+
+
+def _against(baseline: dict[str, Any] | None) -> str:
+    """The guide's own settings beside the winner's, where a search has tried them."""
+    if baseline is None:
+        return ""
+    broke = f", but break a limit: {baseline['over_limits']}" if baseline["over_limits"] else ""
+    return f"; the guide's own settings reach {_with_spread(baseline)}{broke}"
 
 
 def _with_spread(candidate: dict[str, Any]) -> str:

@@ -12,14 +12,16 @@ from typing import Any
 
 import torch
 
-from raylora.config import Experiment
+from raylora.config import Experiment, LimitsConfig
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.families import load_base
+from raylora.diffusion.lora_file import lora_bytes
 from raylora.errors import RayloraError
 from raylora.evaluation.encoders import ImageEncoder, load_encoder
 from raylora.execution.node_cache import entries_in, read_shared, training_set
 from raylora.execution.outputs import OutFolder
 from raylora.execution.winner import epoch_files
+from raylora.search.limits import in_words, over_limits
 from raylora.search.stopping import IS_OVER, is_overfitting
 from raylora.training.fit import Fit, Report, evaluation_points
 from raylora.training.trainer import Trainer
@@ -137,11 +139,24 @@ def reason_of_failure(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
+def _too_large(lora_mb: float, limits: LimitsConfig) -> Report | None:
+    """What a trial reports that isn't trained, since its file would be over the limit."""
+    over = over_limits(limits, {"lora_mb": lora_mb})
+    if not over:
+        return None
+    reason = f"limit: {in_words(limits, over)}"
+    return {**over, "images_seen": 0, "best_score": float("-inf"), STOP_REASON: reason, IS_OVER: False}
+
+
 def _run(config: dict[str, Any], job: TrialJob, folder: Path, report: Callable[[Report], None], world: World) -> None:
     experiment = job.experiment.with_params(config["params"])
     cache, device = OutFolder(job.out).cache, pick_device()
     shared = read_shared(cache)
     base = base_of(experiment, device)
+    may_stop = not config["is_baseline"] and not job.is_confirming
+    if may_stop and (untrained := _too_large(lora_bytes(base.parts, experiment) / 1e6, experiment.search.limits)):
+        report(untrained)
+        return
     schedule = shared.material.schedule(experiment)
     data = training_set(base, shared.material, experiment, entries_in(cache))
     with closing(Trainer(base, data, experiment, schedule, world)) as trainer:
@@ -150,13 +165,15 @@ def _run(config: dict[str, Any], job: TrialJob, folder: Path, report: Callable[[
         fit = Fit(trainer, evaluator, shared.reference, folder, world, files)
         search = experiment.search
         points = evaluation_points(schedule.images_end, search.grace_period, search.reduction_factor)
-        may_stop = not config["is_baseline"] and not job.is_confirming
 
         def report_and_judge(latest: Report) -> bool:
-            overfits = may_stop and is_overfitting(fit.history, search.overfit_patience)
-            stops = overfits and not latest["is_finished"]
-            report({**latest, STOP_REASON: "overfit" if stops else None, IS_OVER: stops or latest["is_finished"]})
-            return not stops
+            is_over, reason = latest["is_finished"], None
+            if may_stop and (over := over_limits(search.limits, latest)):
+                is_over, reason = False, f"limit: {in_words(search.limits, over)}"
+            elif may_stop and not is_over and is_overfitting(fit.history, search.overfit_patience):
+                is_over, reason = True, "overfit"
+            report({**latest, STOP_REASON: reason, IS_OVER: is_over})
+            return reason is None
 
         for earlier in fit.history[:-1]:  # of a resumed trial: reports may have got lost, and new rungs want them
             report({**earlier, STOP_REASON: None, IS_OVER: False})
