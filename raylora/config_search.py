@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
-from raylora.config_section import Section
+from raylora.config_section import Section, nearest
+
+HIGHER_IS_BETTER = {
+    "score": True,
+    "similarity_gain": True,
+    "sample_similarity": True,
+    "prompt_alignment": True,
+    "diversity": True,
+    "holdout_loss": False,
+    "holdout_loss_ratio": False,
+    "copying": False,
+    "lora_mb": False,
+    "train_s": False,
+    "peak_memory_gib": False,
+}
+"""What trials can be weighed by, and in which direction."""
+
+
+def _known_measure(name: str) -> str:
+    if name not in HIGHER_IS_BETTER:
+        known = list(HIGHER_IS_BETTER)
+        raise ValueError(f"there is no measure {name}{nearest(name, known)}; measures are {', '.join(known)}")
+    return name
+
+
+Measure = Annotated[str, AfterValidator(_known_measure)]
 
 
 class LimitsConfig(Section):
@@ -51,6 +76,12 @@ class SearchConfig(Section):
         1.0, gt=0, description="Share of a GPU, or number of GPUs, of a trial; without a GPU, number of CPU workers."
     )
     max_concurrent: int | None = Field(None, ge=1, description="Most trials at once; unset: as many as fit.")
+    tradeoffs: tuple[Measure, ...] = Field(
+        ("score", "lora_mb"),
+        min_length=1,
+        description=f"Measures to weigh against each other: the trials that none beats in all of them are told at the "
+        f"end. Of {', '.join(HIGHER_IS_BETTER)}.",
+    )
     limits: LimitsConfig = Field(LimitsConfig(), description="What a trial may cost.")
 
     @field_validator("gpus_per_trial")

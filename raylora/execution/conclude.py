@@ -19,6 +19,7 @@ from raylora.execution.winner import lora_paths, write_best
 from raylora.search.importance import importance
 from raylora.search.limits import excess, in_words
 from raylora.search.study import read_trials
+from raylora.search.tradeoffs import pareto_front
 from raylora.tracking.recorder import TrialRecord, measures
 from raylora.tracking.registry import Registered, log_lora, register
 
@@ -51,6 +52,7 @@ def conclude(
         "confirmed": [candidate.as_dict() for candidate in found if candidate.again],
         "refit": is_refit,
         "trials": _counts(trials),
+        "tradeoffs": tradeoffs_of(search, trials),
         "importance": what_mattered(search),
         "images_seen": sum(trial.images_seen for trial in trials),
         "wall_s": wall_s(),
@@ -77,6 +79,18 @@ def _no_result(out: OutFolder, trials: Sequence[TrialRecord], limits: LimitsConf
     return RayloraError(
         f"{NOTHING_CAME}; {told}. There is nothing to go on with: {mend} and start anew with another --out"
     )
+
+
+def tradeoffs_of(search: Search, trials: Sequence[TrialRecord]) -> dict[str, Any]:
+    """The trials, each at its best, that none beats in all of `search.tradeoffs`, of those that kept all limits."""
+    named = search.job.experiment.search.tradeoffs
+    able = [trial for trial in trials if trial.best and trial.status != "failed" and not trial.over_limits]
+    points = {trial.trial_id: measures(trial.best or {}) for trial in able}
+    if missing := [name for name in named if points and not any(name in point for point in points.values())]:
+        search.say(f"warning: search.tradeoffs can't be told, since no trial has {', '.join(missing)}; leave that out")
+    front = pareto_front(points, named)
+    rows = [{"trial_id": trial_id, **{name: points[trial_id][name] for name in named}} for trial_id in front]
+    return {"measures": list(named), "trials": rows}
 
 
 def what_mattered(search: Search) -> list[dict[str, Any]]:

@@ -43,6 +43,8 @@ SETTINGS = [
     ("tune good.yaml --set model.family=sdxl", "--space sdxl-character or --space sdxl-style"),
     ("train pictures", "pictures: is a folder", "--dataset"),
     ("train good.yaml --dataset ''", "--dataset: dataset.path", "must not be empty"),
+    ("tune good.yaml --set search.tradeoffs=[scor,lora_mb]", "search.tradeoffs", "no measure scor", "mean score?"),
+    ("tune good.yaml --set search.tradeoffs=[]", "--set: search.tradeoffs", "1 or more entries"),
     ("tune good.yaml --set search.limits.lora_mb=0", "--set: search.limits.lora_mb", "above 0"),
     ("tune good.yaml --set search.limits.train=9", "search.limits.train", "did you mean search.limits.train_s?"),
     ("tune good.yaml --set search.limits=9", "--set: search.limits", "is a section", "set search.limits.lora_mb="),

@@ -46,11 +46,11 @@ def rows_of(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_search_keeps_its_limits(folder: Path, cli: Cli) -> None:
+def test_a_search_keeps_its_limits_and_tells_its_trade_offs(folder: Path, cli: Cli) -> None:
     """The guide's own and one other are too large; two are not."""
     (folder / "space.yaml").write_text(yaml.safe_dump(points(8, 4, 2, 2)))
     done = cli("tune", "experiment.yaml", "--space", "space.yaml", "--trials", 4, "--out", "out", "--json",
-               "--set", "search.limits.lora_mb=0.03",
+               "--set", "search.limits.lora_mb=0.03", "--set", "search.tradeoffs=[score,lora_mb,train_s]",
                timeout_s=600)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "warning: search.limits.lora_mb: the first point's LoRA file is over the limit" in done.stderr
@@ -63,7 +63,13 @@ def test_a_search_keeps_its_limits(folder: Path, cli: Cli) -> None:
     assert summary["baseline"]["over_limits"] == "lora_mb 0.09114 > 0.03"
     assert {one["trial_id"] for one in summary["confirmed"]} == {"t000", "t002", "t003"}
     assert summary["confirmed"][-1]["trial_id"] == "t000"
+    front = summary["tradeoffs"]["trials"]
+    assert {one["trial_id"] for one in front} <= {"t002", "t003"} and front
     by_id = {row["trial_id"]: row for row in rows}
+    for one in front:
+        assert [one[name] for name in ("score", "lora_mb", "train_s")] == [
+            float(by_id[one["trial_id"]][f"best.{name}"]) for name in ("score", "lora_mb", "train_s")
+        ]
     trials = read_trials(out / "study.journal")
     assert [trial.state.name for trial in trials][1] == "PRUNED"
     assert trials[1].user_attrs[COSTS_KEY] == {"lora_mb": pytest.approx(0.045568)}
