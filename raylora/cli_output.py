@@ -6,7 +6,7 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,16 +66,17 @@ def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary, indent=2))
         return
-    best, baseline, trials = summary["best"], summary["baseline"], summary["trials"]
+    best, trials = summary["best"], summary["trials"]
     if best["score"] is not None:
-        against = f"; the guide's own settings reach {_with_spread(baseline)}" if baseline else ""
-        print(f"Best: {best['trial_id']} with score {_with_spread(best)}{against}")
+        print(f"Best: {best['trial_id']} with score {_with_spread(best)}{_against(summary['baseline'])}")
     for candidate in summary.get("confirmed", [])[1:]:
         print(f"  next: {candidate['trial_id']} with {_with_spread(candidate)}")
     for path, value in best["params"].items():
         print(f"  {path} = {value:.4g}" if isinstance(value, float) else f"  {path} = {value}")
     print(f"Trials: {trials['finished']} finished, {trials['stopped_early']} stopped early, {trials['failed']} failed; "
           f"they saw {summary['images_seen']:,} images; {summary['wall_s']:.0f} s in all")  # fmt: skip
+    if len(summary.get("tradeoffs", {"trials": []})["trials"]) > 1:
+        print(f"Trade-offs: {trade_offs(**summary['tradeoffs'])}")
     if summary["importance"]:
         print(f"What mattered: {what_mattered(summary['importance'], trials['finished'] + trials['stopped_early'])}")
     print(f"LoRA for A1111 and ComfyUI: {best['lora_kohya']}")
@@ -95,6 +96,14 @@ def _how_to_look(tracking_uri: str) -> str:
     if tracking_uri.startswith(("http://", "https://")):
         return tracking_uri
     return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
+
+
+def _against(baseline: dict[str, Any] | None) -> str:
+    """The guide's own settings beside the winner's, where a search has tried them."""
+    if baseline is None:
+        return ""
+    broke = f", but break a limit: {baseline['over_limits']}" if baseline["over_limits"] else ""
+    return f"; the guide's own settings reach {_with_spread(baseline)}{broke}"
 
 
 def _with_spread(candidate: dict[str, Any]) -> str:
@@ -123,6 +132,19 @@ def what_mattered(importance: list[dict[str, Any]], trials: int) -> str:
     surely = ", ".join(names["matters"]) or "nothing for sure"
     others = [f"{label}: {', '.join(names[label])}" for label in ("hardly matters", "can't tell") if names[label]]
     return f"{'; '.join([surely, *others])} ({trials} trials)"
+
+
+def trade_offs(measures: Sequence[str], trials: Sequence[Mapping[str, Any]]) -> str:
+    """One line on the trials that none beats in all measures: `t009 (score 1.229, 1.9 MB), t004 (…)`."""
+    return ", ".join(
+        f"{trial['trial_id']} ({', '.join(_measured(name, trial[name]) for name in measures)})" for trial in trials
+    )
+
+
+def _measured(name: str, value: float) -> str:
+    """A cost with its unit, any other measure with its name."""
+    with_unit = {"lora_mb": f"{value:.1f} MB", "train_s": f"{value:.0f} s", "peak_memory_gib": f"{value:.1f} GiB"}
+    return with_unit.get(name, f"{name} {value:.3f}")
 
 
 def _short(setting: str) -> str:

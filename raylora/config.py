@@ -15,6 +15,8 @@ from raylora.config_optimization import LossConfig as LossConfig
 from raylora.config_optimization import LrSchedulerConfig as LrSchedulerConfig
 from raylora.config_optimization import OptimizerConfig as OptimizerConfig
 from raylora.config_optimization import check_loss, check_rates, check_schedule, optimization_warnings
+from raylora.config_search import LimitsConfig as LimitsConfig
+from raylora.config_search import SearchConfig as SearchConfig
 from raylora.config_section import Section as Section
 
 SIZE_STEP_PX = 64
@@ -233,37 +235,6 @@ class EvaluationConfig(Section):
     max_images: int = Field(16, ge=1, description="Most held-out (and training) images that a measure looks at.")
     batch_size: int = Field(8, ge=1, description="Images at once while measuring; changes speed only.")
     score: ScoreConfig = Field(ScoreConfig(), description="How the measures become one score.")
-
-
-class SearchConfig(Section):
-    trials: int = Field(20, ge=1, description="Trials in all, the guide's own configuration among them.")
-    trial_scheduler: Literal["asha", "median", "none"] = Field("asha", description="What stops weak trials early.")
-    grace_period: int = Field(200, ge=1, description="First rung, in images seen: no trial is stopped before it.")
-    reduction_factor: float = Field(2.0, gt=1, description="Each rung is this many times the one before.")
-    overfit_patience: int = Field(
-        2, ge=1, description="Evaluations in a row with rising held-out loss and no rising similarity that end a trial."
-    )
-    optuna_sampler: Literal["tpe", "random"] = Field("tpe", description="How new trials are proposed.")
-    startup_trials: int = Field(5, ge=0, description="Trials before TPE learns: the first points, then random ones.")
-    max_failures: int = Field(
-        5, ge=1, description="So many failed trials, and none that was ever measured, and the search gives up."
-    )
-    confirm_trials: int = Field(
-        3, ge=0, description="Best trials that, with the first point, are trained again with new seeds; 0: none."
-    )
-    confirm_seeds: int = Field(2, ge=1, description="New seeds for each of them.")
-    refit: bool = Field(True, description="Train the winner's settings once more, on all images, for `best/`.")
-    gpus_per_trial: float = Field(
-        1.0, gt=0, description="Share of a GPU, or number of GPUs, of a trial; without a GPU, number of CPU workers."
-    )
-    max_concurrent: int | None = Field(None, ge=1, description="Most trials at once; unset: as many as fit.")
-
-    @field_validator("gpus_per_trial")
-    @classmethod
-    def _whole_above_one(cls, value: float) -> float:
-        if value > 1 and value != int(value):
-            raise ValueError("must be below 1 or a whole number")
-        return value
 
 
 class TrackingConfig(Section):

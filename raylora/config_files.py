@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from raylora.config import Experiment, field_paths, flatten, section_paths, set_path
+from raylora.config_section import nearest
 from raylora.errors import ConfigError
 from raylora.files import write_atomically
 
@@ -170,16 +170,6 @@ def _source_of(path: str, sources: Mapping[str, str]) -> str:
     """The latest layer that set the path, a part of it, or the section around it."""
     near = [known for known in sources if f"{known}.".startswith(f"{path}.") or f"{path}.".startswith(f"{known}.")]
     return sources[near[-1]] if near else "settings"
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """`; did you mean X?` or nothing. Paths are compared whole, then by their last part."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if not close:
-        last = word.rpartition(".")[2]
-        tails = {path.rpartition(".")[2]: path for path in reversed(known)}
-        close = [tails[tail] for tail in difflib.get_close_matches(last, list(tails), n=1, cutoff=0.6)]
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def write_experiment(experiment: Experiment, path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
@@ -26,3 +28,13 @@ class Section(BaseModel):
 def _kinds(annotation: Any) -> set[Any]:
     """All types that an annotation mentions."""
     return {annotation}.union(*(_kinds(part) for part in get_args(annotation) if not isinstance(part, str)))
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """`; did you mean X?` or nothing. Paths are compared whole, then by their last part."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if not close:
+        last = word.rpartition(".")[2]
+        tails = {path.rpartition(".")[2]: path for path in reversed(known)}
+        close = [tails[tail] for tail in difflib.get_close_matches(last, list(tails), n=1, cutoff=0.6)]
+    return f"; did you mean {close[0]}?" if close else ""

@@ -248,6 +248,11 @@ def count_parameters(module: nn.Module, part: str, config: LoraConfig) -> int:
     return sum(_layer_parameters(layers[path], module_rank(part, path, config), config.use_dora) for path in paths)
 
 
+def count_trained(parts: Mapping[str, nn.Module], config: LoraConfig, train_text_encoder: bool) -> int:
+    """The same for all parts of a base model that are trained."""
+    return sum(count_parameters(parts[part], part, config) for part in (parts if train_text_encoder else [UNET]))
+
+
 def _layer_parameters(layer: Any, rank: int, use_dora: bool) -> int:
     outputs, *inputs = (int(size) for size in layer.weight.shape)
     return rank * (math.prod(inputs) + outputs) + (outputs if use_dora else 0)

@@ -23,7 +23,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from raylora import __version__
-from raylora.diffusion.adapters import Adapter, StateDict, tuner_layers
+from raylora.config import Experiment
+from raylora.diffusion.adapters import Adapter, StateDict, count_trained, tuner_layers
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.families import DTYPES, FAMILIES
 from raylora.diffusion.kohya_names import TEXT_ROOT, Naming, kohya_name, naming
@@ -86,6 +87,16 @@ def weights_of(adapter: Adapter, metadata: Mapping[str, str] | None = None) -> L
         for part in adapter.peft_configs
     }
     return from_peft(adapter.base.family.name, adapter.state_dict(), alphas, metadata)
+
+
+def lora_bytes(parts: Mapping[str, nn.Module], experiment: Experiment) -> int:
+    """Size of a LoRA file: its numbers in `training.save_precision`, without a header of a few per cent.
+
+    Args:
+        parts: the base model's; their weights need not be loaded.
+    """
+    count = count_trained(parts, experiment.lora, experiment.model.train_text_encoder)
+    return count * DTYPES[experiment.training.save_precision].itemsize
 
 
 def save_kohya(weights: LoraWeights, names: Naming, path: Path, precision: str | None = None) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from raylora.config import Experiment
+from raylora.config import Experiment, LimitsConfig
 from raylora.diffusion.families import FAMILIES, resolve_base, save_as_folder
 from raylora.errors import RayloraError, first_line
 from raylora.execution.confirm import Candidate
@@ -18,7 +18,9 @@ from raylora.execution.underway import Search
 from raylora.execution.winner import lora_paths, write_best
 from raylora.files import first_fold
 from raylora.search.importance import importance
+from raylora.search.limits import excess, in_words
 from raylora.search.study import read_trials
+from raylora.search.tradeoffs import pareto_front
 from raylora.tracking.recorder import TrialRecord, measures
 from raylora.tracking.registry import Registered, log_lora, register
 
@@ -39,7 +41,7 @@ def conclude(
     out = search.out
     write_trials_csv(out.root / "trials.csv", trials)
     if not found:
-        raise _no_result(out, trials)
+        raise _no_result(out, trials, search.job.experiment.search.limits)
     search.say("Writing the winner …")
     winner = found[0].trial
     baseline = next((trial for trial in trials if trial.is_baseline and trial.history), None)
@@ -47,10 +49,11 @@ def conclude(
     best = {**_entry(winner), **found[0].as_dict(), **strengths, **lora_paths(out)}
     summary = {
         "best": best,
-        "baseline": _baseline_entry(baseline, found) if baseline else None,
+        "baseline": _baseline_entry(baseline, found, search.job.experiment.search.limits) if baseline else None,
         "confirmed": [candidate.as_dict() for candidate in found if candidate.again],
         "refit": is_refit,
         "trials": _counts(trials),
+        "tradeoffs": tradeoffs_of(search, trials),
         "importance": what_mattered(search),
         "images_seen": sum(trial.images_seen for trial in trials) * search.job.experiment.dataset.folds,
         "wall_s": wall_s(),
@@ -62,14 +65,33 @@ def conclude(
     return summary
 
 
-def _no_result(out: OutFolder, trials: Sequence[TrialRecord]) -> RayloraError:
+def _no_result(out: OutFolder, trials: Sequence[TrialRecord], limits: LimitsConfig) -> RayloraError:
     """Kept in the state too: `raylora resume` has nothing to go on with, and says so."""
-    reasons = "; ".join(sorted({trial.stop_reason or "no report" for trial in trials}))
+    over = [trial for trial in trials if trial.over_limits]
+    reasons = "; ".join(sorted({trial.stop_reason or "no report" for trial in trials if not trial.over_limits}))
+    told, mend = f"all {len(trials)} failed: {reasons}", "mend that"
+    if over:
+        nearest = min(over, key=lambda trial: excess(limits, trial.over_limits))
+        how_near = f"the nearest, {nearest.trial_id}, has {in_words(limits, nearest.over_limits)}"
+        failed = f"; the others failed: {reasons}" if reasons else ""
+        reasons = told = f"{len(over)} of {len(trials)} trials broke search.limits; {how_near}{failed}"
+        mend = "raise the limit, or search settings that cost less,"
     out.write_state("failed", **{NO_RESULT: reasons})
     return RayloraError(
-        f"{NOTHING_CAME}; all {len(trials)} failed: {reasons}. There is nothing to go on with: "
-        "mend that and start anew with another --out"
+        f"{NOTHING_CAME}; {told}. There is nothing to go on with: {mend} and start anew with another --out"
     )
+
+
+def tradeoffs_of(search: Search, trials: Sequence[TrialRecord]) -> dict[str, Any]:
+    """The trials, each at its best, that none beats in all of `search.tradeoffs`, of those that kept all limits."""
+    named = search.job.experiment.search.tradeoffs
+    able = [trial for trial in trials if trial.best and trial.status != "failed" and not trial.over_limits]
+    points = {trial.trial_id: measures(trial.best or {}) for trial in able}
+    if missing := [name for name in named if points and not any(name in point for point in points.values())]:
+        search.say(f"warning: search.tradeoffs can't be told, since no trial has {', '.join(missing)}; leave that out")
+    front = pareto_front(points, named)
+    rows = [{"trial_id": trial_id, **{name: points[trial_id][name] for name in named}} for trial_id in front]
+    return {"measures": list(named), "trials": rows}
 
 
 def what_mattered(search: Search) -> list[dict[str, Any]]:
@@ -158,10 +180,13 @@ def _entry(trial: TrialRecord) -> dict[str, Any]:
     }
 
 
-def _baseline_entry(baseline: TrialRecord, found: Sequence[Candidate]) -> dict[str, Any]:
-    """The guide's own settings, by their mean over new seeds too where they were trained again."""
+def _baseline_entry(baseline: TrialRecord, found: Sequence[Candidate], limits: LimitsConfig) -> dict[str, Any]:
+    """The guide's own settings, by their mean over new seeds too where they were trained again.
+
+    `over_limits` says in words which limits it broke, and so couldn't win; it is empty otherwise.
+    """
     candidate = next((one for one in found if one.trial is baseline), Candidate(baseline))
-    return {**_entry(baseline), **candidate.as_dict()}
+    return {**_entry(baseline), **candidate.as_dict(), "over_limits": in_words(limits, baseline.over_limits)}
 
 
 def _counts(trials: Sequence[TrialRecord]) -> dict[str, int]:

@@ -42,9 +42,11 @@ class Candidate:
         return stdev(self.scores) if len(self.scores) > 1 else None
 
     @property
-    def rank(self) -> tuple[float, float]:
-        """Settings that fail with some seed come after all that don't; then the higher score is better."""
-        return len(self.scores) / len(self.again) if self.again else 1.0, self.score
+    def rank(self) -> tuple[bool, float, float]:
+        """The guide's trial, where it broke a limit, comes last, and settings that fail with some seed after all that
+        don't; then the higher score is better."""
+        seeds_kept = len(self.scores) / len(self.again) if self.again else 1.0
+        return not self.trial.over_limits, seeds_kept, self.score
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -58,8 +60,8 @@ class Candidate:
 
 
 def best_trials(trials: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
-    """The trials with the highest scores, failed ones left out unless there are no others."""
-    scored = [trial for trial in trials if math.isfinite(trial.score)]
+    """The trials with the highest scores that kept all limits, failed ones left out unless there are no others."""
+    scored = [trial for trial in trials if math.isfinite(trial.score) and not trial.over_limits]
     sound = [trial for trial in scored if trial.status != "failed"] or scored
     return sorted(sound, key=lambda trial: -trial.score)[:count]
 

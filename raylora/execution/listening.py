@@ -9,6 +9,7 @@ from typing import Any
 from ray.tune import Callback
 
 from raylora.execution.trial import ERROR_NAME, STOP_REASON, TrialJob
+from raylora.search.limits import COSTS, over_limits
 from raylora.search.stopping import IS_OVER
 from raylora.search.study import Outcome
 from raylora.tracking.recorder import Listener, TrialRecord
@@ -16,7 +17,7 @@ from raylora.tracking.recorder import Listener, TrialRecord
 REPORT_KEYS = (
     "score", "best_score", "holdout_loss", "holdout_loss_ratio", "train_probe_loss", "sample_similarity",
     "similarity_gain", "prompt_alignment", "diversity", "copying", "train_loss", "images_seen", "is_finished",
-    IS_OVER, "train_losses", "image_scores",
+    IS_OVER, "train_losses", "image_scores", *COSTS,
 )  # fmt: skip
 
 
@@ -58,10 +59,13 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         record = self._record(trial)
+        record.stop_reason = result.get(STOP_REASON)
+        record.over_limits = over_limits(self._job.experiment.search.limits, result)
         if result["images_seen"] > record.images_seen:  # a resumed trial may say its last word again
             record.history.append({key: result[key] for key in REPORT_KEYS if key in result})
-            record.stop_reason = result.get(STOP_REASON)
             self._tell(record, self._listener.trial_reported)
+        else:
+            record.write()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
@@ -101,8 +105,8 @@ def settle(records: Sequence[TrialRecord], job: TrialJob, ended: Mapping[int, Ou
 
 
 def _complete(record: TrialRecord, job: TrialJob) -> None:
-    """The end of a trial that did not fail: its own, or its scheduler's."""
-    finished = bool(record.last and record.last["is_finished"])
+    """The end of a trial that did not fail: its own, its scheduler's, or a limit's, be that at its last image."""
+    finished = bool(record.last and record.last["is_finished"]) and record.stop_reason is None
     record.status = "finished" if finished else "stopped_early"
     if not finished and record.stop_reason is None:
         record.stop_reason = f"{job.experiment.search.trial_scheduler} at {record.images_seen} images"

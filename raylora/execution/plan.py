@@ -12,15 +12,14 @@ from torch import nn
 from raylora.config import Experiment, SearchConfig, TrainingConfig, describe, flatten, shown
 from raylora.dataset.batches import Schedule
 from raylora.dataset.folder import Picture, named_repeats
-from raylora.diffusion.adapters import count_parameters
-from raylora.diffusion.base import UNET
-from raylora.diffusion.families import FAMILIES, checked_clip_skip, resolve_base, skeleton
+from raylora.diffusion.adapters import count_trained
+from raylora.diffusion.families import DTYPES, FAMILIES, checked_clip_skip, resolve_base, skeleton
+from raylora.diffusion.lora_file import lora_bytes
 from raylora.execution.node_cache import Material, framed, schedules
 from raylora.execution.refit import refit_experiment
 from raylora.search.space import SearchSpace
 from raylora.training.fit import evaluation_points
 
-BYTES = {"fp16": 2, "bf16": 2, "fp32": 4}
 BYTES_PER_TRAINED_WEIGHT = 4 * 4
 """A trial keeps its best adapter and its state: weights twice and two optimizer moments, in float32."""
 FIXED_BYTES = 200 * 2**20
@@ -174,6 +173,7 @@ class Plan:
             ("Searched", self.space.function or ", ".join(self.searched)),
             *_fixed_lines(self.space, self.experiment),
             ("First point", _first_point(self.space)),
+            *([("Limits", limits)] if (limits := describe(search.limits.model_dump(exclude_none=True))) else []),
             ("Rungs", f"{', '.join(f'{point:,}' for point in self.points)} images seen"),
         ]
 
@@ -221,12 +221,12 @@ def make_plan(experiment: Experiment, space: SearchSpace | None, materials: Sequ
     parts = _parts(experiment)
     largest = _trained_weights(parts, experiment, _largest_rank(experiment, space))
     loras = (experiment.search.trials + _again(experiment.search)) * folds + experiment.search.refit if space else 1
-    lora_bytes = _trained_weights(parts, experiment, experiment.lora.rank) * BYTES[experiment.training.save_precision]
+    file_bytes, precision = lora_bytes(parts, experiment), DTYPES[experiment.training.save_precision]
     search = experiment.search
     points = evaluation_points(trial.images_end, search.grace_period, search.reduction_factor)
     evaluations = search.trials * len(points) + _again(search) if space else len(points)
     grids = evaluations * sum(_grid_bytes(experiment, len(material.holdout)) for material in materials)
-    saved = _epoch_files(trial, experiment.training) * BYTES[experiment.training.save_precision] * largest
+    saved = _epoch_files(trial, experiment.training) * precision.itemsize * largest
     saving = search.trials * folds + search.refit if space else 1
     return Plan(
         experiment=experiment,
@@ -235,10 +235,10 @@ def make_plan(experiment: Experiment, space: SearchSpace | None, materials: Sequ
         trial=trial,
         refit=materials[0].all_learned.schedule(refit_experiment(experiment, materials, trial.images_end)),
         points=points,
-        lora_bytes=lora_bytes,
+        lora_bytes=file_bytes,
         disk=Disk(
             trials=loras * largest * BYTES_PER_TRAINED_WEIGHT,
-            files=4 * lora_bytes + saving * saved,
+            files=4 * file_bytes + saving * saved,
             base=_base_bytes(experiment) if space else 0,
             grids=grids,
         ),
@@ -290,5 +290,4 @@ def _parts(experiment: Experiment) -> dict[str, nn.Module]:
 
 def _trained_weights(parts: Mapping[str, nn.Module], experiment: Experiment, rank: int) -> int:
     lora = experiment.lora.model_copy(update={"rank": rank})
-    trained = list(parts) if experiment.model.train_text_encoder else [UNET]
-    return sum(count_parameters(parts[part], part, lora) for part in trained)
+    return count_trained(parts, lora, experiment.model.train_text_encoder)

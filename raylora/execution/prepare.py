@@ -18,6 +18,7 @@ from raylora.errors import ConfigError, UnreachableError
 from raylora.evaluation.encoders import check_encoder, check_encoder_on_hub
 from raylora.execution.node_cache import Material, framed
 from raylora.execution.plan import Plan, make_plan
+from raylora.search.limits import in_words, over_limits
 from raylora.search.space import SearchSpace, check_space
 from raylora.search.warm_start import Taken
 from raylora.training.optimizers import check_optimizer
@@ -75,6 +76,7 @@ def prepare(
     _warn_of_repeats(plan, warn)
     if space:
         _warn_of_idle_gpus(plan.experiment, warn)
+        _warn_of_size(plan, space, warn)
     return Job(experiment, space, pictures, splits, regularization, plan)
 
 
@@ -177,6 +179,16 @@ def _warn_of_idle_gpus(experiment: Experiment, warn: Warn) -> None:
         warn(
             f"search.gpus_per_trial {gpus:g}: a trial's GPUs share each batch, and a batch of {images} keeps only "
             f"{images} of them busy; set training.batch_size to {gpus:g} or more"
+        )
+
+
+def _warn_of_size(plan: Plan, space: SearchSpace, warn: Warn) -> None:
+    """A first point whose LoRA file is over its limit is trained all the same, for comparison."""
+    limits, size = plan.experiment.search.limits, {"lora_mb": plan.lora_bytes / 1e6}
+    if space.first_points and (over := over_limits(limits, size)):
+        warn(
+            f"search.limits.lora_mb: the first point's LoRA file is over the limit ({in_words(limits, over)}), so it "
+            "can't win; raise the limit, or set a lower lora.rank"
         )
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from raylora.config import SearchConfig
+from raylora.config import LimitsConfig, SearchConfig
 from raylora.execution.searcher import METRIC, TIME_ATTR
+from raylora.search.limits import over_limits
 from raylora.search.stopping import IS_OVER, Rungs, above_median, best_share
 from raylora.tracking.recorder import TrialRecord
 
@@ -16,25 +17,31 @@ from raylora.tracking.recorder import TrialRecord
 class SparingScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
     """Stops at rungs, by the best score so far. The baseline's scores count, but it always goes on.
 
+    Reports over a limit are no measure for others: such a trial ends itself, or is the baseline and can't win.
+
     Args:
         earlier: records of trials that this search has seen before it was interrupted. Their scores are entered and
             not judged: records don't say in which order they came. A trial that goes on says so by `went_on_at`.
     """
 
-    def __init__(self, rungs: Rungs, earlier: Sequence[TrialRecord] = ()):
+    def __init__(self, rungs: Rungs, limits: LimitsConfig, earlier: Sequence[TrialRecord] = ()):
         super().__init__()
-        self._rungs = rungs
+        self._rungs, self._limits = rungs, limits
         for record in earlier:
             for report in record.history:
                 self._enter(record.number, report)
 
     def _enter(self, number: int, report: dict[str, Any]) -> None:
+        if over_limits(self._limits, report):
+            return
         if report.get(IS_OVER):
             self._rungs.ends(number, report[METRIC])
         self._rungs.enter(number, report[TIME_ATTR], report[METRIC])
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         number, images = trial.config["number"], result[TIME_ATTR]
+        if over_limits(self._limits, result):
+            return str(TrialScheduler.CONTINUE)
         self._enter(number, result)
         goes_on = self._rungs.goes_on(number, images, result[METRIC], images <= trial.config["went_on_at"])
         return str(TrialScheduler.CONTINUE if goes_on or trial.config["is_baseline"] else TrialScheduler.STOP)
@@ -46,11 +53,11 @@ class SparingScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no typ
 
 def _asha(config: SearchConfig, earlier: Sequence[TrialRecord]) -> TrialScheduler:
     passes = best_share(config.reduction_factor)
-    return SparingScheduler(Rungs(config.grace_period, config.reduction_factor, passes), earlier)
+    return SparingScheduler(Rungs(config.grace_period, config.reduction_factor, passes), config.limits, earlier)
 
 
 def _median(config: SearchConfig, earlier: Sequence[TrialRecord]) -> TrialScheduler:
-    return SparingScheduler(Rungs(config.grace_period, config.reduction_factor, above_median), earlier)
+    return SparingScheduler(Rungs(config.grace_period, config.reduction_factor, above_median), config.limits, earlier)
 
 
 def _none(config: SearchConfig, earlier: Sequence[TrialRecord]) -> TrialScheduler:

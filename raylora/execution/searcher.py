@@ -11,6 +11,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from raylora.search.limits import costs_of
 from raylora.search.stopping import IS_OVER
 from raylora.search.study import Outcome, SearchStudy
 
@@ -43,16 +44,21 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         return {"number": number, "params": params, "is_baseline": is_baseline, "went_on_at": went_on_at}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._study.report(self._numbers[trial_id], result[TIME_ATTR], result[METRIC])
+        self._report(self._numbers[trial_id], result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         number = self._numbers.pop(trial_id, None)
         if number is None:
             return
+        result = result or {}
         outcome = _outcome(result, error)
-        if outcome is not Outcome.FAILED and result:  # Tune gives the report that ends a trial here alone
+        if outcome is not Outcome.FAILED:  # Tune gives the report that ends a trial here alone
+            self._report(number, result)
+        self._study.tell(number, outcome, result.get(METRIC), costs_of(result))
+
+    def _report(self, number: int, result: dict[str, Any]) -> None:
+        if result[TIME_ATTR]:  # a trial that isn't trained, for its size, was not measured either
             self._study.report(number, result[TIME_ATTR], result[METRIC])
-        self._study.tell(number, outcome, (result or {}).get(METRIC))
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its parts to restore them; this one's state is the study's journal."""
@@ -65,7 +71,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         """Nothing to do: the study's journal is the state."""
 
 
-def _outcome(result: dict[str, Any] | None, error: bool) -> Outcome:
-    if error or not result or not math.isfinite(result.get(METRIC, math.nan)):
+def _outcome(result: dict[str, Any], error: bool) -> Outcome:
+    is_measured = bool(result.get(TIME_ATTR, True))
+    if error or (is_measured and not math.isfinite(result.get(METRIC, math.nan))):
         return Outcome.FAILED
     return Outcome.FINISHED if result.get(IS_OVER) else Outcome.STOPPED_EARLY

@@ -12,15 +12,17 @@ from typing import Any
 
 import torch
 
-from raylora.config import Experiment
+from raylora.config import Experiment, LimitsConfig
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.families import load_base
+from raylora.diffusion.lora_file import lora_bytes
 from raylora.errors import DIVERGED, RayloraError, TrainingDivergedError
 from raylora.evaluation.encoders import ImageEncoder, load_encoder
 from raylora.execution.node_cache import entries_in, read_folds, schedules, training_set
 from raylora.execution.outputs import OutFolder
 from raylora.execution.winner import epoch_files
 from raylora.files import fold_folders
+from raylora.search.limits import in_words, over_limits
 from raylora.search.stopping import IS_OVER, is_overfitting
 from raylora.training.fit import Fit, Report, evaluation_points
 from raylora.training.folds import Folds
@@ -140,18 +142,34 @@ def reason_of_failure(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
+def _too_large(lora_mb: float, limits: LimitsConfig) -> Report | None:
+    """What a trial reports that isn't trained, since its file would be over the limit."""
+    over = over_limits(limits, {"lora_mb": lora_mb})
+    if not over:
+        return None
+    reason = f"limit: {in_words(limits, over)}"
+    return {**over, "images_seen": 0, "best_score": float("-inf"), STOP_REASON: reason, IS_OVER: False}
+
+
 def _run(config: dict[str, Any], job: TrialJob, folder: Path, report: Callable[[Report], None], world: World) -> None:
     experiment = job.experiment.with_params(config["params"])
     search = experiment.search
     may_stop = not config["is_baseline"] and not job.is_confirming
+    parts = base_of(experiment, pick_device()).parts
+    if may_stop and (untrained := _too_large(lora_bytes(parts, experiment) / 1e6, search.limits)):
+        report(untrained)
+        return
     with _folds(experiment, job, folder, world) as (folds, images_end):
         points = evaluation_points(images_end, search.grace_period, search.reduction_factor)
 
         def report_and_judge(latest: Report) -> bool:
-            overfits = may_stop and is_overfitting(folds.history, search.overfit_patience)
-            stops = overfits and not latest["is_finished"]
-            report({**latest, STOP_REASON: "overfit" if stops else None, IS_OVER: stops or latest["is_finished"]})
-            return not stops
+            is_over, reason = latest["is_finished"], None
+            if may_stop and (over := over_limits(search.limits, latest)):
+                is_over, reason = False, f"limit: {in_words(search.limits, over)}"
+            elif may_stop and not is_over and is_overfitting(folds.history, search.overfit_patience):
+                is_over, reason = True, "overfit"
+            report({**latest, STOP_REASON: reason, IS_OVER: is_over})
+            return reason is None
 
         for earlier in folds.history[:-1]:  # of a resumed trial: reports may have got lost, and new rungs want them
             report({**earlier, STOP_REASON: None, IS_OVER: False})

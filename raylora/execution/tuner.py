@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from raylora.config import Experiment
+from raylora.config import Experiment, flatten
 from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import dataset_digest
 from raylora.dataset.split import write_splits
@@ -131,7 +131,7 @@ def _parent_params(experiment: Experiment, space: SearchSpace) -> dict[str, Any]
         "base_model": experiment.model.base_model,
         "space": space.name,
         "seed": experiment.seed,
-        **{f"search.{key}": value for key, value in experiment.search.model_dump().items()},
+        **{f"search.{key}": value for key, value in flatten(experiment.search.model_dump()).items()},
     }
 
 

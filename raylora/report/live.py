@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -24,7 +24,7 @@ class PlainView:
     def __init__(self, console: Console, trials: int, earlier: Sequence[TrialRecord] = ()):
         self._console, self._trials = console, trials
         self._ended = sum(_counts(record) and record.status != "running" for record in earlier)
-        self._best = max((record.score for record in earlier), default=float("-inf"))
+        self._records = {record.trial_id: record for record in earlier}
         self._began = time.monotonic()
 
     def trial_started(self, trial: TrialRecord) -> None:
@@ -33,17 +33,18 @@ class PlainView:
 
     def trial_reported(self, trial: TrialRecord) -> None:
         report = trial.last or {}
-        if _counts(trial):
-            self._best = max(self._best, trial.score)
+        self._records[trial.trial_id] = trial
         self._say(
             f"{trial.trial_id} at {trial.images_seen} images: score {report['score']:.3f}, "
             f"held-out loss {report['holdout_loss']:.4f}, similarity {report['sample_similarity']:.3f}"
         )
 
     def trial_ended(self, trial: TrialRecord) -> None:
+        self._records[trial.trial_id] = trial
         self._ended += _counts(trial)
         reason = f" ({trial.stop_reason})" if trial.stop_reason else ""
-        so_far = f"; {self._ended} of {self._trials}, {_best_so_far(self._best)}" if _counts(trial) else ""
+        best = _best_so_far(best_of(self._records.values()))
+        so_far = f"; {self._ended} of {self._trials}, {best}" if _counts(trial) else ""
         self._say(f"{trial.trial_id} {trial.status.replace('_', ' ')}{reason}{so_far}")
 
     def _say(self, text: str) -> None:
@@ -76,9 +77,9 @@ class TableView:
 def trials_table(records: list[TrialRecord], trials: int) -> Table:
     """The trials so far, the best marked; those with the lowest scores make room when there are many."""
     counted = [record for record in records if _counts(record)]
-    best = max(counted, key=lambda record: record.score)
+    best = best_of(counted)
     ended = sum(record.status != "running" for record in counted)
-    table = Table(title=f"{ended} of {trials} trials ended, {_best_so_far(best.score)} ({best.trial_id})")
+    table = Table(title=f"{ended} of {trials} trials ended, {_best_so_far(best)}")
     for column in ("trial", "status", "images", "score", "held-out loss", "similarity", "settings"):
         table.add_column(
             column, justify="right" if column in ("images", "score", "held-out loss", "similarity") else "left"
@@ -105,8 +106,14 @@ def _counts(record: TrialRecord) -> bool:
     return record.confirms is None
 
 
-def _best_so_far(score: float) -> str:
-    return f"best score so far {score:.3f}" if math.isfinite(score) else "no score so far"
+def best_of(records: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The one that would win by its own score; None before any score."""
+    able = [record for record in records if _counts(record) and not record.over_limits and math.isfinite(record.score)]
+    return max(able, key=lambda record: record.score, default=None)
+
+
+def _best_so_far(best: TrialRecord | None) -> str:
+    return f"best score so far {best.score:.3f} ({best.trial_id})" if best else "no score so far"
 
 
 @contextmanager

@@ -22,7 +22,8 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from raylora.bundled import search_spaces
 from raylora.config import Experiment, Section, field_paths
-from raylora.config_files import Layer, explain, in_words, nearest, read_yaml
+from raylora.config_files import Layer, explain, in_words, read_yaml
+from raylora.config_section import nearest
 from raylora.errors import ConfigError, NotInSpaceError
 from raylora.search.own_space import ask_function, load_function
 

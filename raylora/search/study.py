@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from raylora.config import Experiment, SearchConfig
-from raylora.search.ranking import by_share
+from raylora.search.ranking import COSTS_KEY, by_share, excess_of
 from raylora.search.space import Params, SearchSpace
 
 STUDY_NAME = "raylora"
@@ -38,12 +38,17 @@ class Outcome(Enum):
 
 
 def _tpe(config: SearchConfig, seed: int) -> BaseSampler:
-    """TPE (Bergstra et al. 2011; multivariate: Falkner et al. 2018). The constant liar keeps parallel trials apart."""
+    """TPE (Bergstra et al. 2011; multivariate: Falkner et al. 2018). The constant liar keeps parallel trials apart.
+
+    Optuna's puts trials that broke limits below all others, by how far they went over.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore", FutureWarning)  # Optuna 5 wants Trial.set_constraint, which Optuna 4 lacks
         return TPESampler(
-            seed=seed, n_startup_trials=config.startup_trials, multivariate=True, group=True, constant_liar=True
-        )
+            seed=seed, n_startup_trials=config.startup_trials, multivariate=True, group=True, constant_liar=True,
+            constraints_func=lambda trial: (excess_of(trial, config.limits),),
+        )  # fmt: skip
 
 
 def _random(config: SearchConfig, seed: int) -> BaseSampler:
@@ -160,7 +165,7 @@ class SearchStudy:
         groups[""] += own
         together = optuna.create_study(direction="maximize", sampler=self._new_sampler())
         for group in groups.values():
-            together.add_trials(by_share(group))
+            together.add_trials(by_share(group, self._experiment.search.limits))
         together.add_trials([trial for trial in own if trial.state is TrialState.RUNNING])
         proposal = together.ask()
         self._space.suggest(proposal, self._experiment)
@@ -176,9 +181,12 @@ class SearchStudy:
             warnings.filterwarnings("ignore", message="The reported value is ignored")
             self._running[number].report(best_score, images_seen)
 
-    def tell(self, number: int, outcome: Outcome, best_score: float | None) -> None:
-        """The end of a trial."""
+    def tell(
+        self, number: int, outcome: Outcome, best_score: float | None, costs: Mapping[str, float] | None = None
+    ) -> None:
+        """The end of a trial, and what it cost (`limits.COSTS`)."""
         trial = self._running.pop(number)
+        trial.set_user_attr(COSTS_KEY, dict(costs or {}))
         value = best_score if outcome is Outcome.FINISHED else None
         self._study.tell(trial, value, state=outcome.value)
 

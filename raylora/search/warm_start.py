@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from raylora.config import Experiment, flatten
 from raylora.errors import ConfigError, NotInSpaceError
-from raylora.search.ranking import ENDED
+from raylora.search.ranking import COSTS_KEY, ENDED, excess_of
 from raylora.search.space import Known, Params, SearchSpace
 from raylora.search.study import COMPARES_KEY, PARAMS_KEY, SOURCE_KEY
 
@@ -68,7 +68,8 @@ def take(earlier: EarlierSearch, space: SearchSpace, experiment: Experiment, dif
     differing = [*differing, *_differing(earlier, space, experiment)]
     taken, left_out = [], Counter[str]()
     for trial in earlier.trials:
-        if trial.state not in ENDED or PARAMS_KEY not in trial.user_attrs:
+        tells = trial.value is not None or excess_of(trial, experiment.search.limits) > 0  # untrained for its size
+        if trial.state not in ENDED or PARAMS_KEY not in trial.user_attrs or not tells:
             left_out[UNENDED] += 1
             continue
         try:
@@ -104,6 +105,7 @@ def _retold(
             "number": trial.number,
             COMPARES_KEY: compares,
             PARAMS_KEY: params,
+            COSTS_KEY: trial.user_attrs.get(COSTS_KEY, {}),
         },
     )
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from raylora.dataset.batches import rungs
 from raylora.dataset.pixels import Pixels
+from raylora.diffusion.lora_file import lora_bytes
 from raylora.errors import TrainingDivergedError
 from raylora.evaluation.scorecard import Evaluator, Metrics, Reference, is_finite, sample_grid
 from raylora.training.checkpoint import read_state, write_state, write_weights
@@ -24,8 +25,8 @@ BEST_NAME = "best.safetensors"
 SAMPLES_FOLDER = "samples"
 
 Report = dict[str, Any]
-"""All measures, `image_scores` of the held-out images, `best_score`, `train_loss`, `images_seen`, `is_finished`, and
-`train_losses` since the last report."""
+"""All measures, the costs (`Fit.costs`), `image_scores` of the held-out images, `best_score`, `train_loss`,
+`images_seen`, `is_finished`, and `train_losses` since the last report."""
 
 
 def evaluation_points(images_total: int, grace_period: int, reduction_factor: float) -> list[int]:
@@ -124,9 +125,18 @@ class Fit:
             self._keep(evaluation.samples)
         return report
 
+    def costs(self) -> dict[str, float]:
+        """`train_s`, `peak_memory_gib` and `lora_mb` so far; of several workers, the most of any, as all must agree."""
+        meter = self.trainer.meter
+        every = self.world.gather([(meter.train_s, meter.peak_memory_gib)])
+        train_s, peak_memory_gib = map(max, zip(*every, strict=True))
+        lora_mb = lora_bytes(self.trainer.base.parts, self.trainer.config) / 1e6
+        return {"train_s": train_s, "peak_memory_gib": peak_memory_gib, "lora_mb": lora_mb}
+
     def _make_report(self, metrics: Metrics, image_scores: list[float], since: int) -> Report:
         return {
             **metrics,
+            **self.costs(),
             "image_scores": image_scores,
             "best_score": max(metrics["score"], self.best_score),
             "train_loss": self.trainer.train_loss,

@@ -11,7 +11,7 @@ from statistics import fmean
 
 from raylora.training.fit import Fit, Report
 
-NOT_MEANS = ("image_scores", "best_score", "images_seen", "is_finished", "train_losses")
+NOT_MEANS = ("image_scores", "best_score", "images_seen", "is_finished", "train_losses", "train_s", "peak_memory_gib")
 """What a joint report does not have as the mean of its folds'."""
 
 
@@ -79,6 +79,8 @@ def _best_score(reports: Sequence[Report]) -> float:
 def joined(reports: Sequence[Report], best_before: float) -> Report:
     """One report of what each fold reported at the same rung: measures are means, held-out images stand in a row.
 
+    Seconds are added up, and memory is the most of any.
+
     Args:
         best_before: the best mean score at earlier rungs.
     """
@@ -87,6 +89,8 @@ def joined(reports: Sequence[Report], best_before: float) -> Report:
     steps = zip(*(report["train_losses"] for report in reports), strict=True)
     return {
         **means,
+        "train_s": sum(report["train_s"] for report in reports),
+        "peak_memory_gib": max(report["peak_memory_gib"] for report in reports),
         "image_scores": [score for report in reports for score in report["image_scores"]],
         "best_score": max(means["score"], best_before),
         "images_seen": first["images_seen"],

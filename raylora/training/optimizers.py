@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from raylora.config import LrSchedulerConfig, OptimizerConfig
-from raylora.config_files import nearest
+from raylora.config_section import nearest
 from raylora.errors import ConfigError, first_line
 from raylora.own_code import load_named
 

@@ -22,6 +22,7 @@ from raylora.diffusion.losses import min_snr_weights, training_loss
 from raylora.diffusion.objective import predict, target_of
 from raylora.errors import TrainingDivergedError
 from raylora.training.averages import EvaluationWeights
+from raylora.training.costs import Meter
 from raylora.training.feed import Batch, Feed, TrainingSet
 from raylora.training.optimizers import build_lr_scheduler, build_optimizer, param_groups
 from raylora.world import World
@@ -64,6 +65,7 @@ class Trainer:
         self._lr_scheduler = build_lr_scheduler(self._optimizer, config.lr_scheduler, schedule.optimizer_steps)
         self._scaler = torch.amp.GradScaler(base.device.type, enabled=base.dtype == torch.float16)
         self._averages = EvaluationWeights(self._parameters, self._optimizer, config.training.ema_decay)
+        self.meter = Meter(base.device)
         self._micro_step = 0
         self.images_seen = 0
         self.losses: list[tuple[int, float]] = []
@@ -82,7 +84,7 @@ class Trainer:
         last = min(images, self.schedule.images_end)
         self.adapter.activate()
         self.base.park(kept=self.adapter.peft_configs)
-        with self._own_surroundings():
+        with self._own_surroundings(), self.meter.running():
             self._averages.enter_training()
             while self.images_seen < last:
                 self._record(self._some_steps(last))
@@ -192,6 +194,7 @@ class Trainer:
             "optimizer": self._optimizer.state_dict(),
             "lr_scheduler": self._lr_scheduler.state_dict(),
             "scaler": self._scaler.state_dict(),
+            "meter": self.meter.state_dict(),
             "micro_step": self._micro_step,
             "images_seen": self.images_seen,
             "losses": self.losses,
@@ -204,6 +207,7 @@ class Trainer:
         self._averages.load_state_dict(state["averages"])
         self._lr_scheduler.load_state_dict(state["lr_scheduler"])
         self._scaler.load_state_dict(state["scaler"])
+        self.meter.load_state_dict(state["meter"])
         self._micro_step, self.images_seen = state["micro_step"], state["images_seen"]
         self.losses = [(int(images), float(loss)) for images, loss in state["losses"]]
 

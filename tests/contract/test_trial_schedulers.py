@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from raylora.config import SearchConfig
+from raylora.config import LimitsConfig, SearchConfig
 from raylora.execution.schedulers import TRIAL_SCHEDULERS
 from raylora.tracking.recorder import TrialRecord
 
@@ -118,3 +118,18 @@ def test_a_trial_that_was_killed_while_it_was_stopped_is_stopped_again(name: str
     assert feed(scheduler, trial, 100, score=0.4) == TrialScheduler.CONTINUE
     assert feed(scheduler, trial, 200, score=0.5) == TrialScheduler.STOP
     assert feed(scheduler, trial, 200, score=0.5) == TrialScheduler.STOP
+
+
+@pytest.mark.parametrize("name", ["asha", "median"])
+def test_nobody_is_measured_against_a_trial_over_a_limit(name: str) -> None:
+    """Trial 0 is the guide's own and goes on; trial 1 ends itself; one of an interrupted search is known to have."""
+    limited = CONFIG.model_copy(update={"limits": LimitsConfig(train_s=5)})
+    slow = {**report(100, 9.0), "train_s": 6.0}
+    earlier = TrialRecord("t003", 3, {}, False, "", history=[slow, {**slow, "images_seen": 150, "is_over": True}])
+    scheduler = TRIAL_SCHEDULERS[name](limited, [earlier])
+    guide, over, fast = begin(scheduler, range(3))
+    for trial in (guide, over):
+        assert scheduler.on_trial_result(None, trial, slow) == TrialScheduler.CONTINUE
+        scheduler.on_trial_complete(None, trial, {**slow, "images_seen": 150, "is_over": True})
+    assert scheduler.on_trial_result(None, fast, {**report(100, 0.1), "train_s": 4.0}) == TrialScheduler.CONTINUE
+    assert scheduler.on_trial_result(None, fast, {**report(200, 0.1), "train_s": 4.0}) == TrialScheduler.CONTINUE

@@ -34,6 +34,10 @@ WARNINGS = [
         "tune good.yaml --set dataset.folds=4 --set dataset.holdout_fraction=0.3",
         "--set: dataset.holdout_fraction has no",
     ),
+    (
+        "tune good.yaml --space realistic --set search.limits.lora_mb=0.01",
+        "search.limits.lora_mb: the first point's LoRA file is over the limit (lora_mb 0.0",
+    ),
     ("tune good.yaml --base-model nobody/nothing", "nobody/nothing: there is no such path here"),
 ]
 
@@ -50,6 +54,7 @@ def test_it_is_warned_of(line: str, fragment: str, run: Run) -> None:
 @pytest.mark.parametrize(
     "line",
     [
+        "tune --demo --set search.limits.lora_mb=9",
         "tune good.yaml --space realistic --set training.repeats=null",
         "tune good.yaml --space realistic --dataset seven_more",
         "tune --demo",
@@ -192,6 +197,13 @@ def test_a_dry_run_of_a_search_tells_its_rungs_and_its_first_point(run: Run) -> 
     assert "7 trials of realistic: tpe + asha" in told
     assert "500, 1,000, 2,000, 2,250 images seen" in told
     assert "unet_lr 0.0001" in told and "optimizer adamw8bit" in told and "lr_scheduler cosine" in told
+
+
+def test_a_dry_run_tells_the_limits(run: Run) -> None:
+    line = "tune good.yaml --dry-run --space small.yaml"
+    plan = lines_of(run(f"{line} --set search.limits.train_s=600 --set search.limits.lora_mb=1.5").stderr)
+    assert plan["Limits"] == "lora_mb 1.5, train_s 600"
+    assert "Limits" not in lines_of(run(line).stderr)
 
 
 def test_a_dry_run_tells_what_was_set_by_hand(run: Run) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
+from raylora.evaluation.scorecard import Evaluator
 from raylora.execution import trial
 from raylora.execution.alone import train_job
 from raylora.execution.outputs import OutFolder
+from raylora.execution.plan import make_plan
 from raylora.execution.prepare import prepare
 from raylora.execution.trial import TrialJob, run_trial
 from raylora.search.stopping import IS_OVER
 from raylora.training.checkpoint import read_state
 from raylora.training.fit import STATE_NAME
 from tests.integration.conftest import MakeJob
+from tests.integration.test_trainer import make_material
 
 Reports = list[dict[str, Any]]
 
@@ -93,3 +99,68 @@ def test_training_alone_gives_a_trials_losses(make_job: MakeJob, tmp_path: Path)
     history = read_state(out.trials / "train" / STATE_NAME)["history"]
     for name in ("images_seen", "train_losses", "holdout_loss", "train_probe_loss", "score"):
         assert [report[name] for report in history] == [report[name] for report in reports]
+
+
+def run_as_guide(job: TrialJob) -> Reports:
+    reports: Reports = []
+    run_trial({"number": 0, "params": {}, "is_baseline": True}, job, reports.append)
+    return reports
+
+
+def test_reports_tell_what_was_spent_and_how_large_the_file_is(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measuring is left out, and what a trial had spent before a kill stays spent."""
+    measure = Evaluator.measure
+
+    def slowly(*arguments: Any) -> Any:
+        time.sleep(0.5)
+        return measure(*arguments)
+
+    monkeypatch.setattr(Evaluator, "measure", slowly)
+    job = make_job({"training.save_precision": "fp32"})
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        reports_of(job, {}, interrupt_after(2))
+    wall_s = time.monotonic() - began
+    first, second, last = reports_of(job, {})
+    assert 0 < first["train_s"] < second["train_s"] < min(wall_s - 2 * 0.5, last["train_s"])
+    weights = load_file(job.folder(0) / "best.safetensors")
+    assert first["lora_mb"] == sum(weight.numel() for weight in weights.values()) * 4 / 1e6
+    assert first["lora_mb"] == make_plan(job.experiment, None, make_material(job.experiment)).lora_bytes / 1e6
+    weights_gib = sum(weight.nbytes for weight in weights.values()) / 2**30
+    assert weights_gib < 0.1 < first["peak_memory_gib"] <= second["peak_memory_gib"] < 32
+
+
+@pytest.mark.parametrize("limit", ["train_s", "peak_memory_gib"])
+def test_a_trial_over_a_limit_is_stopped_at_its_rung_and_the_guides_own_is_not(make_job: MakeJob, limit: str) -> None:
+    job = make_job({f"search.limits.{limit}": 1e-6})
+    (report,) = reports_of(job, {})
+    assert report["stop_reason"] == f"limit: {limit} {report[limit]:.4g} > 1e-06"
+    assert (report["images_seen"], report[IS_OVER]) == (8, False)
+    (again,) = reports_of(job, {})  # resumed, it trains no further
+    assert again == report
+    (alone,) = reports_of(replace(job, is_confirming=True), {"training.stop_at": 8})
+    assert alone["stop_reason"] is None
+    shutil.rmtree(job.folder(0))
+    guides = run_as_guide(job)
+    assert [guide["images_seen"] for guide in guides] == [8, 16, 32]
+    assert (guides[-1]["stop_reason"], guides[-1][IS_OVER]) == (None, True)
+
+
+def test_one_that_goes_over_with_its_last_image_has_broken_the_limit(make_job: MakeJob) -> None:
+    (report,) = reports_of(make_job({"search.limits.train_s": 1e-6}), {"training.max_images": 6})
+    assert (report["is_finished"], report[IS_OVER]) == (True, False)
+    assert report["stop_reason"].startswith("limit: train_s ")
+
+
+def test_a_trial_whose_file_would_be_too_large_is_not_trained(make_job: MakeJob) -> None:
+    job = make_job({"search.limits.lora_mb": 0.05})
+    fits, *_ = reports_of(job, {})
+    assert fits["images_seen"] == 8 and fits["lora_mb"] < 0.05
+    shutil.rmtree(job.folder(0))
+    (untrained,) = reports_of(job, {"lora.rank": 8, "lora.alpha": 8})
+    assert untrained["lora_mb"] == pytest.approx(2 * fits["lora_mb"])
+    assert untrained["stop_reason"] == f"limit: lora_mb {untrained['lora_mb']:.4g} > 0.05"
+    assert (untrained["images_seen"], untrained["best_score"], untrained[IS_OVER]) == (0, float("-inf"), False)
+    assert list(job.folder(0).iterdir()) == []

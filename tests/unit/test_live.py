@@ -62,6 +62,16 @@ def test_brackets_in_a_reason_are_shown_as_they_are(is_terminal: bool) -> None:
 
 
 @pytest.mark.parametrize("is_terminal", [True, False], ids=["table", "lines"])
+def test_a_trial_that_broke_a_limit_is_not_the_best_so_far(is_terminal: bool) -> None:
+    """Its first scores came before it did."""
+    over, others = record(1, 2.5, "stopped_early", "limit: train_s 9 > 5"), [record(0, 1.5, "finished")]
+    over.over_limits = {"train_s": 9.0}
+    told = shown(is_terminal, others, over)
+    assert "best score so far 1.500 (t000)" in told
+    assert "limit: train_s 9 > 5" in told
+
+
+@pytest.mark.parametrize("is_terminal", [True, False], ids=["table", "lines"])
 def test_before_any_score_none_is_told(is_terminal: bool) -> None:
     text = io.StringIO()
     failed = TrialRecord("t000", 0, {"lora.rank": 8}, is_baseline=True, folder="", status="failed")

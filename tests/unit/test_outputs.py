@@ -7,10 +7,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from raylora.config import Experiment
 from raylora.errors import OutputError, RayloraError
 from raylora.execution.cluster import Share
 from raylora.execution.conclude import conclude
@@ -151,7 +153,14 @@ def test_a_lock_that_was_left_takes_no_folder(out: OutFolder) -> None:
 def test_a_search_of_which_all_trials_failed_is_not_gone_on_with(out: OutFolder) -> None:
     begin_search(out)
     trials = [TrialRecord(f"t{number:03d}", number, {}, False, "", "failed", "out of memory") for number in range(2)]
-    search = Search(cast(Any, None), out, cast(Any, None), Listeners([]), print, Share(1, 0.0, 1, 1))
+    search = Search(
+        cast(Any, SimpleNamespace(experiment=Experiment())),
+        out,
+        cast(Any, None),
+        Listeners([]),
+        print,
+        Share(1, 0.0, 1, 1),
+    )
     with pytest.raises(RayloraError, match=r"all 2 failed: out of memory\. .*start anew"), out.working() as wall_s:
         conclude(search, trials, [], False, wall_s)
     assert state_of(out) == "failed"

@@ -242,7 +242,10 @@ def test_an_unknown_path_names_the_nearest(tmp_path: Path) -> None:
     assert "lora.rnak: there is no such setting; did you mean lora.rank?" in message
 
 
-@pytest.mark.parametrize("path", ["evaluation.noises", "dataset.path", "seed", "search.trials", "dataset.resolution"])
+@pytest.mark.parametrize(
+    "path",
+    ["evaluation.noises", "dataset.path", "seed", "search.trials", "search.limits.train_s", "dataset.resolution"],
+)
 def test_what_would_change_the_measures_cannot_be_searched(tmp_path: Path, path: str) -> None:
     assert f"{path}: can't be searched" in complaint(write(tmp_path, f"parameters: {{{path}: {{choices: [1]}}}}"))
 
