@@ -29,11 +29,13 @@ from raylora.execution.trial import TrialJob, run_trial
 from raylora.execution.winner import adapter_of
 from raylora.training.checkpoint import read_state, read_weights
 from raylora.training.fit import BEST_NAME, STATE_NAME, Fit
+from raylora.training.folds import joined
 from raylora.training.trainer import Trainer
 from raylora.world import World
 from tests.conftest import Cli
 from tests.integration.conftest import MakeJob
 from tests.integration.test_run_trial import Reports, reports_of
+from tests.integration.test_train_resume import without_costs
 
 FOLDS = 2
 RUNGS = 3
@@ -90,8 +92,21 @@ def test_a_trial_reports_the_means_of_what_its_folds_report_alone(job: TrialJob,
         ]
         best = max(best, report["score"])
         assert report["best_score"] == best
+        assert report["lora_mb"] == folds[0]["lora_mb"]
         assert {report["images_seen"]} == {fold["images_seen"] for fold in folds}
     assert [report["is_finished"] for report in reports] == [False, False, True]
+
+
+def test_costs_are_those_of_all_folds() -> None:
+    """Their seconds one after the other; their memory as if none was left when the next one began."""
+    costs = [(3.0, 0.5), (4.0, 0.75)]
+    reports: Reports = [
+        {"score": 1.0, "train_s": seconds, "peak_memory_gib": memory, "lora_mb": 2.0, "image_scores": [1.0],
+         "images_seen": 8, "is_finished": False, "train_losses": []}
+        for seconds, memory in costs
+    ]  # fmt: skip
+    report = joined(reports, float("-inf"))
+    assert [report[name] for name in ("train_s", "peak_memory_gib", "lora_mb")] == [7.0, 0.75, 2.0]
 
 
 def test_the_weights_kept_are_those_of_the_rung_with_the_best_mean(
@@ -132,7 +147,7 @@ def test_one_that_was_broken_off_goes_on_with_nothing_lost_or_doubled(
         left = Scores(patch, [[score for rung in table for score in rung][after:]])
         resumed = reports_of(job, {})
     assert len(left.taken) == FOLDS * RUNGS - after
-    assert resumed == wanted
+    assert [*map(without_costs, resumed)] == [*map(without_costs, wanted)]
     for fold in range(FOLDS):
         mine, theirs = load_file(fold_of(job, fold) / BEST_NAME), load_file(fold_of(whole, fold) / BEST_NAME)
         assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
