@@ -20,8 +20,9 @@ from raylora.execution.plan import make_plan
 from raylora.execution.prepare import prepare
 from raylora.execution.trial import TrialJob, run_trial
 from raylora.search.stopping import IS_OVER
-from raylora.training.checkpoint import read_state
+from raylora.training.checkpoint import read_state, write_state
 from raylora.training.fit import STATE_NAME
+from raylora.training.trainer import Trainer
 from tests.integration.conftest import MakeJob
 from tests.integration.test_trainer import make_material
 
@@ -117,14 +118,26 @@ def test_reports_tell_what_was_spent_and_how_large_the_file_is(
         time.sleep(0.5)
         return measure(*arguments)
 
+    step = Trainer._optimizer_step
+
+    def slow_step(trainer: Trainer) -> Any:
+        time.sleep(0.05)
+        return step(trainer)
+
     monkeypatch.setattr(Evaluator, "measure", slowly)
+    monkeypatch.setattr(Trainer, "_optimizer_step", slow_step)
     job = make_job({"training.save_precision": "fp32"})
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         reports_of(job, {}, interrupt_after(2))
     wall_s = time.monotonic() - began
+    state = read_state(job.folder(0) / "state.pt")
+    state["trainer"]["meter"]["peak_bytes"] = 2**40
+    write_state(job.folder(0) / "state.pt", state)
     first, second, last = reports_of(job, {})
-    assert 0 < first["train_s"] < second["train_s"] < min(wall_s - 2 * 0.5, last["train_s"])
+    assert 4 * 0.05 < first["train_s"] < second["train_s"] - 4 * 0.05 < wall_s - 2 * 0.5 - 4 * 0.05
+    assert last["train_s"] > second["train_s"] + 8 * 0.05
+    assert last["peak_memory_gib"] == 1024
     weights = load_file(job.folder(0) / "best.safetensors")
     assert first["lora_mb"] == sum(weight.numel() for weight in weights.values()) * 4 / 1e6
     assert first["lora_mb"] == make_plan(job.experiment, None, make_material(job.experiment)).lora_bytes / 1e6

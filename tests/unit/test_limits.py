@@ -105,6 +105,7 @@ def taken_trials(experiment: Experiment) -> list[optuna.trial.FrozenTrial]:
         trials.append(ended(point, score=exponent, costs=slow_above(point)))
     found = take(EarlierSearch("before", Experiment(), trials), SPACE, experiment)
     assert not found.left_out
+    assert [trial.user_attrs[COSTS_KEY] for trial in found.trials] == [trial.user_attrs[COSTS_KEY] for trial in trials]
     return found.trials
 
 
@@ -181,6 +182,7 @@ def test_records_say_which_limit_a_trial_broke_and_that_it_was_stopped(tmp_path:
         told = SimpleNamespace(config={"number": number, "params": {}, "is_baseline": number == 0})
         listener.on_trial_start(0, [], told)
         listener.on_trial_result(0, [], told, latest)
+        assert read_records(tmp_path / "trials")[number].over_limits  # on disk before any end is told of
         listener.on_trial_complete(0, [], told)
     found = [(one.status, one.stop_reason, one.over_limits) for one in read_records(tmp_path / "trials")]
     assert found == [
