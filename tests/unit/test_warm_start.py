@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from raylora.config import Experiment
+from raylora.config import Experiment, LimitsConfig
 from raylora.search.ranking import by_share
 from raylora.search.space import Params, SearchSpace
 from raylora.search.study import (
@@ -355,4 +355,4 @@ def test_shares_keep_tpes_order() -> None:
 
     group = [ended(0.1), ended(0.9, images=450), ended(5.0, images=150), ended(-3.0), ended(0.2, images=450)]
     running = optuna.trial.create_trial(state=TrialState.RUNNING)
-    assert [trial.value for trial in by_share([*group, running])] == [0.9, 0.5, 0.1, 0.7, 0.3]
+    assert [trial.value for trial in by_share([*group, running], LimitsConfig())] == [0.9, 0.5, 0.1, 0.7, 0.3]
