@@ -140,7 +140,7 @@ def test_reports_tell_what_was_spent_and_how_large_the_file_is(
     assert last["peak_memory_gib"] == 1024
     weights = load_file(job.folder(0) / "best.safetensors")
     assert first["lora_mb"] == sum(weight.numel() for weight in weights.values()) * 4 / 1e6
-    assert first["lora_mb"] == make_plan(job.experiment, None, make_material(job.experiment)).lora_bytes / 1e6
+    assert first["lora_mb"] == make_plan(job.experiment, None, [make_material(job.experiment)]).lora_bytes / 1e6
     weights_gib = sum(weight.nbytes for weight in weights.values()) / 2**30
     assert weights_gib < 0.1 < first["peak_memory_gib"] <= second["peak_memory_gib"] < 32
 
