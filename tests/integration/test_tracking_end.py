@@ -180,7 +180,7 @@ def test_a_resume_ends_the_run_of_a_trial_whose_end_its_record_missed(
         def trial_ended(self, trial: TrialRecord) -> None:
             told.append(f"{trial.trial_id} {trial.status}")
 
-    monkeypatch.setattr(tuner, "is_shared", bool)
+    monkeypatch.setattr(tuner, "is_shared", lambda *_: True)
     for round_of, begin_or_resume in (
         (killed, start),
         (looked_at, lambda: tuner.resume_job(out.root, Onlooker([]), print)),
