@@ -23,13 +23,13 @@ demo: install ## search on the bundled demo; the answer is in out/demo
 	$(BIN)/raylora tune --demo --out $(DEMO_OUT)
 
 test: install ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 30
 
 check: install ## lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 30
 
 bench: install ## run the quick benchmarks; PEER=SCRIPT (PEER_PATH=FOLDERS) adds the one against diffusers' LoRA script
 	$(BIN)/python -m benchmarks.demo --quick
