@@ -304,6 +304,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--table", type=Path, default=TABLE)
     options = parser.parse_args()
+    if not options.table.is_file():
+        parser.exit(2, f"search: there is no {options.table}; record it with python -m benchmarks.recorded\n")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     surrogate = Surrogate(recordings := read_table(options.table))
     worth = [max(surrogate.mean_curve(one.params).values()) for one in recordings]
