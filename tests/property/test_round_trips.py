@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from raylora.config import DatasetConfig, Experiment, Section, TrainingConfig, flatten, set_path
 from raylora.config_files import Layer, build_experiment, read_experiment, write_experiment
 from raylora.config_optimization import OPTIMIZER_NAMES
+from raylora.config_search import HIGHER_IS_BETTER
 from raylora.dataset.batches import ImageOrder, Schedule, batch_positions, make_schedule
 from raylora.dataset.captions import vary
 from raylora.errors import NotInSpaceError
@@ -35,6 +36,7 @@ SPECIAL = {
     "search.gpus_per_trial": st.floats(0.1, 1) | st.integers(1, 8).map(float),
     "optimizer.name": st.sampled_from((*OPTIMIZER_NAMES, "torch.optim:RAdam")),
     "optimizer.arguments": st.none() | st.dictionaries(st.sampled_from(("betas", "eps", "d")), ARGUMENTS, min_size=1),
+    "search.tradeoffs": st.lists(st.sampled_from(tuple(HIGHER_IS_BETTER)), min_size=1, max_size=4).map(tuple),
     "tracking.register_name": st.none() | st.text("ab c_-.", min_size=1, max_size=9).map(lambda text: f"a{text}"),
     "lr_scheduler.step_rules": st.sampled_from((None, "1:10,0.1:20,0.01", "0.5")),
 }
