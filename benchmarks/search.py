@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import optuna
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.common import Row, report, target
@@ -67,7 +68,23 @@ class Strategy(Protocol):
     def stops(self, run: Run, report: dict[str, Any]) -> bool: ...
 
 
-class Ours:
+class Plugged:
+    """A searcher and a trial scheduler of Ray Tune's kind, called as Tune calls them."""
+
+    _searcher: Searcher
+    _scheduler: TrialScheduler
+
+    def stops(self, run: Run, report: dict[str, Any]) -> bool:
+        trial = SimpleNamespace(trial_id=run.name, config=run.config)
+        decision = self._scheduler.on_trial_result(None, trial, report)
+        if stops := report[IS_OVER] or decision == TrialScheduler.STOP:
+            self._searcher.on_trial_complete(run.name, report)
+        else:
+            self._searcher.on_trial_result(run.name, report)
+        return stops
+
+
+class Ours(Plugged):
     """raylora's searcher and scheduler on the demo's space, as `raylora tune` sets them up."""
 
     def __init__(self, seed: int, folder: Path, with_first_point: bool):
@@ -85,17 +102,8 @@ class Ours:
         assert isinstance(config, dict)
         return Run(name, config["params"], config=config)
 
-    def stops(self, run: Run, report: dict[str, Any]) -> bool:
-        trial = SimpleNamespace(trial_id=run.name, config=run.config)
-        decision = self._scheduler.on_trial_result(None, trial, report)
-        if stops := report[IS_OVER] or decision == TrialScheduler.STOP:
-            self._searcher.on_trial_complete(run.name, report)
-        else:
-            self._searcher.on_trial_result(run.name, report)
-        return stops
 
-
-class Stock:
+class Stock(Plugged):
     """Ray's own `OptunaSearch` and `AsyncHyperBandScheduler`, as their documentation sets them up."""
 
     def __init__(self, seed: int, folder: Path, with_first_point: bool):
@@ -119,15 +127,6 @@ class Stock:
         self._searcher.suggest(name)
         self._scheduler.on_trial_add(None, SimpleNamespace(trial_id=name))
         return Run(name, dict(self._latest))
-
-    def stops(self, run: Run, report: dict[str, Any]) -> bool:
-        trial = SimpleNamespace(trial_id=run.name)
-        decision = self._scheduler.on_trial_result(None, trial, report)
-        if stops := report[IS_OVER] or decision == TrialScheduler.STOP:
-            self._searcher.on_trial_complete(run.name, report)
-        else:
-            self._searcher.on_trial_result(run.name, report)
-        return stops
 
 
 class Random:

@@ -342,11 +342,8 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
-        fault = disk_fault(error)
-        if fault:
-            print(f"raylora: failed: {fault}", file=sys.stderr)
-            raise SystemExit(1) from None
-        print(f"raylora: failed: {type(error).__name__}: {error}\n{_keep_traceback()}", file=sys.stderr)
+        told = disk_fault(error) or f"{type(error).__name__}: {error}\n{_keep_traceback()}"
+        print(f"raylora: failed: {told}", file=sys.stderr)
         raise SystemExit(1) from None
     raise SystemExit(0)
 

@@ -21,8 +21,8 @@ from raylora.diffusion.families import load_base
 from raylora.diffusion.tensor_cache import TensorCache
 from raylora.errors import TrainingDivergedError
 from raylora.evaluation.encoders import load_encoder
-from raylora.evaluation.scorecard import Evaluator, Reference, is_finite
-from raylora.execution.node_cache import Material, image_set, training_set
+from raylora.evaluation.scorecard import Evaluator, is_finite
+from raylora.execution.node_cache import Material, SharedData, entries_in, make_shared, training_set
 from raylora.files import write_atomically
 from raylora.training.trainer import Trainer
 
@@ -36,10 +36,9 @@ class World:
     """A style's pictures, encoded, and what the base model alone reaches on those held out."""
 
     base: BaseModel
-    material: Material
     experiment: Experiment
+    shared: SharedData
     evaluator: Evaluator
-    reference: Reference
     cache: TensorCache
 
 
@@ -50,15 +49,11 @@ def make_world(style: str, cache_folder: Path) -> World:
         cache_folder: for latents and embeddings, so that each is made once.
     """
     _, experiment = demo_space()
-    base, encoder, cache = load_base("demo"), load_encoder("demo"), TensorCache(cache_folder)
+    base, encoder = load_base("demo"), load_encoder("demo")
     pictures = read_folder(STYLES[style].dataset, ReadOptions(trigger=experiment.dataset.trigger))
     split = split_pictures(pictures, experiment.dataset.holdout_fraction)
-    train, holdout = (
-        image_set(base, encoder, part, experiment.dataset, cache) for part in (split.train, split.holdout)
-    )
-    evaluator = Evaluator(encoder, holdout, train, experiment.evaluation, experiment.sampling)
-    material = Material(split.train, split.holdout)
-    return World(base, material, experiment, evaluator, evaluator.reference(base), cache)
+    shared = make_shared(base, encoder, Material(split.train, split.holdout), experiment, cache_folder)
+    return World(base, experiment, shared, shared.evaluator(encoder, experiment), entries_in(cache_folder))
 
 
 def record(training: Training, world: World) -> dict[str, Any]:
@@ -68,8 +63,8 @@ def record(training: Training, world: World) -> dict[str, Any]:
     """
     params = configurations()[training.number]
     experiment = world.experiment.with_params({**params, "seed": training.seed})
-    schedule = world.material.schedule(experiment)
-    data = training_set(world.base, world.material, experiment, world.cache)
+    schedule = world.shared.material.schedule(experiment)
+    data = training_set(world.base, world.shared.material, experiment, world.cache)
     points: list[dict[str, Any]] = []
     failed = None
     with closing(Trainer(world.base, data, experiment, schedule)) as trainer:
@@ -89,7 +84,7 @@ def _next_point(trainer: Trainer, world: World) -> dict[str, Any]:
     trainer.advance(next((point for point in POINTS if point > trainer.images_seen), trainer.schedule.images_end))
     trained = time.process_time()
     trainer.adapter.activate()
-    found = world.evaluator.measure(world.base, world.reference)
+    found = world.evaluator.measure(world.base, world.shared.reference)
     if not is_finite(found.metrics):
         raise TrainingDivergedError(f"a measure stopped being a number at {trainer.images_seen} images")
     return {

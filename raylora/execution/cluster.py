@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
@@ -125,7 +126,12 @@ def device_line(search: SearchConfig, address: str | None) -> str:
 
 def node_resources() -> list[dict[str, float]]:
     """What each living node of the connected cluster has."""
-    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    return [dict(node["Resources"]) for node in _living_nodes()]
+
+
+def _living_nodes() -> list[dict[str, Any]]:
+    """Of the connected cluster, as Ray describes them."""
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def check_shared(paths: Sequence[Path]) -> None:
@@ -134,7 +140,7 @@ def check_shared(paths: Sequence[Path]) -> None:
     Raises:
         ConfigError: some doesn't.
     """
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    nodes = _living_nodes()
     look = ray.remote(num_cpus=0)(_missing)
     for node in nodes if len(nodes) > 1 else ():
         here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)

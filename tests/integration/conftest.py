@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from raylora.execution.outputs import OutFolder
 from raylora.execution.prepare import read_pictures
 from raylora.execution.trial import TrialJob
 from raylora.files import fold_folders
+from raylora.tracking.mlflow_runs import MlflowTracker
 from tests.bad_world import Result, Run, make_world
 from tests.integration.test_trainer import make_material
 
@@ -80,3 +82,15 @@ def make_job(tiny_experiment: Experiment, tmp_path: Path) -> MakeJob:
         return TrialJob(out.root, experiment, threads=1)
 
     return make
+
+
+@pytest.fixture
+def uri(empty_store: Path, tmp_path: Path) -> str:
+    return f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
+
+
+@pytest.fixture
+def tracker(uri: str) -> MlflowTracker:
+    tracker = MlflowTracker(uri, "raylora")
+    tracker.start("search", {}, {})
+    return tracker

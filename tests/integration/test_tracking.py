@@ -37,18 +37,6 @@ PATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_BACKOFF_
 """More tries than raylora allows, though without MLflow's own pauses between them."""
 
 
-@pytest.fixture
-def uri(empty_store: Path, tmp_path: Path) -> str:
-    return f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
-
-
-@pytest.fixture
-def tracker(uri: str) -> MlflowTracker:
-    tracker = MlflowTracker(uri, "raylora")
-    tracker.start("search", {}, {})
-    return tracker
-
-
 class Flaky:
     """A real client of which every nth call fails, before it reaches the store or after."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,18 +29,6 @@ from tests.integration.test_tracking import Flaky, assert_all_there_once, begin,
 SPACE = SearchSpace(name="small", parameters={"lora.rank": Parameter(choices=(2, 4))})
 NOBODY = Listeners([])
 FULL = OSError(errno.ENOSPC, "full")
-
-
-@pytest.fixture
-def uri(empty_store: Path, tmp_path: Path) -> str:
-    return f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
-
-
-@pytest.fixture
-def tracker(uri: str) -> MlflowTracker:
-    tracker = MlflowTracker(uri, "raylora")
-    tracker.start("search", {}, {})
-    return tracker
 
 
 def statuses(uri: str) -> dict[str, str]:
