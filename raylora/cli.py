@@ -8,7 +8,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
@@ -109,6 +109,7 @@ def tune(
     ] = None,
     split: SplitFile = None,
     warm_start: WarmStart = None,
+    force: Annotated[bool, typer.Option("--force", help="Let --warm-start take another base model's search.")] = False,
     skip_bad_images: SkipBad = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
     as_json: AsJson = False,
@@ -129,7 +130,10 @@ def tune(
     }
     console = on_stderr()
     warn = warn_on(console)
-    job = _planned(Request(experiment_file, given, settings or ()), space, split, warm_start or (), warn)
+    job = _planned(Request(experiment_file, given, settings or ()), space, split, warn)
+    from raylora.execution.warm_start import warm_started
+
+    job = warm_started(job, warm_start or (), warn, force)
     assert job.space is not None
     from raylora.execution.cluster import device_line
     from raylora.execution.outputs import OutFolder
@@ -147,19 +151,16 @@ def tune(
     print_summary(summary, folder.root, as_json)
 
 
-def _planned(
-    request: Request, space: str | None, split: Path | None, warm_start: Sequence[Path], warn: Callable[[str], None]
-) -> Job:
+def _planned(request: Request, space: str | None, split: Path | None, warn: Callable[[str], None]) -> Job:
     """The search that was asked for, looked at from all sides."""
     from raylora.search.space import load_space
 
     wanted = search_wanted(request, load_space(space or default_space(request)))
     from raylora.execution.prepare import prepare
-    from raylora.execution.warm_start import warm_started
 
     for warning in wanted.warnings:
         warn(warning)
-    return warm_started(prepare(wanted.experiment, wanted.space, split, warn), warm_start, warn)
+    return prepare(wanted.experiment, wanted.space, split, warn)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from raylora.config_files import read_experiment
 from raylora.dataset.split import digests_of_split
-from raylora.errors import OutputError
+from raylora.errors import ConfigError, OutputError
 from raylora.execution.outputs import OutFolder
 from raylora.execution.prepare import Job, absolute
 from raylora.search.study import read_trials
@@ -17,16 +17,21 @@ from raylora.search.warm_start import EarlierSearch, Taken, take
 Warn = Callable[[str], None]
 OPTION = "--warm-start"
 MEND = f"give the --out folder of an earlier search, or leave {OPTION} out"
-DATASET = "the dataset's pictures"
+DATASET, BASE_MODEL = "the dataset's pictures", "model.base_model"
 
 
-def warm_started(job: Job, folders: Sequence[Path], warn: Warn) -> Job:
+def warm_started(job: Job, folders: Sequence[Path], warn: Warn, force: bool = False) -> Job:
     """The same job, with what it takes from the searches in these folders; nothing is written.
 
+    Args:
+        force: take searches of another base model too.
+
     Raises:
-        OutputError: a folder holds no search that anything can be learned from.
+        OutputError: a folder holds no search that anything can be learned from, or one of another base model.
     """
-    taken = [_taken_from(OutFolder(root), job) for root in dict.fromkeys(root.resolve() for root in folders)]
+    if force and not folders:
+        raise ConfigError(f"--force: there is no {OPTION} that it could take; leave it out")
+    taken = [_taken_from(OutFolder(root), job, force) for root in dict.fromkeys(root.resolve() for root in folders)]
     for each in taken:
         if each.differing:
             warn(
@@ -38,11 +43,17 @@ def warm_started(job: Job, folders: Sequence[Path], warn: Warn) -> Job:
     return replace(job, warm_start=tuple(taken))
 
 
-def _taken_from(out: OutFolder, job: Job) -> Taken:
+def _taken_from(out: OutFolder, job: Job, force: bool) -> Taken:
     assert job.space is not None
-    earlier = read_search(out)
+    earlier, experiment = read_search(out), absolute(job.experiment)
     pictures = [] if _same_pictures(out.split, job) else [DATASET]
-    taken = take(earlier, job.space, absolute(job.experiment), pictures)
+    taken = take(earlier, job.space, experiment, pictures)
+    if BASE_MODEL in taken.differing and not force:
+        raise OutputError(
+            f"{OPTION} {out.root}: searched for {earlier.experiment.model.base_model}, and this search is for "
+            f"{experiment.model.base_model}; where one's good settings serve the other, add --force, "
+            f"else leave {OPTION} out"
+        )
     if not taken.trials:
         raise OutputError(
             f"{OPTION} {out.root}: none of its trials fits this search ({taken}); "

@@ -160,3 +160,18 @@ def test_a_search_of_which_nothing_fits_is_refused(run: Run, bad_world: Path, tm
     (tmp_path / "space.yaml").write_text("parameters:\n  lora.dropout: {choices: [0.2, 0.3]}\n")
     result = run(f"{TUNE} --space {tmp_path}/space.yaml --warm-start {search}")
     refused(result, "none of its trials fits", "4 by lora.dropout", "widen the search space")
+
+
+def test_a_search_for_another_base_model_is_refused_unless_forced(run: Run, bad_world: Path, tmp_path: Path) -> None:
+    search = make_search(bad_world, tmp_path / "search")
+    shutil.copytree(bad_world / "base", tmp_path / "other")
+    ask = f"{TUNE} --set model.base_model={tmp_path}/other --warm-start {search}"
+    refused(run(ask), f"searched for {bad_world}/base", f"this search is for {tmp_path}/other", "add --force")
+    told = run(f"{ask} --force")
+    assert told.status == 0
+    assert "Warm start  4 of 5" in told.stderr
+    assert "model.base_model differs" in told.stderr
+
+
+def test_force_without_a_warm_start_is_refused(run: Run) -> None:
+    refused(run(f"{TUNE} --force"), "--force: there is no --warm-start")
