@@ -240,7 +240,7 @@ def train(
     folder = OutFolder(_absolute(out or Path("out") / "train"))
     print_plan(console, [*job.plan.lines(), ("Device", devices_here()), ("Output", str(folder.root))])
     folder.check_free(job.plan.disk_bytes)
-    check_hub(job.experiment, holds_out, warn if dry_run else None)
+    check_hub(job.experiment, holds_out, warn=warn if dry_run else None)
     if dry_run:
         return
     from raylora.execution.alone import train_job

@@ -37,6 +37,8 @@ class Faces:
     def images(self, pixels):
         return torch.ones(len(pixels), 2)
 """
+SILENT_FACES = LONG_FACES.replace("(len(pixels), 2)", "(len(pixels), 1)")
+"""Of length 1, and without `texts`."""
 OWN_SPACES = """
 def failing(trial):
     raise RuntimeError("no such luck")
@@ -69,6 +71,9 @@ FILES = {
     "MODEL.CKPT": "x",
     "broken.safetensors": "x" * 100,
     "long_faces.py": LONG_FACES,
+    "silent_faces.py": SILENT_FACES,
+    "dino/config.json": '{"model_type": "dinov2"}',
+    "dino/model.safetensors": "x",
     "lora.pt": "x",
     "full/kept.txt": "x",
     "finished/state.json": '{"state": "finished"}',

@@ -181,6 +181,7 @@ IMAGE_ENCODERS: dict[str, Callable[[str, str], ImageEncoder]] = {
     "dinov2_with_registers": Dinov2Encoder,
 }
 """By the `model_type` of the encoder's config.json. SigLIP 2's models of one fixed size are of type `siglip`."""
+WITHOUT_TEXTS = ("dinov2", "dinov2_with_registers")
 
 
 def check_encoder(reference: str) -> None:
@@ -211,13 +212,41 @@ def check_encoder_on_hub(reference: str) -> None:
     check_encoder(reference)
     if is_own_name(reference):
         load_own_encoder(reference, "cpu")
-    elif reference != DEMO_NAME and not Path(reference).expanduser().is_dir():
-        try:
-            kind = str(read_hub_config(reference, "config.json").get("model_type"))
-        except ModelError as error:
-            raise type(error)(f"evaluation.encoder {error}") from None
+    elif not _is_at_hand(reference):
+        kind = _kind_on_hub(reference)
         if kind not in IMAGE_ENCODERS:
             raise _unknown_kind(reference, kind)
+
+
+def embeds_texts(reference: str) -> bool:
+    """Whether an encoder that was checked takes prompts too, so that `prompt_alignment` is measured.
+
+    Raises:
+        ModelError: its configuration can't be read.
+    """
+    if is_own_name(reference):
+        return load_own_encoder(reference, "cpu").texts(["a prompt"]) is not None
+    if not _is_at_hand(reference):
+        return _kind_on_hub(reference) not in WITHOUT_TEXTS
+    return reference == DEMO_NAME or _kind_in(reference) not in WITHOUT_TEXTS
+
+
+def _is_at_hand(reference: str) -> bool:
+    return reference == DEMO_NAME or Path(reference).expanduser().is_dir()
+
+
+def _kind_on_hub(reference: str) -> str:
+    try:
+        return str(read_hub_config(reference, "config.json").get("model_type"))
+    except ModelError as error:
+        raise type(error)(f"evaluation.encoder {error}") from None
+
+
+def _kind_in(folder: str) -> str:
+    try:
+        return str(AutoConfig.from_pretrained(folder).model_type)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"evaluation.encoder {folder}: its config.json can't be read: {first_line(error)}") from None
 
 
 def _unknown_kind(reference: str, kind: str) -> ModelError:

@@ -15,7 +15,7 @@ from raylora.dataset.folder import Picture, ReadOptions, named_repeats, read_fol
 from raylora.dataset.split import Split, read_splits, split_folds, split_pictures
 from raylora.diffusion.families import check_base_on_hub, resolve_base
 from raylora.errors import ConfigError, UnreachableError
-from raylora.evaluation.encoders import check_encoder, check_encoder_on_hub
+from raylora.evaluation.encoders import check_encoder, check_encoder_on_hub, embeds_texts
 from raylora.execution.node_cache import Material, framed
 from raylora.execution.plan import Plan, make_plan
 from raylora.search.limits import in_words, over_limits
@@ -24,6 +24,7 @@ from raylora.search.warm_start import Taken
 from raylora.training.optimizers import check_optimizer
 
 Warn = Callable[[str], None]
+ALIGNMENT = "prompt_alignment"
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,12 @@ def _split(pictures: list[Picture], experiment: Experiment, file: Path | None) -
     return (split_pictures(pictures, dataset.holdout_fraction),)
 
 
-def check_hub(experiment: Experiment, judges: bool = True, warn: Warn | None = None) -> None:
+def check_hub(experiment: Experiment, judges: bool = True, weighs: bool = False, warn: Warn | None = None) -> None:
     """Whether base model and encoder can be had, before anything is written.
 
     Args:
         judges: whether anything is measured, so that the encoder is needed.
+        weighs: whether trials are weighed against each other, by measures that the encoder must give.
         warn: told of what can't be asked for from here, instead of an error: enough for a plan.
 
     Raises:
@@ -137,6 +139,7 @@ def check_hub(experiment: Experiment, judges: bool = True, warn: Warn | None = N
     assert base is not None
     look_ups = [partial(check_base_on_hub, base, experiment.model.family)]
     look_ups += [partial(check_encoder_on_hub, experiment.evaluation.encoder)] if judges else []
+    look_ups += [partial(_check_weighed, experiment)] if weighs and ALIGNMENT in experiment.search.tradeoffs else []
     for look_up in look_ups:
         try:
             look_up()
@@ -144,6 +147,20 @@ def check_hub(experiment: Experiment, judges: bool = True, warn: Warn | None = N
             if warn is None:
                 raise
             warn(str(error))
+
+
+def _check_weighed(experiment: Experiment) -> None:
+    """Whether the measures of `search.tradeoffs` are measured.
+
+    Raises:
+        ConfigError: the encoder takes no prompts.
+    """
+    encoder = experiment.evaluation.encoder
+    if not embeds_texts(encoder):
+        raise ConfigError(
+            f"search.tradeoffs: {ALIGNMENT} is not measured by evaluation.encoder {encoder}, which takes pictures "
+            "alone; leave it out, or choose a CLIP or SigLIP model"
+        )
 
 
 def _warn_of_settings(configurations: Sequence[Experiment], warn: Warn) -> None:

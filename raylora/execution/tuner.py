@@ -87,7 +87,7 @@ def check_start(job: Job, out: OutFolder, address: str | None = None, warn: Say 
     check_address(address)
     device_line(job.experiment.search, address)
     uri = check_tracking(job.experiment, out.root)
-    check_hub(job.experiment, warn=warn)
+    check_hub(job.experiment, weighs=True, warn=warn)
     return uri
 
 
