@@ -22,6 +22,18 @@ from raylora.diffusion.noise import training_noise
 from raylora.diffusion.objective import Cells
 from raylora.diffusion.tensor_cache import TensorCache, cached_conditioning
 
+SEED_STRIDE = 0x9E3779B1
+"""2^32 over the golden ratio: its multiples lie far from each other (Knuth, TAOCP 3, section 6.4)."""
+
+
+def stream_seed(seed: int, position: int) -> int:
+    """The seed of what a position of a run's stream draws.
+
+    torch's generator of the CPU takes the low 32 bits of a seed and drops the others, so they hold both. The streams of
+    seeds that are near to each other, such as those of trials trained again, don't meet for a million positions.
+    """
+    return (seed * SEED_STRIDE + position) % 2**32
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -107,7 +119,7 @@ class Feed:
         )
 
     def _draw(self, position: int, picture: int) -> _Draw:
-        generator = torch.Generator().manual_seed((self._config.seed << 32) + position)
+        generator = torch.Generator().manual_seed(stream_seed(self._config.seed, position))
         steps = self._base.noise_scheduler.config.num_train_timesteps
         timestep = torch.randint(0, steps, (1,), generator=generator)
         latents = self._data.latents[picture]

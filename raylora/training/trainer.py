@@ -23,7 +23,7 @@ from raylora.diffusion.objective import predict, target_of
 from raylora.errors import TrainingDivergedError
 from raylora.training.averages import EvaluationWeights
 from raylora.training.costs import Meter
-from raylora.training.feed import Batch, Feed, TrainingSet
+from raylora.training.feed import Batch, Feed, TrainingSet, stream_seed
 from raylora.training.optimizers import build_lr_scheduler, build_optimizer, param_groups
 from raylora.world import World
 
@@ -147,7 +147,7 @@ class Trainer:
         loss_sum = torch.zeros((), device=self.base.device)
         mine = self._world.share(positions)
         if mine:
-            torch.manual_seed((self.config.seed << 32) + DROPOUT_STREAM + mine[0])  # all else is the feed's
+            torch.manual_seed(stream_seed(self.config.seed, DROPOUT_STREAM + mine[0]))  # all else is the feed's
         for batch in self._feed.batches(mine):
             losses = self._losses(batch)
             self._scaler.scale(losses.sum() / images_in_step).backward()  # type: ignore[no-untyped-call]

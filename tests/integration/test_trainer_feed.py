@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from raylora.config import Experiment
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.encode import encode_prompts
+from raylora.training.feed import stream_seed
+from raylora.training.trainer import DROPOUT_STREAM
 from tests.integration.test_trainer import opened
 
 DROPOUT = 0.3
@@ -86,7 +89,25 @@ def test_dropout_is_not_drawn_from_the_noises_stream(tiny_base: BaseModel, tiny_
         watch.remove()
         positions = range(trainer.schedule.images_total)
     assert len(set(seeds)) == 8
-    assert not set(seeds) & {(3 << 32) + position for position in positions}
+    assert not set(seeds) & {stream_seed(3, position) for position in positions}
+
+
+def test_seeds_and_positions_draw_their_own_noise(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
+    """Also in the 32 bits that torch takes of a seed, and for seeds that are neighbours."""
+    noises, timesteps = [], []
+    for seed in (0, 1, 2, 2**31 - 1):
+        with opened(tiny_base, tiny_experiment.with_params({"seed": seed})) as trainer:
+            for batch in trainer._feed.batches(range(8)):
+                noises += [tuple(noise.flatten().tolist()) for noise in batch.noise]
+                timesteps.append(tuple(batch.cells.timesteps.tolist()))
+    assert len(set(noises)) == 4 * 8
+    assert len(set(timesteps)) == 4
+
+
+def test_streams_of_near_seeds_do_not_meet() -> None:
+    starts = sorted(stream_seed(seed, 0) for seed in range(100))
+    assert min(later - earlier for earlier, later in itertools.pairwise(starts)) > 1e6
+    assert all(stream_seed(seed, DROPOUT_STREAM) < 2**32 for seed in (0, 1, 2**31 - 1))
 
 
 def test_dropping_alone_embeds_each_caption_once(tiny_base: BaseModel, tiny_experiment: Experiment) -> None:
