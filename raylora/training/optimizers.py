@@ -91,6 +91,7 @@ def build_optimizer(groups: ParamGroups, config: OptimizerConfig) -> Optimizer:
             optimizer: Optimizer = kind(groups, **arguments)
     except Exception as error:  # a class of the user's own may raise anything
         raise ConfigError(f"optimizer: {recipe.path} refuses its arguments: {first_line(error)}") from None
+    optimizer.defaults.setdefault("lr", groups[0]["lr"])  # which diffusers' polynomial schedule reads
     if hasattr(optimizer, "train"):
         optimizer.train()  # schedulefree's classes take no step before
     return optimizer
@@ -133,7 +134,7 @@ def _import_class(path: str) -> type[Any]:
 def _arguments(kind: type[Any], recipe: Recipe, config: OptimizerConfig, groups: ParamGroups) -> dict[str, Any]:
     """All keyword arguments of the class: the shared settings that it knows, the recipe's, the configuration's.
 
-    The rate as a default beside the groups' own: diffusers' polynomial schedule reads `optimizer.defaults["lr"]`.
+    A class that takes any keyword is given the shared ones: it is to hand them on.
     """
     parameters = inspect.signature(kind).parameters
     known = [name for name in parameters if name not in ("self", "params")]
@@ -146,7 +147,7 @@ def _arguments(kind: type[Any], recipe: Recipe, config: OptimizerConfig, groups:
                 f"it knows {', '.join(known)}"
             )
     shared = {"lr": groups[0]["lr"], "weight_decay": config.weight_decay}
-    shared = {name: value for name, value in shared.items() if name in known}
+    shared = {name: value for name, value in shared.items() if name in known or open_ended}
     return shared | _fused(recipe, own, groups) | dict(recipe.arguments) | own
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from raylora.config import OptimizerConfig
+from raylora.config import LrSchedulerConfig, OptimizerConfig
 from raylora.errors import ConfigError
-from raylora.training.optimizers import build_optimizer, check_optimizer, param_groups
+from raylora.training.optimizers import build_lr_scheduler, build_optimizer, check_optimizer, param_groups
 
 
 class Stubborn(torch.optim.Optimizer):
@@ -99,6 +99,29 @@ def test_any_class_can_be_named() -> None:
         (0.5, 0.25, 0.9)
     ]
     check_optimizer(config(name="schedulefree:RAdamScheduleFree"))
+
+
+class HandsOn(torch.optim.AdamW):
+    """Takes whatever AdamW does."""
+
+    def __init__(self, params: Any, **arguments: Any):
+        super().__init__(params, **arguments)
+
+
+class WithoutRate(torch.optim.SGD):
+    """Has its rates from its groups alone."""
+
+    def __init__(self, params: Any):
+        super().__init__(params)
+        del self.defaults["lr"]
+
+
+def test_a_class_that_takes_any_keyword_gets_the_shared_settings() -> None:
+    assert made(name=f"{__name__}:HandsOn", weight_decay=0.3).defaults["weight_decay"] == 0.3
+
+
+def test_a_class_without_a_rate_of_its_own_can_follow_every_schedule() -> None:
+    build_lr_scheduler(made(name=f"{__name__}:WithoutRate"), LrSchedulerConfig(name="polynomial"), 10)
 
 
 def test_a_class_without_weight_decay_gets_none() -> None:
