@@ -22,6 +22,8 @@ from raylora.config_section import Section as Section
 SIZE_STEP_PX = 64
 """Widths and heights are multiples of this, as in kohya's buckets and the guide's sizes."""
 
+CAPTIONS_VARY = "dataset.shuffle_caption or dataset.tag_dropout"
+
 
 def _read_size(value: Any) -> Any:
     """Accept 512, "512", "512x768" and [512, 768]."""
@@ -299,7 +301,21 @@ class Experiment(Section):
                 f"lora.alpha {self.lora.alpha:g} is above lora.rank {self.lora.rank}: "
                 "the guide advises half of rank and never above it"
             )
-        return found + optimization_warnings(self.optimizer, self.lr_scheduler, self.loss)
+        return found + self._unheard() + optimization_warnings(self.optimizer, self.lr_scheduler, self.loss)
+
+    def _unheard(self) -> list[str]:
+        """Settings that something else must be set for."""
+        data, training, usual = self.dataset, self.training, DatasetConfig()
+        varies = data.shuffle_caption or data.tag_dropout > 0
+        weighted, kept = data.prior_loss_weight != usual.prior_loss_weight, training.keep_last is not None
+        rows = (
+            ("dataset.max_area_px", data.max_area_px is not None, data.buckets, "dataset.buckets"),
+            ("dataset.keep_tokens", data.keep_tokens != usual.keep_tokens, varies, CAPTIONS_VARY),
+            ("dataset.caption_variants", data.caption_variants != usual.caption_variants, varies, CAPTIONS_VARY),
+            ("dataset.prior_loss_weight", weighted, data.regularization is not None, "dataset.regularization"),
+            ("training.keep_last", kept, training.save_every_epochs is not None, "training.save_every_epochs"),
+        )
+        return [f"{path} has no effect without {other}" for path, is_set, is_heard, other in rows if is_set > is_heard]
 
 
 def set_path(tree: dict[str, Any], path: str, value: Any) -> None:

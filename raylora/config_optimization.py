@@ -222,6 +222,8 @@ def optimization_warnings(optimizer: OptimizerConfig, schedule: LrSchedulerConfi
             f"lr_scheduler.name {schedule.name}: {optimizer.name} averages weights in place of a falling "
             "rate; use constant or constant_with_warmup"
         )
+    if loss.type != "huber" and loss.huber_c != LossConfig().huber_c:
+        found.append("loss.huber_c has no effect without loss.type huber")
     if loss.noise_offset and loss.multires_noise_iterations:
         found.append(
             "loss: noise_offset and multires_noise_iterations both shift the noise of whole images; "

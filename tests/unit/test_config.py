@@ -333,3 +333,21 @@ def test_a_section_with_nothing_below_sets_nothing(tmp_path: Path, content: str)
 @pytest.mark.parametrize("section", [None, {"name": "lion"}])
 def test_a_misspelt_section_names_the_nearest(section: object) -> None:
     assert complaint(("file", {"optimiser": section})).endswith("did you mean optimizer?")
+
+
+@pytest.mark.parametrize(
+    ("alone", "needed"),
+    [
+        ("dataset.max_area_px=65536", "dataset.buckets=true"),
+        ("dataset.keep_tokens=2", "dataset.tag_dropout=0.1"),
+        ("dataset.caption_variants=3", "dataset.shuffle_caption=true"),
+        ("dataset.prior_loss_weight=0.5", "dataset.regularization=faces"),
+        ("training.keep_last=2", "training.save_every_epochs=1"),
+        ("loss.huber_c=0.2", "loss.type=huber"),
+    ],
+)
+def test_a_setting_that_nothing_asks_for_is_told(alone: str, needed: str) -> None:
+    (warning,) = setting(alone).warnings()
+    assert warning.startswith(f"{alone.split('=')[0]} has no effect without ")
+    assert needed.split("=")[0] in warning
+    assert setting(alone, needed).warnings() == []
