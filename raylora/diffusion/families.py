@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.utils.logging import disable_progress_bar
 from safetensors import SafetensorError, safe_open
 from torch import nn
@@ -133,10 +134,9 @@ def read_component_config(folder: Path, component: str, name: str = "config.json
     """The configuration of a part of a diffusers folder."""
     path = folder / component / name
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         raise ModelError(f"{path}: is missing or unreadable; download the model again") from None
-    return dict(config)
 
 
 def _check_single_file(path: Path, family: str) -> None:
@@ -190,12 +190,12 @@ def load_base(
     pipe = _load_pipeline(reference, family, DTYPES[dtype], single_file_config)
     encoders = {part: getattr(pipe, part) for part in family.text_encoders}
     _check_loaded(reference, pipe, family)
-    if pipe.vae.config.force_upcast:  # SDXL's VAE overflows in fp16 (huggingface/diffusers#4119)
-        pipe.vae.float()
+    if not pipe.vae.config.force_upcast:  # SDXL's own overflows in fp16 (huggingface/diffusers#4119)
+        pipe.vae.to(DTYPES[dtype])
     for module in (pipe.unet, pipe.vae, *encoders.values()):
         module.requires_grad_(False).eval().to(device)
     _hasten(pipe.unet, channels_last and torch.device(device).type == "cuda", compile_blocks)
-    change = {"prediction_type": model.prediction_type} if model.prediction_type else {}
+    change = _schedule_of(reference, family, model)
     return BaseModel(
         family=family,
         reference=resolve_base(reference, family.name),
@@ -204,9 +204,30 @@ def load_base(
         text_encoders=encoders,
         tokenizers={part: getattr(pipe, part.replace("text_encoder", "tokenizer")) for part in encoders},
         noise_scheduler=DDPMScheduler.from_config(pipe.scheduler.config, **change),
-        sampler=pipe.scheduler.from_config(pipe.scheduler.config, **change),
+        sampler=_sampler(pipe.scheduler, change),
         clip_skip=checked_clip_skip(model.clip_skip or family.clip_skip, encoders),
     )
+
+
+def _schedule_of(reference: str, family: Family, model: ModelConfig) -> dict[str, Any]:
+    """What settings and a single file say of the noise schedule.
+
+    Files of v-prediction models say so by empty tensors, `v_pred` and, where the last timestep is noise alone, `ztsnr`;
+    ComfyUI's `supported_models.py` reads them too, and diffusers doesn't.
+    """
+    resolved, marks = Path(resolve_base(reference, family.name)), set[str]()
+    if resolved.suffix == ".safetensors":
+        with safe_open(str(resolved), framework="pt") as file:
+            marks = {"v_pred", "ztsnr"} & set(file.keys())
+    kind = model.prediction_type or ("v_prediction" if "v_pred" in marks else None)
+    change: dict[str, Any] = {"prediction_type": kind} if kind else {}
+    return change | ({"rescale_betas_zero_snr": True} if kind == "v_prediction" and "ztsnr" in marks else {})
+
+
+def _sampler(scheduler: Any, change: Mapping[str, Any]) -> Any:
+    """The pipeline's own scheduler with what it knows of a change."""
+    known = inspect.signature(type(scheduler)).parameters
+    return scheduler.from_config(scheduler.config, **{name: value for name, value in change.items() if name in known})
 
 
 def _check_loaded(reference: str, pipe: Any, family: Family) -> None:
@@ -227,15 +248,19 @@ def _hasten(unet: Any, channels_last: bool, compile_blocks: bool) -> None:
 
 
 def _load_pipeline(reference: str, family: Family, dtype: torch.dtype, config: Path | None = None) -> Any:
+    """The pipeline in a number format, but its VAE in float32: rounded weights would round every latent."""
     resolved = resolve_base(reference, family.name)
     is_single = resolved.endswith(".safetensors")
     disable_progress_bar()
-    options: dict[str, Any] = {"dtype": dtype}
-    if family is SD15:
-        options["safety_checker"] = None
+    options: dict[str, Any] = {"safety_checker": None} if family is SD15 else {}
     try:
         if is_single:
-            return family.pipeline.from_single_file(resolved, config=str(config) if config else None, **options)
+            options |= {"config": str(config) if config else None, "dtype": dtype}
+            if dtype != torch.float32:
+                vae = {"config": options["config"], "subfolder": "vae"} if config else {}
+                options["vae"] = AutoencoderKL.from_single_file(resolved, dtype=torch.float32, **vae)
+            return family.pipeline.from_single_file(resolved, **options)
+        options["dtype"] = {"vae": torch.float32, "default": dtype}
         return family.pipeline.from_pretrained(resolved, use_safetensors=True, **options)
     except Exception as error:  # diffusers, transformers and huggingface_hub raise many kinds
         hint = f"; {SINGLE_FILE_HINT}" if is_single and not config else ""
@@ -244,9 +269,17 @@ def _load_pipeline(reference: str, family: Family, dtype: torch.dtype, config: P
         ) from error
 
 
-def save_as_folder(reference: str, family: Family, folder: Path) -> Path:
-    """A single-file model as a diffusers folder in fp16, for programs that load only those."""
-    _load_pipeline(reference, family, torch.float16).save_pretrained(folder)
+def save_as_folder(reference: str, model: ModelConfig, folder: Path, config: Path | None = None) -> Path:
+    """A base model as a diffusers folder in fp16 that says what the model predicts, for programs that ask nothing else.
+
+    Args:
+        model: as for `load_base`.
+        config: of a single file, as for `load_base`.
+    """
+    family = FAMILIES[model.family]
+    pipe = _load_pipeline(reference, family, torch.float16, config)
+    pipe.scheduler = _sampler(pipe.scheduler, _schedule_of(reference, family, model))
+    pipe.save_pretrained(folder)
     return folder
 
 

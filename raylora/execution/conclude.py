@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from raylora.config import Experiment, LimitsConfig
-from raylora.diffusion.families import FAMILIES, resolve_base, save_as_folder
+from raylora.diffusion.families import resolve_base, save_as_folder
 from raylora.errors import RayloraError, first_line
 from raylora.execution.confirm import Candidate
 from raylora.execution.node_cache import read_shared
@@ -161,13 +161,15 @@ def _register(search: Search) -> Registered | None:
 
 
 def _loadable_base(experiment: Experiment, folder: Path | None) -> str:
-    """The base model's reference. A single file, which MLflow can't load, is made a folder of where one is given."""
-    assert experiment.model.base_model is not None
-    family = FAMILIES[experiment.model.family]
-    reference = resolve_base(experiment.model.base_model, family.name)
-    if folder is None or not reference.endswith(".safetensors"):
+    """The base model's reference. MLflow loads no single file, and doesn't hear of `model.prediction_type`: of a model
+    with one of these a folder is made where one is given.
+    """
+    model = experiment.model
+    assert model.base_model is not None
+    reference = resolve_base(model.base_model, model.family)
+    if folder is None or not (reference.endswith(".safetensors") or model.prediction_type):
         return reference
-    return str(save_as_folder(reference, family, folder))
+    return str(save_as_folder(reference, model, folder))
 
 
 def _entry(trial: TrialRecord) -> dict[str, Any]:
