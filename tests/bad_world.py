@@ -71,6 +71,7 @@ FILES = {
     "MODEL.CKPT": "x",
     "broken.safetensors": "x" * 100,
     "long_faces.py": LONG_FACES,
+    "own_optimizer_space.yaml": "parameters:\n  optimizer.name: {choices: [adamw, 'nowhere:Class']}\n",
     "silent_faces.py": SILENT_FACES,
     "dino/config.json": '{"model_type": "dinov2"}',
     "dino/model.safetensors": "x",
@@ -132,6 +133,7 @@ def make_bases(root: Path, tiny: Path) -> None:
     change_json(copy_base(root, "two_widths") / "unet" / "config.json", cross_attention_dim=64)
     change_json(copy_base(root, "sample") / "scheduler" / "scheduler_config.json", prediction_type="sample")
     (copy_base(root, "no_scheduler") / "scheduler" / "scheduler_config.json").unlink()
+    (copy_base(root, "list_unet") / "unet" / "config.json").write_text("[1, 2]")
     (copy_base(root, "no_unet") / "unet" / "config.json").unlink()
     (copy_base(root, "no_weights") / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     first, zero = "model.diffusion_model.input_blocks.0.0.weight", torch.zeros(1)

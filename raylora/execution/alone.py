@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +10,12 @@ from typing import Any
 
 from raylora.config import Experiment
 from raylora.config_files import read_experiment, write_experiment
+from raylora.dataset.folder import Picture
 from raylora.dataset.split import write_splits
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.generate import generate, requests_of
 from raylora.diffusion.tensor_cache import framed_pixels
+from raylora.errors import DatasetError
 from raylora.evaluation.scorecard import Evaluator
 from raylora.execution.node_cache import Material, entries_in, framed, look_prompts, make_shared, training_set
 from raylora.execution.outputs import OutFolder, write_json, write_trials_csv
@@ -58,14 +60,25 @@ def train_job(job: Job, out: OutFolder, holdout: bool, say: Say) -> dict[str, An
         write_experiment(experiment, out.experiment)
         if holdout:
             write_splits(job.splits, out.split)
-        out.write_state("running", holds_out=holdout, wall_s=0.0)  # the last of what going on needs
+        going_on = {"holds_out": holdout, "digest": job.digest}
+        out.write_state("running", **going_on, wall_s=0.0)  # the last of what going on needs
         return _train(Training(replace(job, experiment=experiment), out, say), holdout)
 
 
 def resume_training(out: OutFolder, say: Say) -> dict[str, Any]:
-    """Go on with a training that was interrupted, from its last epoch or rung."""
-    holdout = out.read_unfinished()["holds_out"]
+    """Go on with a training that was interrupted, from its last epoch or rung.
+
+    Raises:
+        DatasetError: the pictures or captions are others now.
+    """
+    state = out.read_unfinished()
+    holdout = state["holds_out"]
     job = prepare(read_experiment(out.experiment), None, out.split if holdout else None, say, holdout)
+    if state.get("digest", job.digest) != job.digest:
+        raise DatasetError(
+            f"{job.experiment.dataset.path}: pictures, captions or repeats have changed since {out.root} began; "
+            "put them back as they were, or begin anew with another --out"
+        )
     with out.locked():
         return _train(Training(job, out, say), holdout)
 
@@ -92,7 +105,7 @@ def _train_measured(training: Training, record: TrialRecord) -> None:
     schedule = shared.material.schedule(experiment)
     data = training_set(base, shared.material, experiment, entries_in(out.cache))
     evaluator = shared.evaluator(encoder, experiment)
-    files = epoch_files(experiment, schedule, shared.train.captions, out.root)
+    files = epoch_files(experiment, schedule, shared.material.train, out.root)
     search = experiment.search
 
     def report(latest: Report) -> bool:
@@ -105,16 +118,21 @@ def _train_measured(training: Training, record: TrialRecord) -> None:
         fit = Folds([Fit(trainer, evaluator, shared.reference, Path(record.folder), epoch_files=files)])
         fit.run(evaluation_points(schedule.images_end, search.grace_period, search.reduction_factor), report)
     record.history = fit.history
-    _write_measured(experiment, out, base, evaluator, record, shared.train.captions)
+    _write_measured(experiment, out, base, evaluator, record, shared.material.train)
 
 
 def _write_measured(
-    experiment: Experiment, out: OutFolder, base: BaseModel, evaluator: Evaluator, record: TrialRecord, captions: Any
+    experiment: Experiment,
+    out: OutFolder,
+    base: BaseModel,
+    evaluator: Evaluator,
+    record: TrialRecord,
+    pictures: Sequence[Picture],
 ) -> None:
     rows = [evaluator.holdout.pixels, first_seed(evaluator, base)]
     with adapter_of(base, experiment, Path(record.folder)) as adapter:
         rows.append(first_seed(evaluator, base))
-        write_lora(adapter, experiment, captions, out.best, title=out.root.name)
+        write_lora(adapter, experiment, pictures, out.best, title=out.root.name)
     write_samples(out.best / "samples", rows)
 
 

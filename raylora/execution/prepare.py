@@ -11,7 +11,7 @@ from pathlib import Path
 from raylora.bundled import DEMO_NAME
 from raylora.config import Experiment
 from raylora.config_files import check_complete
-from raylora.dataset.folder import Picture, ReadOptions, named_repeats, read_folder, resolve_dataset
+from raylora.dataset.folder import Picture, ReadOptions, dataset_digest, named_repeats, read_folder, resolve_dataset
 from raylora.dataset.split import Split, read_splits, split_folds, split_pictures
 from raylora.diffusion.families import check_base_on_hub, resolve_base
 from raylora.errors import ConfigError, UnreachableError
@@ -41,6 +41,11 @@ class Job:
     warm_start: tuple[Taken, ...] = ()
     """What a search takes from earlier ones."""
 
+    @property
+    def digest(self) -> str:
+        """Of all pictures and captions that are learned or held out."""
+        return dataset_digest([*self.pictures, *self.regularization])
+
     def lines(self) -> list[tuple[str, str]]:
         """Label and text of each line of the plan, as printed."""
         return [*self.plan.lines(), *(("Warm start", str(taken)) for taken in self.warm_start)]
@@ -65,9 +70,10 @@ def prepare(
     check_complete(experiment)
     assert experiment.model.base_model is not None
     _check_folds(experiment, searches=space is not None, holds_out=holds_out)
-    _warn_of_settings(check_space(space, experiment) if space else [experiment], warn)
+    tried = check_space(space, experiment) if space else [experiment]
+    _warn_of_settings(tried, warn)
     resolve_base(experiment.model.base_model, experiment.model.family)
-    check_optimizer(experiment.optimizer)
+    _check_optimizers(tried)
     check_encoder(experiment.evaluation.encoder)
     pictures = read_pictures(experiment, warn)
     regularization = read_regularization(experiment, warn)
@@ -161,6 +167,13 @@ def _check_weighed(experiment: Experiment) -> None:
             f"search.tradeoffs: {ALIGNMENT} is not measured by evaluation.encoder {encoder}, which takes pictures "
             "alone; leave it out, or choose a CLIP or SigLIP model"
         )
+
+
+def _check_optimizers(configurations: Sequence[Experiment]) -> None:
+    """Each class with each of its arguments once: draws differ in their rates."""
+    optimizers = [configuration.optimizer for configuration in configurations]
+    for optimizer in {(one.name, str(one.arguments)): one for one in optimizers}.values():
+        check_optimizer(optimizer)
 
 
 def _warn_of_settings(configurations: Sequence[Experiment], warn: Warn) -> None:

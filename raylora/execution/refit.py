@@ -65,9 +65,8 @@ def trained_on_all(
         say: told of the training loss after each epoch.
     """
     base, schedule = base_of(experiment, pick_device()), material.schedule(experiment)
-    captions = [picture.caption for picture in material.train]
     data = training_set(base, material, experiment, entries_in(out.cache))
-    files = epoch_files(experiment, schedule, captions, out.root)
+    files = epoch_files(experiment, schedule, material.train, out.root)
     with closing(Trainer(base, data, experiment, schedule, world)) as trainer:
 
         def tell() -> None:
@@ -76,5 +75,5 @@ def trained_on_all(
 
         advance_by_epochs(trainer, files, state / STATE_NAME, world, tell)
         if world.is_first:
-            write_lora(trainer.adapter, experiment, captions, out.best, title=out.root.name)
+            write_lora(trainer.adapter, experiment, material.train, out.best, title=out.root.name)
         yield trainer

@@ -194,6 +194,6 @@ def _folds(experiment: Experiment, job: TrialJob, folder: Path, world: World) ->
         for shared, schedule, place in zip(shares, lengths, fold_folders(folder, len(shares)), strict=True):
             data = training_set(base, shared.material, experiment, entries_in(cache))
             trainer = trainers.enter_context(closing(Trainer(base, data, experiment, schedule, world)))
-            files = None if job.is_confirming else epoch_files(experiment, schedule, shared.train.captions, place)
+            files = None if job.is_confirming else epoch_files(experiment, schedule, shared.material.train, place)
             fits.append(Fit(trainer, shared.evaluator(encoder, experiment), shared.reference, place, world, files))
         yield Folds(fits), lengths[0].images_end

@@ -11,7 +11,8 @@ from PIL import Image
 
 from raylora.config import Experiment
 from raylora.config_files import write_experiment
-from raylora.dataset.batches import Schedule
+from raylora.dataset.batches import Schedule, own_repeats
+from raylora.dataset.folder import Picture
 from raylora.dataset.pixels import Pixels
 from raylora.diffusion.adapters import Adapter
 from raylora.diffusion.base import BaseModel
@@ -42,12 +43,13 @@ def adapter_of(base: BaseModel, experiment: Experiment, folder: Path) -> Iterato
         adapter.close()
 
 
-def lora_card(experiment: Experiment, captions: Sequence[str], title: str) -> LoraCard:
-    """What the files of a LoRA say about it."""
+def lora_card(experiment: Experiment, pictures: Sequence[Picture], title: str) -> LoraCard:
+    """What the files of a LoRA say about it, and about the pictures that it learned."""
+    captions = [picture.caption for picture in pictures]
     return LoraCard(
         title=title,
         resolution=experiment.dataset.resolution,
-        train_images=len(captions),
+        train_images=sum(own_repeats([picture.repeats for picture in pictures], experiment.training)),
         save_precision=experiment.training.save_precision,
         trigger=experiment.dataset.trigger,
         tag_frequency={title: tag_frequency(captions)},
@@ -55,9 +57,9 @@ def lora_card(experiment: Experiment, captions: Sequence[str], title: str) -> Lo
     )
 
 
-def epoch_files(experiment: Experiment, schedule: Schedule, captions: Sequence[str], folder: Path) -> EpochFiles:
+def epoch_files(experiment: Experiment, schedule: Schedule, pictures: Sequence[Picture], folder: Path) -> EpochFiles:
     """Files in kohya's layout below `folder`, as `training.save_every_epochs` wants them."""
-    card = lora_card(experiment, captions, folder.name)
+    card = lora_card(experiment, pictures, folder.name)
 
     def write(adapter: Adapter, path: Path) -> None:
         write_kohya(adapter, path, card)
@@ -65,9 +67,9 @@ def epoch_files(experiment: Experiment, schedule: Schedule, captions: Sequence[s
     return EpochFiles(folder / EPOCHS_FOLDER, schedule, experiment.training, write)
 
 
-def write_lora(adapter: Adapter, experiment: Experiment, captions: Sequence[str], folder: Path, title: str) -> None:
+def write_lora(adapter: Adapter, experiment: Experiment, pictures: Sequence[Picture], folder: Path, title: str) -> None:
     """`lora.safetensors` (kohya), `pytorch_lora_weights.safetensors` (diffusers) and the settings."""
-    card = lora_card(experiment, captions, title)
+    card = lora_card(experiment, pictures, title)
     folder.mkdir(parents=True, exist_ok=True)
     write_kohya(adapter, folder / KOHYA_NAME, card)
     write_diffusers(adapter, folder, experiment.training.save_precision, card)
@@ -120,7 +122,7 @@ def write_best(
     config = experiment.with_params(winner.params)
     with adapter_of(base, config, Path(winner.folder)) as adapter:
         if not is_refit:
-            write_lora(adapter, config, shared.train.captions, out.best, title=out.root.name)
+            write_lora(adapter, config, shared.material.train, out.best, title=out.root.name)
         sweep = sweep_strengths(adapter, evaluator, shared.reference)
     firsts = {strength: samples[:: _seeds(evaluator)] for strength, samples in sweep.samples.items()}
     write_samples(out.best / "samples", [*rows, firsts[AS_TRAINED]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 
 from raylora.config import Experiment
 from raylora.config_files import write_experiment
-from raylora.errors import OutputError
+from raylora.errors import DatasetError, OutputError
 from raylora.execution.alone import resume_training, train_job
 from raylora.execution.outputs import OutFolder
 from raylora.execution.prepare import Job, prepare
@@ -96,3 +97,25 @@ def test_a_new_one_beside_it_is_told_how_to_go_on(experiment: Experiment, tmp_pa
     out.write_state("interrupted", holds_out=False, wall_s=1.0)
     with pytest.raises(OutputError, match="raylora resume"):
         out.check_free(1)
+
+
+@pytest.mark.parametrize("change", ["a caption", "a picture less"])
+def test_changed_pictures_are_told(experiment: Experiment, change: str, tmp_path: Path) -> None:
+    """Steps, rates and order would no longer be those that it began with."""
+    pictures = Path(shutil.copytree(str(experiment.dataset.path), tmp_path / "pictures"))
+    experiment, out = experiment.with_params({"dataset.path": str(pictures)}), OutFolder(tmp_path / "out")
+    job = job_of(experiment, holdout=False)
+    with pytest.raises(KeyboardInterrupt):
+        train_job(job, out, False, Interruption(f"{job.plan.trial.images_per_epoch} of"))
+    picture = job.pictures[0].path
+    before = picture.read_bytes(), picture.with_suffix(".txt").read_bytes()
+    if change == "a caption":
+        picture.with_suffix(".txt").write_text("something else")
+    else:
+        picture.unlink()
+    with pytest.raises(DatasetError, match=r"have changed since .*put them back"):
+        resume_training(out, quiet)
+    picture.write_bytes(before[0])
+    picture.with_suffix(".txt").write_bytes(before[1])
+    resume_training(out, quiet)
+    assert (out.best / "lora.safetensors").is_file()

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from raylora.config import Experiment, ModelConfig, SamplingConfig
+from raylora.dataset.folder import ReadOptions, read_folder
 from raylora.diffusion import families
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.encode import encode_prompts
@@ -26,7 +28,7 @@ from raylora.diffusion.objective import target_of
 from raylora.diffusion.tensor_cache import TensorCache
 from raylora.errors import ConfigError, ModelError, TrainingDivergedError
 from raylora.execution.node_cache import training_set
-from raylora.execution.winner import epoch_files
+from raylora.execution.winner import epoch_files, lora_card
 from raylora.training.checkpoint import read_state, write_state
 from raylora.training.fit import advance_saving
 from raylora.training.trainer import Trainer
@@ -223,13 +225,27 @@ def test_a_file_every_n_epochs(
     experiment = tiny_experiment.with_params({"training.save_every_epochs": 2, "training.keep_last": keep_last})
     straight = losses_of(tiny_base, tiny_experiment)
     with opened(tiny_base, experiment) as trainer:
-        files = epoch_files(experiment, trainer.schedule, ["a"], tmp_path)
+        files = epoch_files(experiment, trainer.schedule, make_material(experiment).train, tmp_path)
         for stop in (8, 30, 1000):
             advance_saving(trainer, stop, files)
         assert [loss for _, loss in trainer.losses] == straight
     found = sorted(path.stem.removeprefix("epoch_") for path in (tmp_path / "epochs").iterdir())
     assert found == left
     assert load_file(tmp_path / "epochs/epoch_004.safetensors")
+    with safe_open(tmp_path / "epochs/epoch_004.safetensors", framework="pt") as file:
+        assert file.metadata()["ss_num_train_images"] == "8"
+
+
+@pytest.mark.parametrize(("repeats", "images"), [(None, 5 + 30), (4, 4 * 15)])
+def test_files_tell_images_times_repeats(
+    repeats: int | None, images: int, tiny_experiment: Experiment, tmp_path: Path
+) -> None:
+    """As kohya's do in `ss_num_train_images`."""
+    make_pictures(tmp_path, 5)
+    make_pictures(tmp_path / "3_ten", 10, size=(128, 64))
+    pictures = read_folder(tmp_path, ReadOptions())
+    card = lora_card(tiny_experiment.with_params({"training.repeats": repeats}), pictures, "sks")
+    assert card.train_images == images
 
 
 @pytest.mark.parametrize(("params", "stops"), [
@@ -244,7 +260,7 @@ def test_no_epochs_file_is_missed(
     experiment = tiny_experiment.with_params({"training.save_every_epochs": 1, **params})
     with opened(tiny_base, experiment) as trainer:
         assert trainer.schedule.images_per_epoch == 8
-        files = epoch_files(experiment, trainer.schedule, ["a"], tmp_path)
+        files = epoch_files(experiment, trainer.schedule, make_material(experiment).train, tmp_path)
         for stop in stops:
             advance_saving(trainer, stop, files)
     found = sorted(path.stem for path in (tmp_path / "epochs").iterdir())
