@@ -13,7 +13,7 @@ from raylora.diffusion.families import FAMILIES, read_component_config
 from raylora.diffusion.kohya_names import naming
 from raylora.diffusion.lora_file import lora_file_in, network_metadata, save_diffusers, save_kohya, with_comment
 from raylora.diffusion.lora_reading import read_lora
-from raylora.diffusion.lora_weights import LoraWeights, with_strength
+from raylora.diffusion.lora_weights import LoraWeights, with_one_alpha, with_strength
 from raylora.diffusion.resize import Kept, with_rank
 from raylora.errors import ConfigError, OutputError
 
@@ -67,6 +67,7 @@ def export_lora(wanted: Export) -> Exported:
     weights = read_lora(lora_file_in(wanted.lora), family, unet_config)
     changed, kept = _changed(weights, wanted)
     if wanted.layout == "kohya":
+        changed = with_one_alpha(changed)
         names = naming(changed.family, unet_config or FAMILIES[changed.family].unet)
         save_kohya(changed, names, wanted.out, wanted.precision)
     else:

@@ -121,7 +121,7 @@ def kohya_tensors(weights: LoraWeights, names: Naming, precision: str | None = N
     """A LoRA's tensors under kohya's names.
 
     Raises:
-        ModelError: a U-Net layer that the base model doesn't have.
+        ModelError: a U-Net layer that the base model doesn't have, or numbers too large for the precision.
     """
     cast = _cast(precision)
     tensors: StateDict = {}
@@ -137,7 +137,15 @@ def kohya_tensors(weights: LoraWeights, names: Naming, precision: str | None = N
 
 def _cast(precision: str | None) -> Callable[[Tensor], Tensor]:
     dtype = DTYPES[precision] if precision else None
-    return lambda tensor: tensor.to(device="cpu", dtype=dtype or tensor.dtype).contiguous()
+
+    def cast(tensor: Tensor) -> Tensor:
+        result = tensor.detach().to(device="cpu", dtype=dtype or tensor.dtype).contiguous()
+        if result.isinf().any() and tensor.isfinite().all():
+            largest = float(tensor.abs().max())
+            raise ModelError(f"{precision} can't hold the LoRA's numbers, up to {largest:g}; save it in bf16 or fp32")
+        return result
+
+    return cast
 
 
 def _alpha_tensor(alpha: float, dtype: torch.dtype) -> Tensor:
@@ -150,7 +158,8 @@ def save_diffusers(weights: LoraWeights, path: Path, precision: str | None = Non
     """Write a LoRA in diffusers' layout, with peft's settings: without them, alpha would be read as the rank.
 
     Raises:
-        ModelError: DoRA of a kind that peft lacks: one length per input, or only on some layers.
+        ModelError: DoRA of a kind that peft lacks: one length per input, or only on some layers; or numbers too large
+            for the precision.
     """
     metadata = kept_metadata(weights) | network_metadata(weights) | {"format": "pt"}
     settings = {f"{part}.{key}": value for part, modules in weights.parts.items()

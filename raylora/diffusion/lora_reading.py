@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -38,8 +40,11 @@ DIFFUSERS_KEY = re.compile(
 encoders, `.lora_linear_layer.down.weight` (diffusers/utils/state_dict_utils.py)."""
 OLD_TEXT_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
-SDXL_CONTEXT = 2048
-"""Width of the text that SDXL's U-Net attends to; SD1.5's is 768."""
+CONTEXT_WIDTHS = {768: "sd15", 1024: "sd2", 2048: "sdxl"}
+"""By the width of the text that a U-Net attends to, its architecture."""
+OF_SDXL_ALONE = re.compile(
+    r"lora_te2_.*|text_encoder_2\..*|.*(?:add_embedding|label_emb|transformer_blocks[._][1-9]).*"
+)
 
 
 def read_lora(path: Path, family: str | None = None, unet_config: Mapping[str, Any] | None = None) -> LoraWeights:
@@ -47,14 +52,15 @@ def read_lora(path: Path, family: str | None = None, unet_config: Mapping[str, A
 
     Args:
         path: the .safetensors file.
-        family: `sd15` or `sdxl`; by default what keys, metadata and shapes say.
+        family: the base model's, `sd15` or `sdxl`; by default what keys and shapes say, else the metadata.
         unet_config: of the base model; needed only for SGM names of an SDXL whose blocks are not the usual ones.
 
     Raises:
-        ModelError: no file, pickled, not safetensors, no LoRA, weights that are no numbers, or a key of no layout.
+        ModelError: no file, pickled, not safetensors, no LoRA, weights that are no numbers, tensors that don't belong
+            together, a key of no layout, or another architecture than `family`.
     """
     tensors, metadata = read_tensors(path)
-    chosen = family or family_of(tensors, metadata)
+    chosen = _family(path, tensors, metadata, family)
     kohya = any(key.startswith("lora_") for key in tensors)
     fields = (
         _kohya_fields(path, tensors, naming(chosen, unet_config or FAMILIES[chosen].unet))
@@ -72,7 +78,7 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     """Everything in a LoRA's file: tensors by key, and its metadata."""
     check_lora_file(path)
     with safe_open(str(path), framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        tensors = {key: _without_fp8(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
         metadata = dict(file.metadata() or {})
     broken = sum(not tensor.isfinite().all() for tensor in tensors.values())
     if broken:
@@ -98,19 +104,38 @@ def check_lora_file(file: Path) -> None:
         raise ModelError(f"{file}: holds no LoRA weights")
 
 
-def family_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """`sdxl` or `sd15`: what the metadata say, else what only SDXL has (names, a second text encoder, widths)."""
-    base, architecture = metadata.get("ss_base_model_version", ""), metadata.get("modelspec.architecture", "")
-    if base or architecture:
-        return "sdxl" if base.startswith("sdxl") or "xl" in architecture.partition("/")[0] else "sd15"
-    second = any(is_sgm(key.partition(".")[0]) or key.startswith(("lora_te2_", "text_encoder_2.")) for key in tensors)
-    return "sdxl" if second or _context_width(tensors) == SDXL_CONTEXT else "sd15"
+def _without_fp8(tensor: Tensor) -> Tensor:
+    """8-bit floats, with which torch can't reckon, in float16, which holds all their values."""
+    eight_bits = tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1
+    return tensor.to(torch.float16) if eight_bits else tensor
+
+
+def _family(path: Path, tensors: Tensors, metadata: Mapping[str, str], wanted: str | None) -> str:
+    told = family_of(tensors)
+    if told not in (None, *FAMILIES):
+        raise ModelError(f"{path}: is a LoRA for Stable Diffusion 2; raylora knows those for SD1.5 and SDXL")
+    if told and wanted and told != wanted:
+        raise ModelError(f"{path}: is a LoRA for {told}, and the base model is of {wanted}; give its own base model")
+    return told or wanted or _family_in(metadata)
+
+
+def family_of(tensors: Mapping[str, Tensor]) -> str | None:
+    """`sdxl`, `sd15` or `sd2` where names and shapes tell: metadata may name any model that was trained further."""
+    width = _context_width(tensors)
+    if width in CONTEXT_WIDTHS:
+        return CONTEXT_WIDTHS[width]
+    return "sdxl" if any(is_sgm(key.partition(".")[0]) or OF_SDXL_ALONE.fullmatch(key) for key in tensors) else None
 
 
 def _context_width(tensors: Mapping[str, Tensor]) -> int | None:
     """How wide the text is that the U-Net's cross-attention reads, if the LoRA has it."""
     down = re.compile(r"attn2[._](?:processor[._])?to_k.*(?:down|lora_A)\.weight")
-    return next((tensor.shape[1] for key, tensor in tensors.items() if down.search(key)), None)
+    return next((tensor.shape[-1] for key, tensor in tensors.items() if down.search(key) and tensor.ndim == 2), None)
+
+
+def _family_in(metadata: Mapping[str, str]) -> str:
+    base, architecture = metadata.get("ss_base_model_version", ""), metadata.get("modelspec.architecture", "")
+    return "sdxl" if base.startswith("sdxl") or "xl" in architecture.partition("/")[0] else "sd15"
 
 
 def _kohya_fields(path: Path, tensors: Tensors, names: Naming) -> Fields:
@@ -135,7 +160,7 @@ def _diffusers_fields(path: Path, tensors: Tensors) -> Fields:
         kind = low_rank or found["magnitude"] or "alpha"
         fields.setdefault((found["part"], module), {})[kind] = tensor
     for values in fields.values():
-        if "magnitude" in values and "up" in values:
+        if values.keys() >= {"magnitude", "up"} and values["up"].shape[:1] == (values["magnitude"].numel(),):
             values["magnitude"] = magnitude_to_kohya(values["magnitude"], values["up"])
     return fields
 
@@ -159,13 +184,28 @@ def _unknown(path: Path, key: str) -> ModelError:
 def _module(path: Path, part: str, module: str, values: Tensors, config: Mapping[str, Any]) -> LoraModule:
     if not {"down", "up"} <= values.keys():
         raise ModelError(f"{path}: {part}.{module} lacks one of its two matrices; download the file again")
-    down, up = values["down"], values["up"]
-    if down.ndim < 2 or up.ndim != down.ndim or up.shape[1] != down.shape[0]:
+    down, up, magnitude = values["down"], values["up"], values.get("magnitude")
+    if down.ndim < 2 or up.ndim != down.ndim or up.shape[1] != down.shape[0] or not down.numel() * up.numel():
         raise ModelError(f"{path}: {part}.{module} has matrices of {tuple(up.shape)} and {tuple(down.shape)}, "
                          "which don't belong together")  # fmt: skip
-    rank = down.shape[0]
-    alpha = float(values["alpha"]) if "alpha" in values else _alpha_of(part, module, rank, config)
-    return LoraModule(down, up, alpha, values.get("magnitude"))
+    ones = (1,) * (up.ndim - 2)
+    if magnitude is not None and magnitude.shape not in ((len(up), 1, *ones), (1, down.shape[1], *ones)):
+        raise ModelError(f"{path}: {part}.{module} has a DoRA magnitude of {tuple(magnitude.shape)}, "
+                         f"which doesn't belong to its {len(up)} outputs; download the file again")  # fmt: skip
+    return LoraModule(down, up, _alpha(path, part, module, values, config), magnitude)
+
+
+def _alpha(path: Path, part: str, module: str, values: Tensors, config: Mapping[str, Any]) -> float:
+    """A layer's own alpha, or by peft's settings, which people edit by hand."""
+    try:
+        rank = len(values["down"])
+        alpha = float(values["alpha"]) if "alpha" in values else _alpha_of(part, module, rank, config)
+        if math.isfinite(alpha):
+            return alpha
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, re.error):
+        pass
+    where = "its alpha" if "alpha" in values else f"its {ADAPTER_METADATA}, or what that says of alpha,"
+    raise ModelError(f"{path}: {part}.{module}: {where} is no number; download the file again")
 
 
 def _adapter_metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -147,19 +147,25 @@ def with_strength(weights: LoraWeights, strength: float) -> LoraWeights:
 
 
 def with_one_alpha(weights: LoraWeights) -> LoraWeights:
-    """The same LoRA with one alpha in all layers of a part, the commonest; what differs goes into `up`.
+    """The same LoRA with one alpha in all layers of a part, the commonest but 0; what differs goes into `up`.
 
     diffusers 0.42.1 reads kohya's layout as if it were so (`_convert_non_diffusers_lora_to_diffusers` keeps alphas
-    apart, but attention layers then get the commonest).
+    apart, but attention layers then get the commonest). Layers that have that alpha stay as they are.
     """
     parts = {}
     for part, modules in weights.parts.items():
-        alpha = most_common(module.alpha for module in modules.values())
-        parts[part] = {
-            path: replace(module, up=module.up * (module.alpha / alpha), alpha=alpha)
-            for path, module in modules.items()
-        }
+        alpha = most_common([module.alpha for module in modules.values() if module.alpha] or [0.0])
+        parts[part] = {path: _with_alpha(module, alpha) for path, module in modules.items()}
     return replace(weights, parts=parts)
+
+
+def _with_alpha(module: LoraModule, alpha: float) -> LoraModule:
+    if module.alpha == alpha:
+        return module
+    exact = module.up.float() * (module.alpha / alpha)
+    up = exact.to(module.up.dtype)
+    fits = bool(up.float().isfinite().all())  # if not, it stays in float32
+    return replace(module, up=up if fits else exact, alpha=alpha)
 
 
 def only_value(values: Iterable[float]) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from raylora.diffusion.export import Export, export_lora
 from raylora.diffusion.kohya_names import text_path
 from raylora.diffusion.lora_file import load_lora, save_diffusers, save_kohya
 from raylora.diffusion.lora_reading import read_lora
-from raylora.diffusion.lora_weights import LoraModule, LoraWeights, with_strength
+from raylora.diffusion.lora_weights import LoraModule, LoraWeights, with_one_alpha, with_strength
 from raylora.diffusion.resize import with_rank
 from raylora.errors import ConfigError, ModelError, OutputError, UserError
 from tests.conftest import Cli
@@ -169,6 +170,49 @@ def test_a_strength_is_not_rounded(precision: str, tmp_path: Path) -> None:
     assert only(read_lora(tmp_path / "weak.safetensors")).alpha == pytest.approx(0.6, rel=1e-7)
 
 
+def deltas(weights: LoraWeights) -> dict[tuple[str, str], torch.Tensor]:
+    return {(part, path): module.scale * (module.up.float().flatten(1) @ module.down.float().flatten(1))
+            for part, path, module in weights.modules()}  # fmt: skip
+
+
+def deltas_in(pipe: Any) -> dict[tuple[str, str], torch.Tensor]:
+    """What a pipeline's loaded LoRA changes, layer by layer."""
+    return {(part, inside if part == "unet" else text_path(inside)): layer.get_delta_weight(layer.active_adapters[0])
+            for part, model in parts_of(pipe).items() for inside, layer in model.named_modules()
+            if hasattr(layer, "get_delta_weight")}  # fmt: skip
+
+
+@pytest.mark.parametrize("rank", [None, 4])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_diffusers_reads_an_export_whose_alphas_differ(
+    precision: str, rank: int | None, make: Make, tiny_base_folder: Path, tmp_path: Path
+) -> None:
+    """Ranks and alphas by block, from diffusers' layout; a lower rank makes alphas differ too, as it keeps scales."""
+    given = write(make("sd15", "by block"), "diffusers", tmp_path / "given.safetensors", precision)
+    expected = read_lora(given)
+    expected = with_rank(expected, rank)[0] if rank else expected
+    assert len({module.alpha for module in expected.parts["unet"].values()}) > 1
+    export_lora(Export(given, "kohya", tmp_path / "out.safetensors", rank=rank))
+    pipe = make_pipe("sd15", tiny_base_folder)
+    pipe.load_lora_weights(str(tmp_path), weight_name="out.safetensors")
+    told, loaded = deltas(expected), deltas_in(pipe)
+    assert told.keys() == loaded.keys()
+    for place, delta in told.items():
+        assert torch.allclose(loaded[place].flatten(1), delta, atol=1e-5 if precision == "fp32" else 1e-3), place
+
+
+def test_one_alpha_changes_only_who_differs() -> None:
+    """Also beside layers of alpha 0, and where 16 bits couldn't hold the product."""
+    ups = {"conv_in": 1.0, "conv_out": 0.0, "mid_block.attentions.0.proj_in": 40000.0}
+    alphas = dict(zip(ups, (1.0, 0.0, 2.0), strict=True))
+    unet = {path: LoraModule(torch.ones(1, 2), torch.full((2, 1), up).half(), alphas[path]) for path, up in ups.items()}
+    one = with_one_alpha(LoraWeights("sd15", {"unet": unet})).parts["unet"]
+    assert one["conv_in"] is unet["conv_in"]
+    assert {module.alpha for module in one.values()} == {1.0}
+    assert not one["conv_out"].up.any()
+    assert one["mid_block.attentions.0.proj_in"].up.tolist() == [[80000.0]] * 2
+
+
 # --- raylora reads what is written ---
 
 
@@ -186,7 +230,9 @@ def test_a_file_is_read_as_it_was_written(family: str, variant: str, layout: str
 def test_there_and_back_is_equal_bit_for_bit(
     family: str, variant: str, precision: str, make: Make, tiny_base_folder: Path, tmp_path: Path
 ) -> None:
+    """Where alphas differ it begins with what export makes of them, one alpha."""
     trained = make(family, variant)
+    trained = replace(trained, weights=with_one_alpha(trained.weights))
     base = _base_folder(trained, tmp_path)
     first = write(trained, "kohya", tmp_path / "first.safetensors", precision)
     for source, layout in (("first", "diffusers"), ("there", "kohya")):
