@@ -41,6 +41,7 @@ def simulated_trainable(search: Any, job: Any) -> Any:
     """
     from ray import tune
 
+    from raylora.execution.results import as_result
     from raylora.training.fit import evaluation_points
 
     config = job.experiment.search
@@ -54,10 +55,9 @@ def simulated_trainable(search: Any, job: Any) -> Any:
             time.sleep(RUNG_S * rng.uniform(0.5, 1.5))
             score = quality * (1 - math.exp(-3 * images / total)) + rng.gauss(0, 0.01)
             best = max(best, score)
-            tune.report(
-                {**_measures(score, images, rng), "best_score": best, "is_finished": images == total,
-                 "is_over": images == total, "stop_reason": None}
-            )  # fmt: skip
+            report = {**_measures(score, images, rng), "best_score": best, "is_finished": images == total,
+                      "is_over": images == total, "stop_reason": None}  # fmt: skip
+            tune.report(as_result(report))
 
     return tune.with_resources(simulated, {"cpu": search.share.cpus})
 

@@ -28,8 +28,9 @@ from benchmarks.common import Row, report, target
 from benchmarks.recorded.__main__ import TABLE
 from benchmarks.recorded.configurations import demo_space
 from benchmarks.recorded.surrogate import Curve, Surrogate, read_table
+from raylora.execution.results import METRIC, MODE, TIME_ATTR
 from raylora.execution.schedulers import TRIAL_SCHEDULERS
-from raylora.execution.searcher import METRIC, MODE, TIME_ATTR, StudySearcher
+from raylora.execution.searcher import StudySearcher
 from raylora.search.space import Params
 from raylora.search.stopping import IS_OVER
 from raylora.search.study import SearchStudy

@@ -26,7 +26,7 @@ from raylora.execution.node_cache import Material, SharedData, entries_in, make_
 from raylora.files import write_atomically
 from raylora.training.trainer import Trainer
 
-POINTS = (100, 150, 200, 300, 400, 600, 800, 1000, 1200)
+POINTS = (100, 200, 400, 800, 1200)
 """Images seen at which every training is measured; one that ends before measures its end."""
 DIGITS = 5
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ray.tune import Callback
 
+from raylora.execution.results import REPORT
 from raylora.execution.trial import ERROR_NAME, STOP_REASON, TrialJob
 from raylora.search.limits import COSTS, over_limits
 from raylora.search.stopping import IS_OVER
@@ -58,11 +59,11 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        record = self._record(trial)
-        record.stop_reason = result.get(STOP_REASON)
-        record.over_limits = over_limits(self._job.experiment.search.limits, result)
-        if result["images_seen"] > record.images_seen:  # a resumed trial may say its last word again
-            record.history.append({key: result[key] for key in REPORT_KEYS if key in result})
+        record, (report,) = self._record(trial), result[REPORT]
+        record.stop_reason = report[STOP_REASON]
+        record.over_limits = over_limits(self._job.experiment.search.limits, report)
+        if report["images_seen"] > record.images_seen:  # a resumed trial may say its last word again
+            record.hear({key: report[key] for key in REPORT_KEYS if key in report})
             self._tell(record, self._listener.trial_reported)
         else:
             record.write()
@@ -79,10 +80,9 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
 
     @staticmethod
     def _tell(record: TrialRecord, hear: Callable[[TrialRecord], None]) -> None:
-        """Written down before anyone is told, and after: a listener may add its own (`run_id`)."""
+        """Written down before anyone is told; a listener that adds its own (`run_id`) writes it down too."""
         record.write()
         hear(record)
-        record.write()
 
 
 def settle(records: Sequence[TrialRecord], job: TrialJob, ended: Mapping[int, Outcome]) -> list[TrialRecord]:

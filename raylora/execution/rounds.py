@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 from raylora.errors import RayloraError
 from raylora.execution.cluster import DRIVER_CPUS
 from raylora.execution.listening import RayListener
-from raylora.execution.searcher import METRIC, MODE
+from raylora.execution.results import METRIC, MODE, as_result
 from raylora.execution.trial import TrialJob, run_trial
 from raylora.execution.underway import Search
 from raylora.execution.workers import distributed_trainable, workers_of
@@ -91,6 +91,6 @@ def _trainable(search: Search, job: TrialJob) -> Any:
         return tune.with_resources(distributed_trainable(job, workers_of(share)), {"cpu": DRIVER_CPUS})
 
     def trainable(config: dict[str, Any]) -> None:
-        run_trial(config, job, tune.report)
+        run_trial(config, job, lambda report: tune.report(as_result(report)))
 
     return tune.with_resources(trainable, {"cpu": share.cpus, "gpu": share.gpus})

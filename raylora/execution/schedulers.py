@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from raylora.config import LimitsConfig, SearchConfig
-from raylora.execution.searcher import METRIC, TIME_ATTR
+from raylora.execution.results import METRIC, TIME_ATTR
 from raylora.search.limits import over_limits
 from raylora.search.stopping import IS_OVER, Rungs, above_median, best_share
 from raylora.tracking.recorder import TrialRecord

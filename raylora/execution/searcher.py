@@ -11,11 +11,10 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from raylora.execution.results import METRIC, MODE, TIME_ATTR
 from raylora.search.limits import costs_of
 from raylora.search.stopping import IS_OVER
 from raylora.search.study import Outcome, SearchStudy
-
-METRIC, MODE, TIME_ATTR = "best_score", "max", "images_seen"
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]  # Ray ships no types

@@ -13,6 +13,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from raylora.execution.cluster import DRIVER_CPUS, Share
 from raylora.execution.outputs import OutFolder
+from raylora.execution.results import as_result
 from raylora.execution.trial import TrialJob, run_trial
 from raylora.training.fit import Report
 from raylora.world import World
@@ -83,6 +84,6 @@ def _worker_loop(arguments: dict[str, Any]) -> None:
     world = World(context.get_world_rank(), context.get_world_size())
 
     def report(latest: Report) -> None:
-        ray.train.report(latest)
+        ray.train.report(as_result(latest))
 
     arguments["loop"](arguments["config"], arguments["job"], report, world)

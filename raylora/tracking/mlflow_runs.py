@@ -22,7 +22,7 @@ from raylora import __version__
 from raylora.errors import TrackingError
 from raylora.files import first_fold
 from raylora.tracking.mlflow_store import REACH_S, artifacts_of, check_active, patience, quieten, reason_of, uploading
-from raylora.tracking.recorder import TrialRecord, measures
+from raylora.tracking.recorder import TrialRecord, measures, now_ms
 
 RECORDED_PACKAGES = ("bitsandbytes", "diffusers", "mlflow", "optuna", "peft", "ray", "torch", "transformers")
 LONGEST_PARAM = 500
@@ -57,6 +57,8 @@ class MlflowTracker:
         self.uri, self._warn = uri, warn
         self._behind: dict[str, TrialRecord] = {}
         self._running: set[str] = set()
+        self._tried: set[str] = set()
+        """Trials that may have a run which their records don't name."""
         self._is_told, self._silent_until = False, 0.0
         self._client = MlflowClient(uri)
         self._experiment_id = self._get_or_create(experiment)
@@ -126,7 +128,7 @@ class MlflowTracker:
 
     def _log_metrics(self, metrics: Mapping[str, float]) -> None:
         if metrics:
-            rows = [Metric(key, value, _now_ms(), 0) for key, value in metrics.items()]
+            rows = [Metric(key, value, now_ms(), 0) for key, value in metrics.items()]
             with patience(REACH_S):
                 self._client.log_batch(self.parent_run_id, metrics=rows)
 
@@ -151,6 +153,7 @@ class MlflowTracker:
             earlier: trials of the same search that another process may not have sent in full.
         """
         for trial in earlier:
+            self._tried.add(trial.trial_id)
             self._await(trial)
         failures = 0
         while self._behind and failures < MOST_FAILURES:
@@ -162,11 +165,7 @@ class MlflowTracker:
             self._try(trial)
 
     def _await(self, trial: TrialRecord) -> None:
-        """Put a trial among those to be sent, its reports with the time that they are heard of."""
-        unheard = len(trial.history) - len(trial.report_times)
-        if unheard:
-            trial.report_times += [_now_ms()] * unheard
-            trial.write()
+        """Put a trial among those to be sent."""
         self._behind[trial.trial_id] = trial
 
     def _try(self, trial: TrialRecord) -> bool:
@@ -178,6 +177,7 @@ class MlflowTracker:
             if not self._is_told:
                 self._warn(f"MLflow at {self.uri} can't be written ({reason_of(error)}); the search goes on")
             self._is_told, self._silent_until = True, time.monotonic() + SILENCE_S
+            self._tried.add(trial.trial_id)
             self._behind[trial.trial_id] = self._behind.pop(
                 trial.trial_id
             )  # the last now, so that it holds up no other
@@ -205,11 +205,15 @@ class MlflowTracker:
 
     def _make_run(self, trial: TrialRecord) -> str:
         """The trial's run with its settings. It may be there already: answers get lost, and processes end."""
-        query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent_run_id}' and run_name = '{trial.trial_id}'"
-        found = self._client.search_runs([self._experiment_id], query, max_results=1)
-        run_id = str(found[0].info.run_id) if found else self._create_run(trial)
+        found = self._find_run(trial) if trial.trial_id in self._tried else None
+        run_id = found or self._create_run(trial)
         self._log_params(run_id, trial.params)
         return run_id
+
+    def _find_run(self, trial: TrialRecord) -> str | None:
+        query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent_run_id}' and run_name = '{trial.trial_id}'"
+        found = self._client.search_runs([self._experiment_id], query, max_results=1)
+        return str(found[0].info.run_id) if found else None
 
     def _create_run(self, trial: TrialRecord) -> str:
         tags = {
@@ -272,7 +276,3 @@ def environment_tags() -> dict[str, str]:
     except (OSError, subprocess.SubprocessError):
         pass  # no git, or not in a repository: nothing to record
     return tags
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -42,6 +43,11 @@ class TrialRecord:
     tracked_status: Status = "running"
     """The status that MLflow has."""
 
+    def hear(self, report: dict[str, Any]) -> None:
+        """Add a report, and when it came."""
+        self.history.append(report)
+        self.report_times.append(now_ms())
+
     @property
     def best(self) -> dict[str, Any] | None:
         """The report with the highest score."""
@@ -63,6 +69,11 @@ class TrialRecord:
     def write(self) -> None:
         """Keep the record beside the trial's other files."""
         write_atomically(Path(self.folder) / RECORD_NAME, json.dumps(asdict(self)).encode())
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970, as MLflow counts them."""
+    return int(time.time() * 1000)
 
 
 def read_records(trials_folder: Path) -> list[TrialRecord]:

@@ -20,6 +20,7 @@ from raylora.errors import RayloraError, TrainingDivergedError
 from raylora.execution import rounds
 from raylora.execution.cluster import Share, connected
 from raylora.execution.outputs import OutFolder
+from raylora.execution.results import as_result
 from raylora.execution.rounds import ListSearcher, run_round
 from raylora.execution.underway import Search
 from raylora.tracking.mlflow_runs import MlflowTracker
@@ -49,7 +50,8 @@ def search(tiny_experiment: Experiment, tmp_path: Path, empty_store: Path) -> Se
 
 def reports_once(search: Search, job: object) -> Any:
     def trainable(config: dict[str, Any]) -> None:
-        tune.report({"best_score": 0.5, "score": 0.5, "images_seen": 8, "is_finished": True, "train_losses": []})
+        report = {"best_score": 0.5, "score": 0.5, "images_seen": 8, "is_finished": True, "train_losses": []}
+        tune.report(as_result({**report, "stop_reason": None, "is_over": True}))
 
     return tune.with_resources(trainable, {"cpu": 1})
 

@@ -141,7 +141,7 @@ def test_the_lora_was_trained_on_all_images_and_its_settings_give_it_again(world
     assert again.keys() == ours.keys()
     assert all(torch.equal(again[key], ours[key]) for key in ours)
     with safe_open(out / "best" / "lora.safetensors", "pt") as file:
-        assert file.metadata()["ss_num_train_images"] == "12"
+        assert file.metadata()["ss_num_train_images"] == "36"  # 12 images x 3 repeats
 
 
 def test_summary_says_that_few_trials_cannot_tell_what_mattered(summary: dict[str, Any]) -> None:
@@ -288,7 +288,7 @@ def test_interrupted_search_goes_on_with_nothing_lost_or_doubled(world: World) -
     summary = json.loads((out / "summary.json").read_text())
     assert not summary["refit"]
     with safe_open(out / "best" / "lora.safetensors", "pt") as file:  # the trial's own
-        assert file.metadata()["ss_num_train_images"] == "8"
+        assert file.metadata()["ss_num_train_images"] == "24"
     runs = MlflowClient(summary["tracking_uri"]).search_runs(["1"])
     assert len(runs) == TRIALS + 1 + again
 

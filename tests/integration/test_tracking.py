@@ -71,11 +71,10 @@ def tell(trial: TrialRecord, hear: Callable[[TrialRecord], None]) -> None:
     """As `RayListener` does it."""
     trial.write()
     hear(trial)
-    trial.write()
 
 
 def evaluate(trial: TrialRecord, tracker: MlflowTracker) -> None:
-    trial.history.append(report(8 * (len(trial.history) + 1)))
+    trial.hear(report(8 * (len(trial.history) + 1)))
     samples = Path(trial.folder) / "samples"
     samples.mkdir(parents=True, exist_ok=True)
     for kind in ("images", "prompts"):

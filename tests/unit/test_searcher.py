@@ -10,6 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from raylora.config import Experiment
+from raylora.execution.results import REPORT, as_result
 from raylora.execution.searcher import StudySearcher
 from raylora.search.space import Parameter, SearchSpace
 from raylora.search.study import STUDY_NAME, SearchStudy, storage_of
@@ -111,3 +112,11 @@ def test_a_trial_that_goes_on_after_a_kill_brings_how_far_it_was_let_go(tmp_path
     resumed = StudySearcher(open_study(tmp_path), trials=2).suggest("b")
     assert isinstance(resumed, dict)
     assert (resumed["number"], resumed["went_on_at"]) == (0, 300)
+
+
+def test_tune_is_told_bare_what_is_decided_by_and_all_else_in_a_list() -> None:
+    """It keeps statistics of each bare number of each trial."""
+    report = {**result(150, 0.5), "train_s": 2.0, "lora_mb": 1.0, "holdout_loss": 0.1, "train_losses": [(4, 0.2)]}
+    told = as_result(report)
+    assert told.pop(REPORT) == [report]
+    assert told == {**result(150, 0.5), "train_s": 2.0, "lora_mb": 1.0}
