@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -121,30 +121,28 @@ def kohya_tensors(weights: LoraWeights, names: Naming, precision: str | None = N
     """A LoRA's tensors under kohya's names.
 
     Raises:
-        ModelError: a U-Net layer that the base model doesn't have, or numbers too large for the precision.
+        ModelError: a U-Net layer that the base model doesn't have, or a number too large for the format.
     """
-    cast = _cast(precision)
     tensors: StateDict = {}
+    alphas: StateDict = {}
     for part, path, module in weights.modules():
         name = kohya_name(names, part, path)
-        tensors[f"{name}.lora_down.weight"] = cast(module.down)
-        tensors[f"{name}.lora_up.weight"] = cast(module.up)
-        tensors[f"{name}.alpha"] = _alpha_tensor(module.alpha, cast(module.down).dtype)
+        tensors[f"{name}.lora_down.weight"] = module.down
+        tensors[f"{name}.lora_up.weight"] = module.up
         if module.magnitude is not None:
-            tensors[f"{name}.dora_scale"] = cast(module.magnitude)
-    return tensors
+            tensors[f"{name}.dora_scale"] = module.magnitude
+        alphas[f"{name}.alpha"] = _alpha_tensor(module.alpha, DTYPES[precision] if precision else module.down.dtype)
+    return {key: _cast(key, tensor, precision) for key, tensor in tensors.items()} | alphas
 
 
-def _cast(precision: str | None) -> Callable[[Tensor], Tensor]:
-    dtype = DTYPES[precision] if precision else None
-
-    def cast(tensor: Tensor) -> Tensor:
-        result = tensor.detach().to(device="cpu", dtype=dtype or tensor.dtype).contiguous()
-        if result.isinf().any() and tensor.isfinite().all():
-            largest = float(tensor.abs().max())
-            raise ModelError(f"{precision} can't hold the LoRA's numbers, up to {largest:g}; save it in bf16 or fp32")
-        return result
-
+def _cast(key: str, tensor: Tensor, precision: str | None) -> Tensor:
+    """A tensor as a file has it; without a precision it keeps its format."""
+    cast = tensor.to(device="cpu", dtype=DTYPES[precision] if precision else tensor.dtype).contiguous()
+    if cast.dtype != tensor.dtype and tensor.isfinite().all() and not cast.isfinite().all():
+        raise ModelError(
+            f"{key} holds {float(tensor.abs().max()):.3g}, more than {precision} can hold "
+            f"({torch.finfo(cast.dtype).max:.3g}); use bf16 or fp32 (--save-precision, or training.save_precision)"
+        )
     return cast
 
 
@@ -158,8 +156,8 @@ def save_diffusers(weights: LoraWeights, path: Path, precision: str | None = Non
     """Write a LoRA in diffusers' layout, with peft's settings: without them, alpha would be read as the rank.
 
     Raises:
-        ModelError: DoRA of a kind that peft lacks: one length per input, or only on some layers; or numbers too large
-            for the precision.
+        ModelError: DoRA of a kind that peft lacks: one length per input, or only on some layers; or a number too large
+            for the format.
     """
     metadata = kept_metadata(weights) | network_metadata(weights) | {"format": "pt"}
     settings = {f"{part}.{key}": value for part, modules in weights.parts.items()
@@ -174,15 +172,14 @@ def diffusers_tensors(weights: LoraWeights, precision: str | None = None) -> Sta
     peft's own key for the magnitude ends without `.weight` and peft reads both; transformers 5 loads it into a text
     encoder only with it.
     """
-    cast = _cast(precision)
     tensors: StateDict = {}
     for part, path, module in weights.modules():
-        tensors[f"{part}.{path}.lora_A.weight"] = cast(module.down)
-        tensors[f"{part}.{path}.lora_B.weight"] = cast(module.up)
+        tensors[f"{part}.{path}.lora_A.weight"] = module.down
+        tensors[f"{part}.{path}.lora_B.weight"] = module.up
         if module.magnitude is not None:
             _check_peft_has(part, path, module)
-            tensors[f"{part}.{path}.lora_magnitude_vector.weight"] = cast(magnitude_to_peft(module))
-    return tensors
+            tensors[f"{part}.{path}.lora_magnitude_vector.weight"] = magnitude_to_peft(module)
+    return {key: _cast(key, tensor, precision) for key, tensor in tensors.items()}
 
 
 def _check_peft_has(part: str, path: str, module: LoraModule) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,15 +21,29 @@ ADAPTER_METADATA = "lora_adapter_metadata"
 """diffusers' key for peft's settings, in JSON (diffusers/loaders/lora_base.py)."""
 
 Tensors = dict[str, Tensor]
-Fields = dict[tuple[str, str], Tensors]
-"""(part, module path) → `down`, `up`, `alpha`, `magnitude`."""
+
+
+class Field(NamedTuple):
+    """One tensor of a layer, under the name that its file gives it."""
+
+    key: str
+    tensor: Tensor
+
+
+Layer = dict[str, Field]
+"""`down`, `up`, `alpha`; DoRA's `dora_scale` as kohya's layout has it, or its `magnitude` as peft has it."""
+Layers = dict[tuple[str, str], Layer]
+"""By part and module path."""
 
 KOHYA_FIELDS = {
     "lora_down.weight": "down",
     "lora_up.weight": "up",
     "alpha": "alpha",
-    "dora_scale": "magnitude",
+    "dora_scale": "dora_scale",
 }
+FORMATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+FP8 = (torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz)
+"""torch calculates nothing in these; every number of theirs is one of fp16 too."""
 DIFFUSERS_KEY = re.compile(
     r"(?P<part>unet|text_encoder_2|text_encoder)\.(?P<path>.+?)"
     r"(?:\.lora_(?P<ab>[AB])\.weight|(?:\.lora|_lora|\.lora_linear_layer)\.(?P<direction>down|up)\.weight"
@@ -40,11 +53,22 @@ DIFFUSERS_KEY = re.compile(
 encoders, `.lora_linear_layer.down.weight` (diffusers/utils/state_dict_utils.py)."""
 OLD_TEXT_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
-CONTEXT_WIDTHS = {768: "sd15", 1024: "sd2", 2048: "sdxl"}
-"""By the width of the text that a U-Net attends to, its architecture."""
-OF_SDXL_ALONE = re.compile(
-    r"lora_te2_.*|text_encoder_2\..*|.*(?:add_embedding|label_emb|transformer_blocks[._][1-9]).*"
+CROSS_ATTENTION_INPUT = re.compile(r"attn2[._](?:processor[._])?to_[kv].*(?:down|lora_A)\.weight")
+CONTEXTS = {768: "sd15", 2048: "sdxl"}
+"""Width of the text that a family's U-Net attends to."""
+OTHER_CONTEXTS = {1024: "SD 2.x", 1280: "SDXL's refiner"}
+SD2_TEXT_WIDTH = 1024
+TEXT_INPUT = re.compile(r"(?:lora_te1?_|text_encoder\.).*self_attn[._](?:[qkv]_proj|to_[qkv]).*(?:down|lora_A)\.weight")
+SDXL_ONLY = re.compile(
+    r"lora_te2_|text_encoder_2\.|.*add_embedding[._]"
+    r"|(?:lora_unet_|unet\.)(?:mid_block|(?:down|up)_blocks[._]\d+)[._]attentions[._]\d+[._]transformer_blocks[._][1-9]"
 )
+"""Keys of what SD1.5 lacks: a second text encoder, the embedding of sizes, a second transformer block in a row."""
+SD15_ONLY = re.compile(
+    r"(?:lora_unet_|unet\.)(?:(?:down|up)_blocks[._]3|down_blocks[._]0[._]attentions|down_blocks[._]2[._]downsamplers)[._]"
+)
+"""Keys of what SDXL lacks and SD 2.x has as well: a fourth block, attention in the first."""
+TITLES = {"sd15": "SD1.5", "sdxl": "SDXL"}
 
 
 def read_lora(path: Path, family: str | None = None, unet_config: Mapping[str, Any] | None = None) -> LoraWeights:
@@ -52,25 +76,29 @@ def read_lora(path: Path, family: str | None = None, unet_config: Mapping[str, A
 
     Args:
         path: the .safetensors file.
-        family: the base model's, `sd15` or `sdxl`; by default what keys and shapes say, else the metadata.
+        family: of the base model, `sd15` or `sdxl`; by default what keys, shapes and metadata say.
         unet_config: of the base model; needed only for SGM names of an SDXL whose blocks are not the usual ones.
 
     Raises:
-        ModelError: no file, pickled, not safetensors, no LoRA, weights that are no numbers, tensors that don't belong
-            together, a key of no layout, or another architecture than `family`.
+        ModelError: no file, pickled, not safetensors, no LoRA, weights that are no numbers, a key of no layout, a
+            tensor or setting that can't be of its kind, or a LoRA for another base model than the family's.
     """
     tensors, metadata = read_tensors(path)
-    chosen = _family(path, tensors, metadata, family)
+    told = _told_by_weights(path, tensors, metadata)
+    if family and told not in (None, family):
+        raise ModelError(f"{path}: is a LoRA for {TITLES[told]}, and the base model is {TITLES[family]}; "
+                         "give the LoRA's own with --base-model")  # fmt: skip
+    chosen = told or family or _told_by_metadata(path, metadata)
     kohya = any(key.startswith("lora_") for key in tensors)
-    fields = (
-        _kohya_fields(path, tensors, naming(chosen, unet_config or FAMILIES[chosen].unet))
+    layers = (
+        _kohya_layers(path, tensors, naming(chosen, unet_config or FAMILIES[chosen].unet))
         if kohya
-        else _diffusers_fields(path, tensors)
+        else _diffusers_layers(path, tensors)
     )
     config = {} if kohya else _adapter_metadata(path, metadata)
     parts: dict[str, dict[str, LoraModule]] = {}
-    for (part, module), values in fields.items():
-        parts.setdefault(part, {})[module] = _module(path, part, module, values, config)
+    for (part, module), layer in layers.items():
+        parts.setdefault(part, {})[module] = _module(path, part, module, layer, config)
     return LoraWeights(chosen, parts, metadata)
 
 
@@ -78,7 +106,7 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     """Everything in a LoRA's file: tensors by key, and its metadata."""
     check_lora_file(path)
     with safe_open(str(path), framework="pt") as file:
-        tensors = {key: _without_fp8(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
+        tensors = {key: _in_known_format(path, key, file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
         metadata = dict(file.metadata() or {})
     broken = sum(not tensor.isfinite().all() for tensor in tensors.values())
     if broken:
@@ -87,6 +115,17 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
             "download or train it again"
         )
     return tensors, metadata
+
+
+def _in_known_format(path: Path, key: str, tensor: Tensor) -> Tensor:
+    if tensor.dtype in FP8:
+        return tensor.half()
+    whole_alpha = key.endswith("alpha") and not (tensor.is_complex() or tensor.is_floating_point())
+    if tensor.dtype not in FORMATS and not whole_alpha:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise ModelError(f"{path}: {key} is in {kind}; raylora reads LoRAs in fp8, fp16, bf16 and fp32, "
+                         "so convert it, or download another version")  # fmt: skip
+    return tensor
 
 
 def check_lora_file(file: Path) -> None:
@@ -104,53 +143,63 @@ def check_lora_file(file: Path) -> None:
         raise ModelError(f"{file}: holds no LoRA weights")
 
 
-def _without_fp8(tensor: Tensor) -> Tensor:
-    """8-bit floats, with which torch can't reckon, in float16, which holds all their values."""
-    eight_bits = tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1
-    return tensor.to(torch.float16) if eight_bits else tensor
+def _told_by_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str | None:
+    """The family by keys and shapes, which go before names that anyone may type; None if they don't tell."""
+    if any(SDXL_ONLY.match(key) for key in tensors):
+        return "sdxl"
+    widths = _widths(tensors, CROSS_ATTENTION_INPUT)
+    for width, family in CONTEXTS.items():
+        if width in widths:
+            return family
+    for width, title in OTHER_CONTEXTS.items():
+        if width in widths:
+            raise _foreign(path, title, f"its U-Net attends to a text {width} numbers wide")
+    if SD2_TEXT_WIDTH in _widths(tensors, TEXT_INPUT):
+        raise _foreign(path, "SD 2.x", f"its text encoder is {SD2_TEXT_WIDTH} numbers wide")
+    if any(is_sgm(key.partition(".")[0]) for key in tensors):
+        return "sdxl"
+    if any(SD15_ONLY.match(key) for key in tensors):
+        _check_not_sd2(path, metadata)
+        return "sd15"
+    return None
 
 
-def _family(path: Path, tensors: Tensors, metadata: Mapping[str, str], wanted: str | None) -> str:
-    told = family_of(tensors)
-    if told not in (None, *FAMILIES):
-        raise ModelError(f"{path}: is a LoRA for Stable Diffusion 2; raylora knows those for SD1.5 and SDXL")
-    if told and wanted and told != wanted:
-        raise ModelError(f"{path}: is a LoRA for {told}, and the base model is of {wanted}; give its own base model")
-    return told or wanted or _family_in(metadata)
-
-
-def family_of(tensors: Mapping[str, Tensor]) -> str | None:
-    """`sdxl`, `sd15` or `sd2` where names and shapes tell: metadata may name any model that was trained further."""
-    width = _context_width(tensors)
-    if width in CONTEXT_WIDTHS:
-        return CONTEXT_WIDTHS[width]
-    return "sdxl" if any(is_sgm(key.partition(".")[0]) or OF_SDXL_ALONE.fullmatch(key) for key in tensors) else None
-
-
-def _context_width(tensors: Mapping[str, Tensor]) -> int | None:
-    """How wide the text is that the U-Net's cross-attention reads, if the LoRA has it."""
-    down = re.compile(r"attn2[._](?:processor[._])?to_k.*(?:down|lora_A)\.weight")
-    return next((tensor.shape[-1] for key, tensor in tensors.items() if down.search(key) and tensor.ndim == 2), None)
-
-
-def _family_in(metadata: Mapping[str, str]) -> str:
+def _told_by_metadata(path: Path, metadata: Mapping[str, str]) -> str:
+    """The family by what the file says; SD1.5 if it says nothing that is known."""
+    _check_not_sd2(path, metadata)
     base, architecture = metadata.get("ss_base_model_version", ""), metadata.get("modelspec.architecture", "")
-    return "sdxl" if base.startswith("sdxl") or "xl" in architecture.partition("/")[0] else "sd15"
+    return "sdxl" if "sdxl" in base.lower() or "xl" in architecture.partition("/")[0] else "sd15"
 
 
-def _kohya_fields(path: Path, tensors: Tensors, names: Naming) -> Fields:
-    fields: Fields = {}
+def _check_not_sd2(path: Path, metadata: Mapping[str, str]) -> None:
+    base, architecture = metadata.get("ss_base_model_version", ""), metadata.get("modelspec.architecture", "")
+    if base.startswith("sd_v2") or architecture.startswith("stable-diffusion-v2"):
+        raise _foreign(path, "SD 2.x", f"its metadata say {base or architecture}")
+
+
+def _foreign(path: Path, title: str, reason: str) -> ModelError:
+    known = " and ".join(TITLES.values())
+    return ModelError(f"{path}: is a LoRA for {title} ({reason}); raylora knows {known}, so use one for these")
+
+
+def _widths(tensors: Mapping[str, Tensor], inputs: re.Pattern[str]) -> set[int]:
+    """How wide the inputs of the layers are whose `down` has such a key."""
+    return {tensor.shape[1] for key, tensor in tensors.items() if tensor.ndim > 1 and inputs.search(key)}
+
+
+def _kohya_layers(path: Path, tensors: Tensors, names: Naming) -> Layers:
+    layers: Layers = {}
     for key, tensor in tensors.items():
         name, _, kind = key.partition(".")
         place = module_path(names, name)
         if place is None or kind not in KOHYA_FIELDS:
             raise _unknown(path, key)
-        fields.setdefault(place, {})[KOHYA_FIELDS[kind]] = tensor
-    return fields
+        layers.setdefault(place, {})[KOHYA_FIELDS[kind]] = Field(key, tensor)
+    return layers
 
 
-def _diffusers_fields(path: Path, tensors: Tensors) -> Fields:
-    fields: Fields = {}
+def _diffusers_layers(path: Path, tensors: Tensors) -> Layers:
+    layers: Layers = {}
     for key, tensor in tensors.items():
         found = DIFFUSERS_KEY.fullmatch(key)
         module = _diffusers_path(found["part"], found["path"]) if found else None
@@ -158,11 +207,8 @@ def _diffusers_fields(path: Path, tensors: Tensors) -> Fields:
             raise _unknown(path, key)
         low_rank = found["direction"] or {"A": "down", "B": "up", None: None}[found["ab"]]
         kind = low_rank or found["magnitude"] or "alpha"
-        fields.setdefault((found["part"], module), {})[kind] = tensor
-    for values in fields.values():
-        if values.keys() >= {"magnitude", "up"} and values["up"].shape[:1] == (values["magnitude"].numel(),):
-            values["magnitude"] = magnitude_to_kohya(values["magnitude"], values["up"])
-    return fields
+        layers.setdefault((found["part"], module), {})[kind] = Field(key, tensor)
+    return layers
 
 
 def _diffusers_path(part: str, path: str) -> str | None:
@@ -181,31 +227,44 @@ def _unknown(path: Path, key: str) -> ModelError:
                       "(LoRA and DoRA in kohya's and diffusers' layouts)")  # fmt: skip
 
 
-def _module(path: Path, part: str, module: str, values: Tensors, config: Mapping[str, Any]) -> LoraModule:
-    if not {"down", "up"} <= values.keys():
+def _module(path: Path, part: str, module: str, layer: Layer, config: Mapping[str, Any]) -> LoraModule:
+    if not {"down", "up"} <= layer.keys():
         raise ModelError(f"{path}: {part}.{module} lacks one of its two matrices; download the file again")
-    down, up, magnitude = values["down"], values["up"], values.get("magnitude")
-    if down.ndim < 2 or up.ndim != down.ndim or up.shape[1] != down.shape[0] or not down.numel() * up.numel():
-        raise ModelError(f"{path}: {part}.{module} has matrices of {tuple(up.shape)} and {tuple(down.shape)}, "
-                         "which don't belong together")  # fmt: skip
-    ones = (1,) * (up.ndim - 2)
-    if magnitude is not None and magnitude.shape not in ((len(up), 1, *ones), (1, down.shape[1], *ones)):
-        raise ModelError(f"{path}: {part}.{module} has a DoRA magnitude of {tuple(magnitude.shape)}, "
-                         f"which doesn't belong to its {len(up)} outputs; download the file again")  # fmt: skip
-    return LoraModule(down, up, _alpha(path, part, module, values, config), magnitude)
+    down, up = layer["down"].tensor, layer["up"].tensor
+    for key, matrix in (layer["down"], layer["up"]):
+        if matrix.ndim not in (2, 4) or not matrix.numel():
+            raise _misshapen(path, key, matrix, "is no matrix of a LoRA")
+    if up.ndim != down.ndim or up.shape[1] != down.shape[0] or up.shape[2:].numel() != 1:
+        raise ModelError(f"{path}: {part}.{module} has matrices of {tuple(up.shape)} and {tuple(down.shape)} "
+                         f"({layer['up'].key} and {layer['down'].key}), which don't belong together; "
+                         "download the file again")  # fmt: skip
+    alpha = _alpha_in(path, layer["alpha"]) if "alpha" in layer else _alpha_of(path, part, module, len(down), config)
+    return LoraModule(down, up, alpha, _magnitude(path, layer, down, up))
 
 
-def _alpha(path: Path, part: str, module: str, values: Tensors, config: Mapping[str, Any]) -> float:
-    """A layer's own alpha, or by peft's settings, which people edit by hand."""
-    try:
-        rank = len(values["down"])
-        alpha = float(values["alpha"]) if "alpha" in values else _alpha_of(part, module, rank, config)
-        if math.isfinite(alpha):
-            return alpha
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, re.error):
-        pass
-    where = "its alpha" if "alpha" in values else f"its {ADAPTER_METADATA}, or what that says of alpha,"
-    raise ModelError(f"{path}: {part}.{module}: {where} is no number; download the file again")
+def _misshapen(path: Path, key: str, tensor: Tensor, what: str) -> ModelError:
+    return ModelError(f"{path}: {key} has the shape {tuple(tensor.shape)} and {what}; download the file again")
+
+
+def _alpha_in(path: Path, field: Field) -> float:
+    if field.tensor.numel() != 1:
+        raise _misshapen(path, *field, "is not the one number that an alpha is")
+    return float(field.tensor)
+
+
+def _magnitude(path: Path, layer: Layer, down: Tensor, up: Tensor) -> Tensor | None:
+    """DoRA's lengths as kohya's layout has them; None of a plain LoRA."""
+    field = layer.get("magnitude") or layer.get("dora_scale")
+    if field is None:
+        return None
+    tensor, outputs, inputs = field.tensor, up.shape[0], down.shape[1]
+    if "magnitude" in layer:
+        if tensor.numel() != outputs:
+            raise _misshapen(path, *field, f"is not one length for each of {outputs} outputs")
+        return magnitude_to_kohya(tensor, up)
+    if (len(tensor) if tensor.ndim else 0, tensor.numel()) not in ((outputs, outputs), (1, inputs)):
+        raise _misshapen(path, *field, f"is neither one length for each of {outputs} outputs nor of {inputs} inputs")
+    return tensor
 
 
 def _adapter_metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -216,17 +275,32 @@ def _adapter_metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]
         raise ModelError(f"{path}: its {ADAPTER_METADATA} is not readable as JSON; download the file again") from None
 
 
-def _alpha_of(part: str, module: str, rank: int, config: Mapping[str, Any]) -> float:
+def _alpha_of(path: Path, part: str, module: str, rank: int, config: Mapping[str, Any]) -> float:
     """A layer's alpha by peft's settings; the rank where there are none, as loaders take it.
 
     peft's patterns are endings of a path, or regular expressions (peft/utils/other.py, `get_pattern_key`).
     """
-    patterns: Mapping[str, float] = config.get(f"{part}.alpha_pattern") or {}
-    fits = _first_fit(patterns, module)
-    alpha = float(patterns[fits] if fits else config.get(f"{part}.lora_alpha", rank))
+    setting, value = f"{part}.lora_alpha", config.get(f"{part}.lora_alpha", rank)
+    patterns = config.get(f"{part}.alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        raise _unusable(path, f"{part}.alpha_pattern", patterns, "a table of patterns and alphas")
+    for pattern, alpha in patterns.items():
+        if _fits(path, f"{part}.alpha_pattern", pattern, module):
+            setting, value = f"{part}.alpha_pattern", alpha
+            break
+    if not isinstance(value, int | float) or not abs(value) <= torch.finfo(torch.float32).max:
+        raise _unusable(path, setting, value, "a number")
     # Rank-stabilized LoRA scales by alpha / sqrt(rank) (https://arxiv.org/abs/2312.03732).
-    return alpha * rank**0.5 if config.get(f"{part}.use_rslora") else alpha
+    return value * rank**0.5 if config.get(f"{part}.use_rslora") else float(value)
 
 
-def _first_fit(patterns: Iterable[str], module: str) -> str | None:
-    return next((pattern for pattern in patterns if re.match(rf"(.*\.)?({pattern})$", module)), None)
+def _fits(path: Path, setting: str, pattern: str, module: str) -> bool:
+    try:
+        return bool(re.match(rf"(.*\.)?({pattern})$", module))
+    except re.error:
+        raise _unusable(path, setting, pattern, "a regular expression") from None
+
+
+def _unusable(path: Path, setting: str, value: object, wanted: str) -> ModelError:
+    return ModelError(f"{path}: {setting} in its {ADAPTER_METADATA} is {json.dumps(value)} and not {wanted}; "
+                      "correct it, or download the file again")  # fmt: skip

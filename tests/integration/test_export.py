@@ -213,6 +213,25 @@ def test_one_alpha_changes_only_who_differs() -> None:
     assert one["mid_block.attentions.0.proj_in"].up.tolist() == [[80000.0]] * 2
 
 
+@pytest.mark.parametrize("layout", LAYOUT_NAMES)
+@pytest.mark.parametrize("field", ["lora_up__weight", "dora_scale"])
+def test_a_number_too_large_for_fp16_is_refused(field: str, layout: str, tmp_path: Path) -> None:
+    """It would be written as infinite; bf16 reaches as far as float32."""
+    large = torch.full((32, 4 if field == "lora_up__weight" else 1), 70000.0)
+    file = kohya_file(tmp_path / "lora.safetensors", **{field: large})
+    out = tmp_path / "out.safetensors"
+    with pytest.raises(ModelError, match=r"attn1.to_q\..* holds 7e\+04, more than fp16.*use bf16 or fp32"):
+        export_lora(Export(file, layout, out, precision="fp16"))
+    assert not out.exists()
+    assert export_lora(Export(file, layout, out, precision="bf16")).layers == 1
+
+
+def test_an_alpha_too_large_for_fp16_is_written_in_float32(tmp_path: Path) -> None:
+    file = kohya_file(tmp_path / "lora.safetensors", alpha=torch.tensor(70000.0))
+    export_lora(Export(file, "kohya", tmp_path / "out.safetensors", precision="fp16"))
+    assert only(read_lora(tmp_path / "out.safetensors")).alpha == 70000
+
+
 # --- raylora reads what is written ---
 
 

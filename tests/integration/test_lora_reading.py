@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -102,118 +103,163 @@ def test_unreadable_files(tmp_path: Path) -> None:
             read_lora(tmp_path / name)
 
 
-KOHYA_LAYER = "lora_unet_mid_block_attentions_0_proj_in"
-PEFT_LAYER = "unet.mid_block.attentions.0.proj_in"
+LAYER = "down_blocks_1_attentions_0_transformer_blocks_0_attn"
 
 
 @pytest.mark.parametrize(
-    ("changed", "reason"),
+    ("changes", "key", "reason"),
     [
-        ({"alpha": torch.ones(2)}, "its alpha is no number"),
-        ({"alpha": torch.tensor(float("inf"))}, "hold something that is no number"),
-        ({"lora_down.weight": torch.ones(32)}, "don't belong together"),
-        ({"lora_down.weight": torch.ones(0, 32), "lora_up.weight": torch.ones(32, 0)}, "don't belong together"),
-        ({"lora_up.weight": torch.tensor(1.0), "dora_scale": torch.tensor(1.0)}, "don't belong together"),
-        ({"dora_scale": torch.tensor(1.0)}, "32 outputs"),
-        ({"dora_scale": torch.ones(7, 1)}, r"\(7, 1\), which doesn't belong to its 32 outputs"),
-        ({"lora_up.weight": torch.full((32, 4), float("nan")).to(torch.float8_e4m3fn)}, "1 of its 3 tensors"),
+        ({"alpha": torch.ones(2)}, "alpha", "not the one number"),
+        ({"alpha": torch.ones(0)}, "alpha", "not the one number"),
+        ({"lora_down__weight": torch.zeros(4)}, "lora_down.weight", "no matrix"),
+        ({"lora_down__weight": torch.zeros(4, 32, 1)}, "lora_down.weight", "no matrix"),
+        ({"lora_down__weight": torch.zeros(4, 32, 1, 1)}, "lora_down.weight", "don't belong together"),
+        ({"lora_down__weight": torch.zeros(0, 32), "lora_up__weight": torch.zeros(32, 0)}, "lora_down.weight",
+         "no matrix"),
+        ({"lora_up__weight": torch.zeros(32, 4).to(torch.int8)}, "lora_up.weight", "is in int8"),
+        ({"dora_scale": torch.tensor(1.0)}, "dora_scale", "neither one length"),
+        ({"dora_scale": torch.ones(31, 1)}, "dora_scale", "32 outputs nor of 32 inputs"),
+        ({"dora_scale": torch.ones(1, 31)}, "dora_scale", "neither one length"),
+    ],
+)  # fmt: skip
+def test_a_tensor_that_cannot_be_is_named(
+    changes: dict[str, torch.Tensor], key: str, reason: str, tmp_path: Path
+) -> None:
+    file = kohya_file(tmp_path / "lora.safetensors", **changes)
+    with pytest.raises(ModelError, match=reason) as refused:
+        read_lora(file)
+    assert str(refused.value).startswith(f"{file}: ")
+    assert f"lora_unet_{LAYER}1_to_q.{key}" in str(refused.value)
+
+
+def test_a_flat_matrix_of_cross_attention_is_named(tmp_path: Path) -> None:
+    """The family is looked for in its width."""
+    name = f"lora_unet_{LAYER}2_to_k.lora_"
+    tensors = {f"{name}down.weight": torch.zeros(4), f"{name}up.weight": torch.zeros(32, 4)}
+    save_file(tensors, tmp_path / "lora.safetensors")
+    with pytest.raises(ModelError, match=f"{name}down.weight has the shape"):
+        read_lora(tmp_path / "lora.safetensors")
+
+
+@pytest.mark.parametrize("shape", [(), (31,), (1, 31)])
+def test_a_magnitude_of_diffusers_layout_that_cannot_be_is_named(shape: tuple[int, ...], tmp_path: Path) -> None:
+    layer = "unet.mid_block.attentions.0.proj_in.lora_"
+    tensors = {"A.weight": torch.zeros(4, 32), "B.weight": torch.zeros(32, 4), "magnitude_vector": torch.ones(shape)}
+    save_file({layer + key: tensor for key, tensor in tensors.items()}, tmp_path / "lora.safetensors")
+    with pytest.raises(ModelError, match=rf"lora\.safetensors: {layer}magnitude_vector .*each of 32 outputs"):
+        read_lora(tmp_path / "lora.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"unet.lora_alpha": None}, r"unet\.lora_alpha in its lora_adapter_metadata is null and not a number"),
+        ({"unet.lora_alpha": "4"}, r'unet\.lora_alpha .* is "4"'),
+        ({"unet.lora_alpha": float("inf")}, r"unet\.lora_alpha .* is Infinity"),
+        ({"unet.alpha_pattern": {"proj_(": 1}}, r'unet\.alpha_pattern .* is "proj_\(" and not a regular expression'),
+        ({"unet.alpha_pattern": {"proj_in": None}}, r"unet\.alpha_pattern .* is null"),
+        ({"unet.alpha_pattern": ["proj_in"]}, r"unet\.alpha_pattern .* not a table"),
     ],
 )
-def test_tensors_that_do_not_belong_together(changed: dict[str, torch.Tensor], reason: str, tmp_path: Path) -> None:
-    tensors = {"lora_down.weight": torch.ones(4, 32), "lora_up.weight": torch.ones(32, 4), "alpha": torch.tensor(4.0)}
-    file = tmp_path / "lora.safetensors"
-    save_file({f"{KOHYA_LAYER}.{key}": tensor for key, tensor in (tensors | changed).items()}, file)
-    with pytest.raises(ModelError, match=reason):
+def test_a_setting_that_cannot_be_is_named(settings: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    layer = "unet.mid_block.attentions.0.proj_in.lora_"
+    tensors = {f"{layer}A.weight": torch.zeros(4, 32), f"{layer}B.weight": torch.zeros(32, 4)}
+    save_file(tensors, tmp_path / "lora.safetensors", {"lora_adapter_metadata": json.dumps(settings)})
+    with pytest.raises(ModelError, match=rf"lora\.safetensors: {reason}"):
+        read_lora(tmp_path / "lora.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_fp8_is_read_exactly(dtype: torch.dtype, tmp_path: Path) -> None:
+    """As fp16; torch has no `isfinite` for it."""
+    every = torch.arange(256, dtype=torch.uint8).view(dtype)
+    given = every[every.float().isfinite()][:128].reshape(4, 32)
+    file = kohya_file(tmp_path / "lora.safetensors", lora_down__weight=given, alpha=torch.tensor(2))
+    module = only(read_lora(file))
+    assert module.down.dtype == torch.float16
+    assert torch.equal(module.down.float(), given.float())
+    assert module.alpha == 2
+    export_lora(Export(file, "kohya", tmp_path / "out.safetensors", strength=0.5))
+    kohya_file(file, lora_down__weight=torch.full((4, 32), float("nan")).to(dtype))
+    with pytest.raises(ModelError, match="no number"):
         read_lora(file)
+
+
+CONTEXT = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_"
+TEXT = "text_model.encoder.layers.0."
+ILLUSTRIOUS = {"ss_base_model_version": "Illustrious_v1"}
+PONY = {"ss_base_model_version": "Pony"}
+V1 = {"ss_base_model_version": "sd_v1", "modelspec.architecture": "stable-diffusion-v1/lora"}
+XL = {"ss_base_model_version": "sdxl_base_v1-0", "modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}
+
+
+def widths_file(folder: Path, widths: dict[str, int], metadata: dict[str, str]) -> Path:
+    """A LoRA of rank 2 on layers of these input widths, in kohya's layout if the names are."""
+    file = folder / "lora.safetensors"
+    tensors = {}
+    for name, width in widths.items():
+        down, up = ("lora_down", "lora_up") if name.startswith("lora_") else ("lora_A", "lora_B")
+        tensors |= {f"{name}.{down}.weight": torch.zeros(2, width), f"{name}.{up}.weight": torch.zeros(8, 2)}
+    save_file(tensors, file, metadata)
+    return file
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("widths", "metadata", "family"),
     [
-        {"unet.lora_alpha": None},
-        {"unet.lora_alpha": [1]},
-        {"unet.lora_alpha": float("nan")},
-        {"unet.alpha_pattern": 3},
-        {"unet.alpha_pattern": {"proj_(in": 2}},
-        {"unet.alpha_pattern": {"proj_in": None}},
-        [1],
-    ],
-)
-def test_adapter_settings_that_say_nothing(settings: object, tmp_path: Path) -> None:
-    pair = {f"{PEFT_LAYER}.lora_A.weight": torch.ones(4, 32), f"{PEFT_LAYER}.lora_B.weight": torch.ones(32, 4)}
-    file = tmp_path / "lora.safetensors"
-    save_file(pair, file, {"lora_adapter_metadata": json.dumps(settings)})
-    with pytest.raises(ModelError, match=r"lora_adapter_metadata.*download the file again"):
-        read_lora(file)
-
-
-@pytest.mark.parametrize("magnitude", [torch.tensor(1.0), torch.ones(7)])
-def test_a_magnitude_of_another_layer(magnitude: torch.Tensor, tmp_path: Path) -> None:
-    pair = {f"{PEFT_LAYER}.lora_A.weight": torch.ones(4, 32), f"{PEFT_LAYER}.lora_B.weight": torch.ones(32, 4)}
-    file = tmp_path / "lora.safetensors"
-    save_file(pair | {f"{PEFT_LAYER}.lora_magnitude_vector": magnitude}, file)
-    with pytest.raises(ModelError, match="32 outputs"):
-        read_lora(file)
-
-
-def test_eight_bit_floats_keep_their_values(tmp_path: Path) -> None:
-    up = torch.tensor([[448.0, -0.001953125, 1.25, 0.0]]).expand(32, 4)
-    file = kohya_file(tmp_path / "small.safetensors", lora_up__weight=up.contiguous().to(torch.float8_e4m3fn))
-    assert torch.equal(only(read_lora(file)).up.float(), up)
-
-
-def test_numbers_that_a_format_cannot_hold(tmp_path: Path) -> None:
-    file = kohya_file(tmp_path / "large.safetensors", lora_up__weight=torch.full((32, 4), 70000.0))
-    for layout in ("kohya", "diffusers"):
-        out = tmp_path / f"{layout}.safetensors"
-        with pytest.raises(ModelError, match=r"fp16 can't hold .* to 70000; save it in bf16 or fp32"):
-            export_lora(Export(file, layout, out, precision="fp16"))
-        assert not out.exists()
-        export_lora(Export(file, layout, out, precision="bf16"))
-
-
-@pytest.mark.parametrize(
-    ("tensors", "metadata", "family"),
-    [
-        ({"unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k": 768}, {}, "sd15"),
-        ({"unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k": 2048}, {}, "sdxl"),
-        ({"unet.conv_in": 4, "text_encoder_2.text_model.encoder.layers.0.mlp.fc1": 32}, {}, "sdxl"),
+        ({f"{CONTEXT}k": 768}, {}, "sd15"),
+        ({f"{CONTEXT}v": 768}, XL, "sd15"),
+        ({f"{CONTEXT}k": 768}, PONY, "sd15"),
+        ({f"{CONTEXT}k": 2048}, {}, "sdxl"),
+        ({f"{CONTEXT}v": 2048}, V1, "sdxl"),
+        ({f"{CONTEXT}k": 2048}, PONY, "sdxl"),
+        ({"unet.conv_in": 4, f"text_encoder_2.{TEXT}mlp.fc1": 32}, {}, "sdxl"),
+        ({"unet.conv_in": 4, f"text_encoder_2.{TEXT}mlp.fc1": 32}, ILLUSTRIOUS, "sdxl"),
+        ({f"lora_te2_{TEXT.replace('.', '_')}mlp_fc1": 32}, V1, "sdxl"),
+        ({"lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q": 640}, PONY, "sdxl"),
+        ({"unet.mid_block.attentions.0.transformer_blocks.9.attn1.to_q": 1280}, PONY, "sdxl"),
+        ({"unet.add_embedding.linear_1": 2816}, PONY, "sdxl"),
+        ({"unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q": 320}, XL, "sd15"),
+        ({"lora_unet_up_blocks_3_attentions_0_transformer_blocks_0_attn1_to_q": 320}, PONY, "sd15"),
         ({"unet.conv_in": 4}, {"ss_base_model_version": "sdxl_base_v1-0"}, "sdxl"),
-        ({"text_encoder_2.text_model.encoder.layers.0.mlp.fc1": 32}, {"ss_base_model_version": "Pony"}, "sdxl"),
-        ({"unet.mid_block.attentions.0.transformer_blocks.9.attn1.to_k": 9}, {"ss_base_model_version": "Pony"}, "sdxl"),
-        ({"unet.add_embedding.linear_1": 9}, {"ss_base_model_version": "Pony"}, "sdxl"),
-        (
-            {"unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k": 768},
-            {"ss_base_model_version": "sdxl_base_v1-0"},
-            "sd15",
-        ),
+        ({"unet.conv_in": 4}, {"ss_base_model_version": "SDXL 1.0"}, "sdxl"),
         ({"unet.conv_in": 4}, {"modelspec.architecture": "stable-diffusion-v1/lora"}, "sd15"),
+        ({"unet.conv_in": 4}, PONY, "sd15"),
         ({"unet.conv_in": 4}, {}, "sd15"),
     ],
 )
-def test_families_are_told_apart(
-    tensors: dict[str, int], metadata: dict[str, str], family: str, tmp_path: Path
-) -> None:
-    file = tmp_path / "lora.safetensors"
-    pairs = {f"{name}.lora_{ab}.weight": torch.zeros(shape) for name, width in tensors.items()
-             for ab, shape in (("A", (2, width)), ("B", (8, 2)))}  # fmt: skip
-    save_file(pairs, file, metadata)
+def test_families_are_told_apart(widths: dict[str, int], metadata: dict[str, str], family: str, tmp_path: Path) -> None:
+    """Keys and shapes go before metadata, where anyone may have typed anything; both layouts can be written."""
+    file = widths_file(tmp_path, widths, metadata)
     assert read_lora(file).family == family
+    for layout in ("kohya", "diffusers"):
+        exported = export_lora(Export(file, layout, tmp_path / f"{layout}.safetensors"))
+        assert exported.family == read_lora(tmp_path / f"{layout}.safetensors").family == family
 
 
-def test_sgm_names_are_sdxls_whatever_the_metadata_say(tmp_path: Path) -> None:
-    name = "lora_unet_middle_block_1_proj_in"
-    pair = {f"{name}.lora_down.weight": torch.ones(4, 32), f"{name}.lora_up.weight": torch.ones(32, 4)}
-    save_file(pair, tmp_path / "pony.safetensors", {"ss_base_model_version": "Pony"})
-    weights = read_lora(tmp_path / "pony.safetensors")
-    assert (weights.family, [*weights.parts["unet"]]) == ("sdxl", ["mid_block.attentions.0.proj_in"])
-    with pytest.raises(ModelError, match="a LoRA for sdxl, and the base model is of sd15"):
-        read_lora(tmp_path / "pony.safetensors", family="sd15")
+@pytest.mark.parametrize(
+    ("widths", "metadata", "reason"),
+    [
+        ({f"{CONTEXT}k": 1024}, {}, "for SD 2.x .its U-Net attends to a text 1024 numbers wide"),
+        ({f"{CONTEXT}v": 1024}, V1, "for SD 2.x .its U-Net"),
+        ({f"{CONTEXT}v": 1280}, {}, "for SDXL's refiner"),
+        ({f"lora_te_{TEXT.replace('.', '_')}self_attn_q_proj": 1024}, {}, "for SD 2.x .its text encoder"),
+        ({"unet.conv_in": 4}, {"ss_base_model_version": "sd_v2_v"}, "for SD 2.x .its metadata say sd_v2_v"),
+        ({"unet.up_blocks.3.resnets.0.time_emb_proj": 1280},
+         {"modelspec.architecture": "stable-diffusion-v2-768-v/lora"}, "for SD 2.x .its metadata say stable-diff"),
+    ],
+)  # fmt: skip
+def test_other_base_models_are_refused(
+    widths: dict[str, int], metadata: dict[str, str], reason: str, tmp_path: Path
+) -> None:
+    file = widths_file(tmp_path, widths, metadata)
+    with pytest.raises(ModelError, match=f"lora.safetensors: is a LoRA {reason}.*; raylora knows SD1.5 and SDXL"):
+        read_lora(file)
 
 
-def test_a_lora_for_stable_diffusion_2_is_refused(tmp_path: Path) -> None:
-    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
-    pair = {f"{layer}.lora_A.weight": torch.ones(2, 1024), f"{layer}.lora_B.weight": torch.ones(8, 2)}
-    save_file(pair, tmp_path / "v2.safetensors", {"ss_base_model_version": "sd_v1"})
-    with pytest.raises(ModelError, match="is a LoRA for Stable Diffusion 2"):
-        read_lora(tmp_path / "v2.safetensors")
+def test_a_lora_of_the_other_family_than_the_base_model(tiny_base_folder: Path, tmp_path: Path) -> None:
+    file = widths_file(tmp_path, {f"text_encoder_2.{TEXT}mlp.fc1": 32}, {})
+    for layout in ("kohya", "diffusers"):
+        with pytest.raises(ModelError, match=r"is a LoRA for SDXL, and the base model is SD1.5; .*--base-model"):
+            export_lora(Export(file, layout, tmp_path / "out.safetensors", base_model=str(tiny_base_folder)))
+    assert read_lora(widths_file(tmp_path, {"unet.conv_in": 4}, {}), "sdxl").family == "sdxl"

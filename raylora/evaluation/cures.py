@@ -1,0 +1,66 @@
+"""What to try next after a verdict: the guide's cures (J2, J3) as settings, those that recorded trainings bear out.
+
+docs/measures.md has the numbers. Left out, because nothing bears them out yet: alpha in either direction, a lower rank,
+fewer repeats and regularization against overfitting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raylora.config import Experiment
+from raylora.evaluation.verdict import Verdict
+
+Settings = dict[str, Any]
+
+FASTER, LONGER, WIDER = 2, 2, 2
+SLOWER = 4
+
+
+def cures(verdict: Verdict, experiment: Experiment, curve: Sequence[Mapping[str, float]]) -> list[Settings]:
+    """Settings to change, by dotted path, each entry a cure of its own; the one that moved the measures most is first.
+
+    Args:
+        experiment: the trial's settings.
+        curve: its evaluations in order.
+    """
+    if verdict.label == "underfit":
+        return [*_rates_times(experiment, FASTER), _longer(experiment), _wider(experiment)]
+    if verdict.label == "overfit":
+        return [{"training.stop_at": min(curve, key=lambda point: point["holdout_loss"])["images_seen"]}]
+    if verdict.label in ("collapsed", "diverged"):
+        return _rates_times(experiment, 1 / SLOWER)
+    return []
+
+
+def _rates_times(experiment: Experiment, factor: float) -> list[Settings]:
+    """Both rates; Prodigy finds its own."""
+    optimizer = experiment.optimizer
+    if optimizer.is_prodigy:
+        return []
+    rates = {"optimizer.unet_lr": optimizer.unet_rate * factor}
+    if experiment.model.train_text_encoder:
+        rates["optimizer.text_encoder_lr"] = optimizer.text_encoder_rate * factor
+    return [rates]
+
+
+def _longer(experiment: Experiment) -> Settings:
+    training = experiment.training
+    if training.max_images is not None:
+        return {"training.max_images": training.max_images * LONGER, "training.epochs": training.epochs * LONGER}
+    return {"training.epochs": training.epochs * LONGER}
+
+
+def _wider(experiment: Experiment) -> Settings:
+    """Twice the rank; alpha with it, so that the scale alpha / rank stays."""
+    return {"lora.rank": experiment.lora.rank * WIDER, "lora.alpha": experiment.lora.alpha * WIDER}
+
+
+def in_words(found: Sequence[Settings]) -> str:
+    """`optimizer.unet_lr=0.002 optimizer.text_encoder_lr=0.001, or training.epochs=20`."""
+    return ", or ".join(" ".join(f"{path}={_short(value)}" for path, value in one.items()) for one in found)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
