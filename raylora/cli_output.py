@@ -73,6 +73,7 @@ def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
         print(f"  next: {candidate['trial_id']} with {_with_spread(candidate)}")
     for path, value in best["params"].items():
         print(f"  {path} = {value:.4g}" if isinstance(value, float) else f"  {path} = {value}")
+    _print_verdict(best)
     print(f"Trials: {trials['finished']} finished, {trials['stopped_early']} stopped early, {trials['failed']} failed; "
           f"they saw {summary['images_seen']:,} images; {summary['wall_s']:.0f} s in all")  # fmt: skip
     if len(summary.get("tradeoffs", {"trials": []})["trials"]) > 1:
@@ -89,6 +90,12 @@ def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
         print(f"MLflow:                     {_how_to_look(summary['tracking_uri'])}")
     if summary["registered"]:
         print("Registered:                 models:/{name}@{alias} (version {version})".format(**summary["registered"]))
+
+
+def _print_verdict(best: Mapping[str, Any]) -> None:
+    """What the curves say, where they were measured, and what to try next."""
+    if best["verdict"] != "unknown":
+        print(f"Verdict: {best['verdict']}, {best['evidence']}{'; try ' * bool(best['cure'])}{best['cure']}")
 
 
 def _how_to_look(tracking_uri: str) -> str:

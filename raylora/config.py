@@ -216,7 +216,11 @@ class ScoreConfig(Section):
 
     w_loss: float = Field(1.0, ge=0, description="Weight of the held-out loss.")
     w_sim: float = Field(0.5, ge=0, description="Weight of the similarity gain.")
-    w_copy: float = Field(0.5, ge=0, description="Weight against copying the training images.")
+    w_copy: float = Field(
+        0.0,
+        ge=0,
+        description="Weight against copying the training images; 0, as docs/measures.md says that it can't tell.",
+    )
     ratio_ref: float = Field(
         0.97, gt=0, lt=1, description="The held-out loss ratio of a good LoRA: 0.97 for real models, 0.37 in the demo."
     )

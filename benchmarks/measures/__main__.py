@@ -18,7 +18,16 @@ from benchmarks.common import Row, Target, report, target
 from benchmarks.measures.cases import CASES, GOOD, STYLES
 from benchmarks.measures.plots import draw_all
 from benchmarks.measures.record import POINTS, record, record_base
-from benchmarks.measures.study import early_order, grid_sizes, read_study, sample_sizes, spread, truths
+from benchmarks.measures.study import (
+    early_order,
+    grid_sizes,
+    read_study,
+    sample_sizes,
+    spread,
+    truths,
+    verdicts,
+    weights,
+)
 
 SEEDS = (0, 1, 2)
 QUICK_CASES = ("rate 3e-4", GOOD, "collapse")
@@ -91,7 +100,7 @@ def main() -> None:
     record_all(work, options.styles, options.cases, options.seeds)
     found = read_study(work)
     tables = {"spread": spread, "early order": early_order, "known truths": truths, "grid": grid_sizes}
-    tables |= {"samples": sample_sizes}
+    tables |= {"samples": sample_sizes, "weights": weights, "verdicts": verdicts}
     rows = [{"table": name, **row} for name, table in tables.items() for row in table(found)]
     if options.plots:
         draw_all(found, [row for row in rows if row["table"] == "early order"], options.plots)

@@ -20,11 +20,13 @@ from benchmarks.measures.record import NOISES, POINTS, SAMPLE_SEEDS, TIMESTEPS
 from raylora.config import ScoreConfig
 from raylora.evaluation.scorecard import Metrics, Reference, score, similarity_gain
 from raylora.evaluation.similarity import copying, diversity, paired_similarity
+from raylora.evaluation.verdict import judge
 
 WEIGHTS = ScoreConfig(ratio_ref=0.37)
 """The demo's."""
 MEASURES = ("holdout_loss", "similarity_gain", "copying", "diversity", "gap", "score")
 STEP_IMAGES = 4
+WEIGHTS_OF_SIMILARITY = (0.0, 0.25, 0.5, 1.0)
 SUBSETS = 20
 """Random choices of cells for each size of grid."""
 
@@ -71,8 +73,9 @@ def read_study(work: Path) -> Study:
     for file in sorted(work.glob("*/*.safetensors")):
         case, _, seed = file.stem.rpartition(" ")
         found.append(Recording(file.parent.name, case, int(seed), load_file(file)))
+    trained = {recording.style for recording in found if recording.case in CASES}
     return Study(
-        bases={recording.style: recording for recording in found if recording.case not in CASES},
+        bases={one.style: one for one in found if one.case not in CASES and one.style in trained},
         trainings=[recording for recording in found if recording.case in CASES],
     )
 
@@ -126,6 +129,61 @@ def early_order(study: Study) -> list[Row]:
     ]
     at_images = {name: _agreement(study, name, None) for name in MEASURES}
     return [*rows, {"share": "at the same number of images, a third of the longest", **at_images}]
+
+
+def weights(study: Study) -> list[Row]:
+    """By weight of the similarity gain: the score's spread between configurations to that between seeds, and how far
+    the nearest of what is known to be bad lies below the good configuration, in SDs between seeds."""
+    rows: list[Row] = []
+    for style, w_sim in product(study.bases, WEIGHTS_OF_SIMILARITY):
+        tried = WEIGHTS.model_copy(update={"w_sim": w_sim})
+        by_case = {
+            str(case): [score(study.metrics(training), tried) for training in members]
+            for (of_style, case), members in groups(study.trainings, "style", "case").items()
+            if of_style == style
+        }
+        searched = [values for case, values in by_case.items() if not CASES[case].is_truth and len(values) > 1]
+        within, between = (
+            sqrt(mean(variance(values) for values in searched)),
+            stdev(mean(values) for values in searched),
+        )
+        bad = {case: (mean(by_case[case]) - mean(by_case[GOOD])) / within for case in by_case if CASES[case].is_truth}
+        nearest = max(bad, key=lambda case: bad[case])
+        rows.append(
+            {"style": style, "w_sim": w_sim, "ratio": between / within, "nearest bad": nearest, "SD": bad[nearest]}
+        )
+    return rows
+
+
+def verdicts(study: Study) -> list[Row]:
+    """What `raylora` says of each training, beside the best of its style and seed; with its curve."""
+    rows: list[Row] = []
+    for (style, seed), members in groups(study.trainings, "style", "seed").items():
+        curves = {training.case: _curve(study, training) for training in members}
+        best = max(curves, key=lambda case: curves[case][-1]["score"])
+        rows += [
+            {
+                "style": style,
+                "seed": seed,
+                "case": case,
+                "verdict": judge(curve, best=curves[best]).label,
+                "curve": curve,
+            }
+            for case, curve in curves.items()
+        ]
+    return rows
+
+
+def _curve(study: Study, training: Recording) -> list[Metrics]:
+    """The reports of a training, as many as `judge` looks at, of three digits more than seeds differ by."""
+    found = []
+    for point in range(1, POINTS + 1):
+        metrics = study.metrics(training, point)
+        told = {name: round(metrics[name], 6) for name in ("holdout_loss", "holdout_loss_ratio", "score")}
+        told["train_probe_loss"] = round(float(training.numbers["probe"][point - 1].mean()), 6)
+        told["images_seen"] = int(training.numbers["images_seen"][point - 1])
+        found.append({**told, "is_over": point == POINTS})
+    return found
 
 
 def _agreement(study: Study, name: str, point: int | None) -> float:

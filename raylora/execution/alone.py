@@ -18,7 +18,7 @@ from raylora.diffusion.tensor_cache import framed_pixels
 from raylora.errors import DatasetError
 from raylora.evaluation.scorecard import Evaluator
 from raylora.execution.node_cache import Material, entries_in, framed, look_prompts, make_shared, training_set
-from raylora.execution.outputs import OutFolder, write_json, write_trials_csv
+from raylora.execution.outputs import OutFolder, verdict_on, write_json, write_trials_csv
 from raylora.execution.prepare import Job, absolute, check_hub, prepare
 from raylora.execution.refit import trained_on_all
 from raylora.execution.trial import base_of, encoder_of, pick_device
@@ -90,8 +90,8 @@ def _train(training: Training, holdout: bool) -> dict[str, Any]:
         run = _train_measured if holdout else _train_on_all
         run(training, record)
         record.status = "finished"
-        write_trials_csv(out.root / "trials.csv", [record])
-        summary = _summary(record, out, wall_s())
+        write_trials_csv(out.root / "trials.csv", [record], training.job.experiment)
+        summary = _summary(record, training, wall_s())
         write_json(out.summary, summary)
     return summary
 
@@ -160,14 +160,15 @@ def _draw_samples(training: Training, base: BaseModel) -> None:
     write_samples(training.out.best / "samples", [shown, samples])
 
 
-def _summary(record: TrialRecord, out: OutFolder, wall_s: float) -> dict[str, Any]:
+def _summary(record: TrialRecord, training: Training, wall_s: float) -> dict[str, Any]:
     images = record.images_seen or record.params.get("images_seen", 0)
     best = {
         "trial_id": record.trial_id,
         "score": record.score if record.history else None,
         "params": {},
         "metrics": measures(record.best) if record.best else {"train_loss": record.params["train_loss"]},
-        **lora_paths(out),
+        **verdict_on(record, training.job.experiment, [record]),
+        **lora_paths(training.out),
     }
     return {
         "best": best,

@@ -12,7 +12,7 @@ from raylora.diffusion.families import resolve_base, save_as_folder
 from raylora.errors import RayloraError, first_line
 from raylora.execution.confirm import Candidate
 from raylora.execution.node_cache import read_shared
-from raylora.execution.outputs import NO_RESULT, NOTHING_CAME, OutFolder, write_json, write_trials_csv
+from raylora.execution.outputs import NO_RESULT, NOTHING_CAME, OutFolder, verdict_on, write_json, write_trials_csv
 from raylora.execution.trial import base_of, encoder_of, pick_device
 from raylora.execution.underway import Search
 from raylora.execution.winner import lora_paths, write_best
@@ -39,14 +39,15 @@ def conclude(
         RayloraError: no trial came to a result, or the winner's files can't be made.
     """
     out = search.out
-    write_trials_csv(out.root / "trials.csv", trials)
+    write_trials_csv(out.root / "trials.csv", trials, search.job.experiment)
     if not found:
         raise _no_result(out, trials, search.job.experiment.search.limits)
     search.say("Writing the winner …")
     winner = found[0].trial
     baseline = next((trial for trial in trials if trial.is_baseline and trial.history), None)
     strengths = _write_winner(search, [trial for trial in (baseline, winner) if trial], is_refit)
-    best = {**_entry(winner), **found[0].as_dict(), **strengths, **lora_paths(out)}
+    told = verdict_on(winner, search.job.experiment, trials)
+    best = {**_entry(winner), **found[0].as_dict(), **told, **strengths, **lora_paths(out)}
     summary = {
         "best": best,
         "baseline": _baseline_entry(baseline, found, search.job.experiment.search.limits) if baseline else None,

@@ -16,7 +16,9 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from raylora.config import Experiment
 from raylora.errors import OutputError, RayloraError, disk_fault
+from raylora.evaluation.cures import cures, in_words
 from raylora.evaluation.verdict import judge
 from raylora.files import write_atomically
 from raylora.tracking.recorder import TrialRecord, measures
@@ -256,9 +258,13 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_trials_csv(path: Path, trials: Sequence[TrialRecord]) -> None:
-    """A row per trial: settings, last and best measures, how it ended and what its curves say."""
-    rows = [_row(trial) for trial in trials]
+def write_trials_csv(path: Path, trials: Sequence[TrialRecord], experiment: Experiment) -> None:
+    """A row per trial: settings, last and best measures, how it ended, what its curves say and what would mend it.
+
+    Args:
+        experiment: what the trials have in common.
+    """
+    rows = [_row(trial, verdict_on(trial, experiment, trials)) for trial in trials]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns)
@@ -267,15 +273,23 @@ def write_trials_csv(path: Path, trials: Sequence[TrialRecord]) -> None:
     write_text(path, text.getvalue())
 
 
-def _row(trial: TrialRecord) -> dict[str, Any]:
-    verdict = judge(trial.history, (trial.stop_reason or "no report") if trial.status == "failed" else None)
+def verdict_on(trial: TrialRecord, experiment: Experiment, trials: Sequence[TrialRecord]) -> dict[str, str]:
+    """`verdict`, `evidence` and `cure` of a trial, beside the others of its search."""
+    failure = (trial.stop_reason or "no report") if trial.status == "failed" else None
+    best = max((one for one in trials if not one.over_limits), key=lambda one: one.score, default=trial)
+    verdict = judge(trial.history, failure, best.history)
+    settings = experiment.with_params(trial.params) if trial.history else experiment
+    cure = in_words(cures(verdict, settings, trial.history))
+    return {"verdict": verdict.label, "evidence": verdict.evidence, "cure": cure}
+
+
+def _row(trial: TrialRecord, verdict: dict[str, str]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "trial_id": trial.trial_id,
         "is_baseline": trial.is_baseline,
         "status": trial.status,
         "stop_reason": trial.stop_reason or "",
-        "verdict": verdict.label,
-        "evidence": verdict.evidence,
+        **verdict,
         "images_seen": trial.images_seen,
         "score": trial.score if trial.history else "",
         **trial.params,

@@ -113,9 +113,10 @@ def test_the_score_of_the_base_is_0_and_that_of_a_good_lora_the_sum_of_the_weigh
 
 def test_copies_cost_and_distance_earns_nothing() -> None:
     measured = {"holdout_loss_ratio": 1.0, "similarity_gain": 0.0}
-    assert score({**measured, "copying": 0.2}, ScoreConfig()) == pytest.approx(-0.1)
-    assert score({**measured, "copying": -0.2}, ScoreConfig()) == 0
-    assert score(measured, ScoreConfig()) == 0
+    weights = ScoreConfig(w_copy=0.5)
+    assert score({**measured, "copying": 0.2}, weights) == pytest.approx(-0.1)
+    assert score({**measured, "copying": -0.2}, weights) == 0
+    assert score(measured, weights) == 0
 
 
 @pytest.mark.parametrize("measure", ["holdout_loss_ratio", "similarity_gain", "copying"])
@@ -183,6 +184,35 @@ def test_verdicts(losses: list[float], label: str) -> None:
     verdict = judge(curve(losses))
     assert verdict.label == label
     assert verdict.evidence
+
+
+def trained(*points: tuple[int, float, float], is_over: bool = True) -> list[dict[str, float]]:
+    """Images, held-out loss and training images' loss of each evaluation, where the base model's loss is 1."""
+    found = [
+        {"images_seen": images, "holdout_loss": loss, "holdout_loss_ratio": loss, "train_probe_loss": probe}
+        for images, loss, probe in points
+    ]
+    return [*found[:-1], {**found[-1], "is_over": is_over}]
+
+
+@pytest.mark.parametrize(
+    ("curve", "label"),
+    [
+        (trained((100, 0.6, 0.6), (400, 0.5, 0.49), (1200, 0.495, 0.485)), "underfit"),
+        (trained((100, 0.6, 0.6), (400, 0.41, 0.4), (1200, 0.405, 0.39)), "good"),
+        (trained((100, 0.6, 0.6), (400, 0.5, 0.29), (1200, 0.495, 0.2)), "good"),
+        (trained((100, 0.55, 0.55), is_over=False), "good"),
+        (trained((100, 0.7, 0.7), is_over=False), "underfit"),
+        (trained((50, 0.9, 0.9), is_over=False), "good"),
+        (trained((50, 0.9, 0.9)), "underfit"),
+    ],
+    ids=["learned less", "as much", "learned its own", "stopped, as far", "stopped, less far", "too early", "short"],
+)
+def test_underfit_is_told_by_the_best_trial(curve: list[dict[str, float]], label: str) -> None:
+    """A stopped trial is compared at as many images; one that ended by itself, with the best one's end."""
+    best = trained((100, 0.55, 0.5), (400, 0.45, 0.4), (1200, 0.4, 0.3))
+    assert judge(curve, best=best).label == label
+    assert judge(best, best=best).label in ("good", "underfit")
 
 
 @pytest.mark.parametrize("losses", [[], [0.9, 0.8, 0.79]])

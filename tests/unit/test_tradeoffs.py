@@ -107,7 +107,8 @@ def test_costs_are_told_with_their_units() -> None:
 
 def summary(rows: list[dict[str, Any]], over_limits: str = "") -> dict[str, Any]:
     """As much of one as is printed."""
-    entry = {"trial_id": "t001", "score": 1.0, "params": {}, "lora_kohya": "", "lora_diffusers": ""}
+    verdict = {"verdict": "good", "evidence": "it settled", "cure": ""}
+    entry = {"trial_id": "t001", "score": 1.0, "params": {}, "lora_kohya": "", "lora_diffusers": "", **verdict}
     return {
         "best": entry,
         "baseline": {**entry, "over_limits": over_limits},
@@ -130,3 +131,21 @@ def test_a_guide_that_broke_a_limit_is_said_to(over: str, capsys: pytest.Capture
     first = capsys.readouterr().out.splitlines()[0]
     expected = "Best: t001 with score 1.000; the guide's own settings reach 1.000"
     assert first == expected + (f", but break a limit: {over}" if over else "")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "line"),
+    [
+        ({}, "Verdict: good, it settled\n"),
+        ({"verdict": "underfit", "cure": "lora.rank=8"}, "Verdict: underfit, it settled; try lora.rank=8\n"),
+        ({"verdict": "unknown"}, ""),
+    ],
+)
+def test_the_verdict_and_its_cure_are_told(
+    verdict: dict[str, str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = summary([])
+    told["best"] |= verdict
+    print_summary(told, Path(), False)
+    printed = capsys.readouterr().out
+    assert line in printed and ("Verdict" in printed) == bool(line)
