@@ -7,6 +7,7 @@ RayloraError                 the work failed                              exit s
     │   └── NotInSpaceError      a point that a search space can't propose
     ├── DatasetError         folders, pictures, captions
     ├── ModelError           base models and LoRA files
+    │   ├── UnknownLayerError    a LoRA of layers that no known architecture has
     │   └── UnreachableError     a model that is neither here nor can be asked for
     ├── OutputError          the output folder and its disk
     └── TrackingError        the MLflow server
@@ -56,6 +57,10 @@ class DatasetError(UserError):
 
 class ModelError(UserError):
     """A base model or a LoRA file can't be used."""
+
+
+class UnknownLayerError(ModelError):
+    """A LoRA file has weights of a layer that no architecture has which raylora knows."""
 
 
 class UnreachableError(ModelError):

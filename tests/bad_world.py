@@ -158,6 +158,12 @@ def make_loras(root: Path) -> None:
     narrow = {key: value[:, :3].contiguous() if value.ndim > 1 else value for key, value in whole.items()}
     save_file(narrow, root / "narrow.safetensors")
     save_file({"lora_unet_elsewhere.lora_down.weight": torch.zeros(2, 3)}, root / "elsewhere.safetensors")
+    odd = {
+        f"lora_unet_mid_block_attentions_0_proj_in.{kind}": torch.zeros(2, 2) for kind in ("lora_down.weight", "alpha")
+    }
+    save_file(
+        odd | {"lora_unet_mid_block_attentions_0_proj_in.lora_up.weight": torch.zeros(2, 2)}, root / "odd.safetensors"
+    )
     save_file({"transformer.blocks.0.to_q.lora_A.weight": torch.zeros(2, 3)}, root / "flux.safetensors")
 
 

@@ -38,7 +38,7 @@ from raylora.diffusion.lora_weights import (
     only_value,
     with_one_alpha,
 )
-from raylora.errors import ModelError
+from raylora.errors import ModelError, UnknownLayerError
 from raylora.files import write_atomically
 
 KOHYA_NAME = "lora.safetensors"
@@ -296,7 +296,7 @@ def load_lora(base: BaseModel, path: Path) -> None:
     misfit = f"{file}: does not fit the base model {base.reference}"
     try:
         weights = read_lora(file, unet_config=base.unet.config)
-    except ModelError as error:
+    except UnknownLayerError as error:
         raise ModelError(f"{misfit}: {str(error).removeprefix(f'{file}: ')}; or {mend}") from None
     if weights.family != base.family.name and weights.family == "sdxl":  # `sd15` may be a guess
         raise ModelError(f"{misfit}; {mend}")

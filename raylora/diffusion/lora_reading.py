@@ -15,7 +15,7 @@ from torch import Tensor
 from raylora.diffusion.families import FAMILIES, PICKLED_SUFFIXES
 from raylora.diffusion.kohya_names import TEXT_PATH, UNET_PATH, Naming, is_sgm, module_path, naming, text_path
 from raylora.diffusion.lora_weights import LoraModule, LoraWeights, magnitude_to_kohya
-from raylora.errors import ModelError
+from raylora.errors import ModelError, UnknownLayerError
 
 ADAPTER_METADATA = "lora_adapter_metadata"
 """diffusers' key for peft's settings, in JSON (diffusers/loaders/lora_base.py)."""
@@ -222,9 +222,9 @@ def _diffusers_path(part: str, path: str) -> str | None:
     return path if TEXT_PATH.fullmatch(path) else None
 
 
-def _unknown(path: Path, key: str) -> ModelError:
-    return ModelError(f"{path}: the key {key} is of no LoRA for SD1.5 or SDXL that raylora knows "
-                      "(LoRA and DoRA in kohya's and diffusers' layouts)")  # fmt: skip
+def _unknown(path: Path, key: str) -> UnknownLayerError:
+    return UnknownLayerError(f"{path}: the key {key} is of no LoRA for SD1.5 or SDXL that raylora knows "
+                             "(LoRA and DoRA in kohya's and diffusers' layouts)")  # fmt: skip
 
 
 def _module(path: Path, part: str, module: str, layer: Layer, config: Mapping[str, Any]) -> LoraModule:

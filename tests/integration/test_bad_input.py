@@ -200,6 +200,7 @@ EVALUATIONS = [
     ("evaluate lora.safetensors --base-model model.ckpt", "model.ckpt", "pickled"),
     ("evaluate narrow.safetensors --base-model base", "narrow.safetensors", "does not fit the base model"),
     ("evaluate elsewhere.safetensors --base-model base", "elsewhere.safetensors", "does not fit the base model"),
+    ("evaluate odd.safetensors --base-model base", "odd.safetensors: lora_unet_mid_block_attentions_0_proj_in.alpha"),
     ("evaluate flux.safetensors --base-model base", "flux.safetensors", "does not fit the base model"),
     ("evaluate lora.safetensors --base-model base --set evaluation.encoder=./missing", "evaluation.encoder ./missing"),
     ("evaluate lora.safetensors --base-model base --set lora.rnak=1", "did you mean lora.rank?"),
