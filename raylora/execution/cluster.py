@@ -32,8 +32,9 @@ QUIET = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),
 }
-"""Ray's own output and loggers off: raylora has its own. Ctrl-C must reach raylora, not Tune."""
+"""Ray's own output, loggers and snapshots of a search off: raylora has its own. Ctrl-C must reach raylora, not Tune."""
 
 
 LOCAL = "local"

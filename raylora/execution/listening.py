@@ -72,17 +72,27 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
         record = self._record(trial)
         _complete(record, self._job)
         self._tell(record, self._listener.trial_ended)
+        _forget(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
         _fail(record)
         self._tell(record, self._listener.trial_ended)
+        _forget(trial)
 
     @staticmethod
     def _tell(record: TrialRecord, hear: Callable[[TrialRecord], None]) -> None:
-        """Written down before anyone is told; a listener that adds its own (`run_id`) writes it down too."""
+        """Written down before anyone is told. What a listener adds is written with the next change, or by itself."""
         record.write()
         hear(record)
+
+
+def _forget(trial: Any) -> None:
+    """Drop the statistics that Tune keeps of each number of a trial, here without a use, as long as a search lasts.
+
+    Its last snapshot pickles them all: `ray.tune.trainable.metadata._TrainingRunMetadata`, Ray 2.60.
+    """
+    trial.run_metadata.metric_analysis, trial.run_metadata.metric_n_steps = {}, {}
 
 
 def settle(records: Sequence[TrialRecord], job: TrialJob, ended: Mapping[int, Outcome]) -> list[TrialRecord]:

@@ -39,7 +39,7 @@ from raylora.execution.underway import Say, Search
 from raylora.execution.workers import run_on_workers, workers_of
 from raylora.files import fold_folders
 from raylora.search.space import SearchSpace, load_space
-from raylora.search.study import Outcome, SearchStudy, keep_earlier, read_trials
+from raylora.search.study import SearchStudy, keep_earlier
 from raylora.tracking.mlflow_runs import MlflowTracker
 from raylora.tracking.mlflow_store import check_reachable
 from raylora.tracking.recorder import Listener, TrialRecord, read_records
@@ -167,18 +167,17 @@ def _search(search: Search) -> list[TrialRecord]:
         _make_cache(search)
     assert search.job.space is not None
     study, trials = SearchStudy(out.study, search.job.space, experiment), experiment.search.trials
-    earlier = _settled_records(search)
+    earlier = _settled_records(search, study)
     search.tracker.catch_up(earlier)
     searcher = StudySearcher(study, trials)
     scheduler = TRIAL_SCHEDULERS[experiment.search.trial_scheduler](experiment.search, earlier)
     return run_round(search, search.trial_job(), searcher, trials, scheduler, earlier)
 
 
-def _settled_records(search: Search) -> list[TrialRecord]:
+def _settled_records(search: Search, study: SearchStudy) -> list[TrialRecord]:
     """Records of trials before an interruption, true to the study: it is told first of a trial's end."""
     earlier = read_records(search.out.trials)
-    ended = {trial.number: Outcome(trial.state) for trial in read_trials(search.out.study) if trial.state.is_finished()}
-    for record in settle(earlier, search.trial_job(), ended):
+    for record in settle(earlier, search.trial_job(), study.ended):
         search.listener.trial_ended(record)
     return earlier
 

@@ -65,7 +65,10 @@ def storage_of(journal: Path) -> JournalStorage:
 
 def read_trials(journal: Path, name: str = STUDY_NAME) -> list[FrozenTrial]:
     """All trials of a study in a journal file; none if it holds no such study."""
-    storage = storage_of(journal)
+    return _trials_in(storage_of(journal), name)
+
+
+def _trials_in(storage: JournalStorage, name: str) -> list[FrozenTrial]:
     is_there = name in (study.study_name for study in storage.get_all_studies())
     return optuna.load_study(study_name=name, storage=storage).get_trials() if is_there else []
 
@@ -98,13 +101,11 @@ class SearchStudy:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space, self._experiment = space, experiment
         drop_torn_line(journal)
+        storage = storage_of(journal)  # one for both studies: each reads the whole file
         self._study = optuna.create_study(
-            study_name=STUDY_NAME,
-            storage=storage_of(journal),
-            direction="maximize",
-            load_if_exists=True,
+            study_name=STUDY_NAME, storage=storage, direction="maximize", load_if_exists=True
         )
-        self._earlier = read_trials(journal, EARLIER_NAME)
+        self._earlier = _trials_in(storage, EARLIER_NAME)
         self._study.sampler = RandomSampler() if self._earlier else self._new_sampler()  # `_learned` asks elsewhere
         self._running: dict[int, optuna.Trial] = {}
         if not self._study.get_trials(deepcopy=False):
@@ -126,6 +127,12 @@ class SearchStudy:
     def asked(self) -> int:
         """Trials that were begun, whatever came of them."""
         return sum(trial.state != TrialState.WAITING for trial in self._study.get_trials(deepcopy=False))
+
+    @property
+    def ended(self) -> dict[int, Outcome]:
+        """How each trial ended that has, by number."""
+        trials = self._study.get_trials(deepcopy=False)
+        return {trial.number: Outcome(trial.state) for trial in trials if trial.state.is_finished()}
 
     @property
     def is_hopeless(self) -> bool:

@@ -187,17 +187,18 @@ class MlflowTracker:
         return True
 
     def _send(self, trial: TrialRecord) -> None:
-        """Each step can be done again without trace, and is remembered once it is done."""
+        """Each step can be done again without trace, so that the next write of the record may remember it.
+
+        After a trial's end there is none, so this is one.
+        """
         if trial.run_id is None:
             trial.run_id = self._make_run(trial)
-            trial.write()
         if trial.status == "running" and trial.run_id not in self._running:  # closed when the search was broken off
             self._client.update_run(trial.run_id, status="RUNNING")
             self._running.add(trial.run_id)
         while trial.tracked_reports < len(trial.history):
             self._log(trial, trial.run_id, trial.tracked_reports)
             trial.tracked_reports += 1
-            trial.write()
         if trial.status not in ("running", trial.tracked_status):
             self._end(trial, trial.run_id)
             trial.tracked_status = trial.status

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -68,7 +68,7 @@ class TrialRecord:
 
     def write(self) -> None:
         """Keep the record beside the trial's other files."""
-        write_atomically(Path(self.folder) / RECORD_NAME, json.dumps(asdict(self)).encode())
+        write_atomically(Path(self.folder) / RECORD_NAME, json.dumps(vars(self)).encode())
 
 
 def now_ms() -> int:

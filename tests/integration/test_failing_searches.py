@@ -14,6 +14,7 @@ import pytest
 import torch
 from ray import tune
 from ray.train import WorkerGroupError
+from ray.tune.execution.experiment_state import _ExperimentCheckpointManager
 
 from raylora.config import Experiment
 from raylora.errors import RayloraError, TrainingDivergedError
@@ -54,6 +55,27 @@ def reports_once(search: Search, job: object) -> Any:
         tune.report(as_result({**report, "stop_reason": None, "is_over": True}))
 
     return tune.with_resources(trainable, {"cpu": 1})
+
+
+def test_tune_takes_no_snapshots_and_drops_its_statistics_of_ended_trials(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Either takes time and memory of a driver with a thousand trials."""
+    periods: list[float] = []
+    begin = _ExperimentCheckpointManager.__init__
+
+    def spied(manager: Any, **arguments: Any) -> None:
+        begin(manager, **arguments)
+        periods.append(manager._checkpoint_period)
+
+    monkeypatch.setattr(_ExperimentCheckpointManager, "__init__", spied)
+    monkeypatch.setattr(rounds, "_trainable", reports_once)
+    configs = [{"number": number, "params": {}, "is_baseline": False} for number in range(2)]
+    run_round(search, search.trial_job(), ListSearcher(configs), 2)
+    assert min(periods) > 10**6
+    (last,) = (search.out.ray / "trials").glob("experiment_state-*.json")
+    kept = [json.loads(trial[1]) for trial in json.loads(last.read_text())["trial_data"]]
+    assert [(trial["metric_analysis"], trial["metric_n_steps"]) for trial in kept] == [({}, {})] * 2
 
 
 def fails_when(status: str, error: Exception) -> Callable[[TrialRecord], None]:

@@ -29,7 +29,7 @@ from raylora.config import Experiment
 from raylora.errors import TrackingError
 from raylora.tracking import mlflow_runs
 from raylora.tracking.mlflow_runs import MlflowTracker
-from raylora.tracking.mlflow_store import REACH_S, tracking_uri
+from raylora.tracking.mlflow_store import REACH_S, quieten, tracking_uri
 from raylora.tracking.recorder import TrialRecord, measures, read_records
 
 REPORTS = 3
@@ -87,16 +87,19 @@ def end(trial: TrialRecord, tracker: MlflowTracker) -> None:
     tell(trial, tracker.trial_ended)
 
 
+def start(trial: TrialRecord, tracker: MlflowTracker) -> None:
+    tell(trial, tracker.trial_started)
+
+
+STEPS = (start, *[evaluate] * REPORTS, end)
+
+
 def search(tracker: MlflowTracker, trials: Path) -> None:
     """Three trials side by side."""
     records = [begin(number, trials) for number in range(3)]
-    for trial in records:
-        tell(trial, tracker.trial_started)
-    for _ in range(REPORTS):
+    for step in STEPS:
         for trial in records:
-            evaluate(trial, tracker)
-    for trial in records:
-        end(trial, tracker)
+            step(trial, tracker)
 
 
 def lacks_nothing(trial: TrialRecord) -> bool:
@@ -177,6 +180,50 @@ def test_what_one_process_missed_the_next_one_sends(tracker: MlflowTracker, tmp_
     resumed.start("search", {}, {}, run_id=tracker.parent_run_id)
     resumed.catch_up(read_records(trials))
     assert_all_there_once(tracker.uri, tracker.parent_run_id, trials)
+
+
+@pytest.mark.parametrize("done", range(len(STEPS) + 1))
+def test_a_process_that_is_killed_after_any_step_leaves_nothing_lost_or_doubled(
+    done: int, tracker: MlflowTracker, tmp_path: Path
+) -> None:
+    """All that MLflow was told of a step may be unwritten then."""
+    trials = tmp_path / "trials"
+    records = [begin(number, trials) for number in range(3)]
+    for step in STEPS[:done]:
+        for trial in records:
+            step(trial, tracker)
+    resumed = MlflowTracker(tracker.uri, "raylora")
+    resumed.start("search", {}, {}, run_id=tracker.parent_run_id)
+    left = read_records(trials)
+    resumed.catch_up(left)
+    for step in STEPS[done:]:
+        for trial in left or records:
+            step(trial, resumed)
+    assert_all_there_once(tracker.uri, tracker.parent_run_id, trials)
+
+
+def test_a_record_is_written_once_a_change_and_once_more_at_its_end(
+    tracker: MlflowTracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each write waits for the disk, and Tune's loop for each."""
+    written: list[str] = []
+    write = TrialRecord.write
+    monkeypatch.setattr(TrialRecord, "write", lambda trial: (written.append(trial.trial_id), write(trial)))
+    search(tracker, tmp_path)
+    assert written.count("t000") == len(STEPS) + 1
+    assert all(map(lacks_nothing, read_records(tmp_path)))
+
+
+@pytest.mark.parametrize(("wanted", "told"), [(None, "true"), ("false", "false")])
+def test_mlflow_tells_its_makers_of_no_call_unless_that_is_wanted(
+    wanted: str | None, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "MLFLOW_DISABLE_TELEMETRY"
+    monkeypatch.setenv(name, wanted or "")
+    if wanted is None:
+        monkeypatch.delenv(name)
+    quieten()
+    assert os.environ[name] == told
 
 
 def test_a_start_with_nothing_missed_asks_for_nothing(tracker: MlflowTracker, tmp_path: Path) -> None:

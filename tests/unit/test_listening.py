@@ -9,7 +9,7 @@ from raylora.execution.listening import settle
 from raylora.execution.searcher import StudySearcher
 from raylora.execution.trial import ERROR_NAME, TrialJob
 from raylora.search.space import Parameter, SearchSpace
-from raylora.search.study import Outcome, SearchStudy, read_trials
+from raylora.search.study import SearchStudy
 from raylora.tracking.recorder import TrialRecord, read_records
 
 SPACE = SearchSpace(name="small", parameters={"lora.rank": Parameter(choices=(2, 4, 8))})
@@ -37,7 +37,7 @@ def test_records_of_trials_that_the_study_knows_to_have_ended_are_ended(tmp_path
     searcher.on_trial_complete("b", result(100))
     for name in "cd":
         searcher.on_trial_complete(name, error=True)
-    ended = {trial.number: Outcome(trial.state) for trial in read_trials(journal) if trial.state.is_finished()}
+    ended = SearchStudy(journal, SPACE, Experiment()).ended
     changed = settle(read_records(tmp_path / "trials"), job, ended)
     assert [trial.number for trial in changed] == [0, 1, 2, 3]
     assert [(trial.status, trial.stop_reason) for trial in read_records(tmp_path / "trials")] == [
