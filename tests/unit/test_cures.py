@@ -1,0 +1,108 @@
+"""Cures for verdicts; verdicts on trainings of known quality, recorded by `python -m benchmarks.measures`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raylora.config import Experiment
+from raylora.evaluation.cures import cures, in_words
+from raylora.evaluation.verdict import Verdict, judge
+from raylora.execution.outputs import verdict_on
+from raylora.tracking.recorder import TrialRecord
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "measures"
+CURVE = [{"images_seen": images, "holdout_loss": loss} for images, loss in ((100, 0.5), (400, 0.4), (1200, 0.45))]
+KNOWN = {
+    "rate 1e-4": "underfit",
+    "rate 3e-4": "underfit",
+    "a third as long": "underfit",
+    "lion": "underfit",
+    "rate 2e-3": "good",
+    "rate 4e-3": "good",
+    "4 pictures only": "overfit",
+    "another style": "overfit",
+    "collapse": "collapsed",
+}
+
+
+def experiment(**params: Any) -> Experiment:
+    usual = {"optimizer.unet_lr": 1e-3, "optimizer.text_encoder_lr": 5e-4, "lora.rank": 8, "lora.alpha": 4}
+    return Experiment().with_params({**usual, "training.epochs": 10, **params})
+
+
+def cured(label: str, **params: Any) -> list[dict[str, Any]]:
+    return cures(Verdict(label, ""), experiment(**params), CURVE)
+
+
+def test_an_underfit_trial_is_to_learn_faster_or_longer_or_with_more_weights() -> None:
+    faster, longer, wider = cured("underfit")
+    assert faster == {"optimizer.unet_lr": 2e-3, "optimizer.text_encoder_lr": 1e-3}
+    assert longer == {"training.epochs": 20}
+    assert wider == {"lora.rank": 16, "lora.alpha": 8}
+
+
+def test_cures_are_of_settings_that_act() -> None:
+    assert cured("underfit", **{"model.train_text_encoder": False})[0] == {"optimizer.unet_lr": 2e-3}
+    prodigy = {"optimizer.name": "prodigy", "optimizer.unet_lr": 1.0, "optimizer.text_encoder_lr": 1.0}
+    assert [*cured("underfit", **prodigy)[0]] == ["training.epochs"]
+    capped = cured("underfit", **{"training.max_images": 1200})[1]
+    assert capped == {"training.max_images": 2400, "training.epochs": 20}
+
+
+def test_an_overfit_trial_is_to_stop_where_its_held_out_loss_was_lowest() -> None:
+    assert cured("overfit") == [{"training.stop_at": 400}]
+
+
+@pytest.mark.parametrize("label", ["collapsed", "diverged"])
+def test_what_came_apart_is_to_learn_more_slowly(label: str) -> None:
+    assert cured(label) == [{"optimizer.unet_lr": 2.5e-4, "optimizer.text_encoder_lr": 1.25e-4}]
+
+
+@pytest.mark.parametrize("label", ["good", "unknown", "broken"])
+def test_nothing_else_is_cured(label: str) -> None:
+    assert cured(label) == []
+
+
+def test_cures_are_settings_that_an_experiment_takes() -> None:
+    for label in ("underfit", "overfit", "collapsed"):
+        for settings in cured(label):
+            experiment(**settings)
+
+
+def test_cures_in_words() -> None:
+    assert in_words([{"a.b": 0.00025, "c": 2}, {"d": 1}]) == "a.b=0.00025 c=2, or d=1"
+    assert in_words([]) == ""
+
+
+def test_a_trial_is_judged_beside_the_best_that_keeps_the_limits() -> None:
+    def trial(number: int, loss: float, **more: Any) -> TrialRecord:
+        report = {"images_seen": 100, "holdout_loss": loss, "holdout_loss_ratio": loss, "train_probe_loss": loss,
+                  "score": 1 - loss, "is_over": True}  # fmt: skip
+        params = {"optimizer.unet_lr": 1e-3, "optimizer.text_encoder_lr": 1e-3}
+        return TrialRecord(f"t{number}", number, params, False, "", "finished", history=[report], **more)
+
+    poor, good = trial(0, 0.8), trial(1, 0.4)
+    assert verdict_on(poor, experiment(), [poor, good])["verdict"] == "underfit"
+    assert verdict_on(poor, experiment(), [poor, good])["cure"].startswith("optimizer.unet_lr=0.002 ")
+    too_large = trial(2, 0.4, over_limits={"lora_mb": 9.0})
+    assert verdict_on(poor, experiment(), [poor, too_large]) == {
+        "verdict": "good", "evidence": "the held-out loss settled at 0.80 times the base model's", "cure": ""
+    }  # fmt: skip
+
+
+def recorded() -> list[Any]:
+    (file,) = RESULTS.glob("*.json")
+    rows = [row for row in json.loads(file.read_text())["rows"] if row["table"] == "verdicts"]
+    return [pytest.param(row, rows, id=f"{row['style']}, {row['case']}, {row['seed']}") for row in rows]
+
+
+@pytest.mark.parametrize(("row", "rows"), recorded())
+def test_verdicts_on_trainings_of_known_quality(row: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    rivals = [one["curve"] for one in rows if (one["style"], one["seed"]) == (row["style"], row["seed"])]
+    best = max(rivals, key=lambda curve: curve[-1]["score"])
+    verdict = judge(row["curve"], best=best)
+    assert verdict.label == KNOWN.get(row["case"], verdict.label), verdict.evidence
