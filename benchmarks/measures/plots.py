@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -15,6 +16,9 @@ from benchmarks.measures.study import MEASURES, Study, groups
 
 SHOWN = ("score", "holdout_loss", "similarity_gain", "copying")
 PANEL_INCHES = (4.2, 3.6)
+OFF_SCALE = "collapse"
+"""Lies so far off that the others would lie on top of each other."""
+MARGIN = 0.08
 STYLE = {"svg.hashsalt": "raylora", "font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
 """The salt keeps files of the same data the same."""
 
@@ -32,7 +36,7 @@ def draw_all(study: Study, order: list[Row], folder: Path) -> None:
             for row, style in zip(panels, study.bases, strict=True):
                 for panel, measure in zip(row, SHOWN, strict=True):
                     draw(panel, study, style, measure)
-                    panel.set_title(f"{style}: {measure}")
+                    panel.set_title(f"{style}: {measure} ({OFF_SCALE} is off the scale)")
             _save(figure, folder / f"{name}.svg")
         figure, panel = plt.subplots(figsize=PANEL_INCHES)
         _draw_order(panel, order)
@@ -58,18 +62,29 @@ def _draw_spread(panel: Axes, study: Study, style: str, measure: str) -> None:
             panel.plot(values, [place] * len(values), "o", color="C3" if CASES[str(case)].is_truth else "C0", alpha=0.6)
     panel.set_yticks(range(len(CASES)), list(CASES))
     panel.invert_yaxis()
+    panel.set_xlim(_limits(study, style, measure, [POINTS]))
 
 
 def _draw_curves(panel: Axes, study: Study, style: str, measure: str) -> None:
-    """A line for each case over images seen, the first seed's."""
+    """A line for each case over images seen, the first seed's; a case has its colour in every panel."""
+    colours = dict(zip(CASES, mpl.color_sequences["tab20"], strict=False))
     for training in study.trainings:
         if (training.style, training.seed) == (style, 0):
             values = [study.metrics(training, point)[measure] for point in range(1, POINTS + 1)]
             dashes = "--" if CASES[training.case].is_truth else "-"
-            panel.plot(training.numbers["images_seen"].tolist(), values, dashes, label=training.case, linewidth=1)
+            panel.plot(training.numbers["images_seen"].tolist(), values, dashes, label=training.case,
+                       linewidth=1, color=colours[training.case])  # fmt: skip
     panel.set_xlabel("images seen")
+    panel.set_ylim(_limits(study, style, measure, range(1, POINTS + 1)))
     if measure == SHOWN[-1]:
         panel.legend(fontsize=5)
+
+
+def _limits(study: Study, style: str, measure: str, points: Sequence[int]) -> tuple[float, float]:
+    shown = [training for training in study.trainings if (training.style, training.case != OFF_SCALE) == (style, True)]
+    values = [study.metrics(training, point)[measure] for training in shown for point in points]
+    margin = MARGIN * (max(values) - min(values))
+    return min(values) - margin, max(values) + margin
 
 
 def _draw_order(panel: Axes, order: list[Row]) -> None:
