@@ -154,7 +154,7 @@ def test_a_resume_ends_the_run_of_a_trial_whose_end_its_record_missed(
         searcher = cast(StudySearcher, more[1])
         searcher.suggest("a")
         trial = begin(0, out.trials)
-        trial.history = [report(8, best_score=0.5, is_finished=True)]
+        trial.hear(report(8, best_score=0.5, is_finished=True))
         tell(trial, search.tracker.trial_reported)
         searcher.on_trial_complete("a", {"images_seen": 8, "best_score": 0.5, "is_over": True})
         raise KeyboardInterrupt
