@@ -18,6 +18,7 @@ from raylora.execution.cluster import Share
 from raylora.execution.conclude import conclude
 from raylora.execution.confirm import best_trials, candidates, confirmations
 from raylora.execution.listening import RayListener
+from raylora.execution.results import as_result
 from raylora.execution.outputs import OutFolder
 from raylora.execution.searcher import StudySearcher
 from raylora.execution.trial import TrialJob
@@ -175,13 +176,14 @@ def test_records_say_which_limit_a_trial_broke_and_that_it_was_stopped(tmp_path:
     """At its last image, without any training, and by the guide's own, which goes on."""
     job = TrialJob(tmp_path, LIMITED.with_params({"search.limits.lora_mb": 2}), threads=1)
     listener = RayListener(job, Listeners([]), {})
-    end = {**result(900, 0.5, 700.0), "score": 0.5, "is_finished": True}
+    end = {**result(900, 0.5, 700.0), "score": 0.5, "is_finished": True, "stop_reason": None}
     untrained = {"images_seen": 0, "best_score": -math.inf, "lora_mb": 9.0, "stop_reason": "limit: lora_mb 9 > 2"}
     results = [end, {**end, "stop_reason": "limit: train_s 700 > 600"}, untrained]
     for number, latest in enumerate(results):
-        told = SimpleNamespace(config={"number": number, "params": {}, "is_baseline": number == 0})
+        config = {"number": number, "params": {}, "is_baseline": number == 0}
+        told = SimpleNamespace(config=config, run_metadata=SimpleNamespace())
         listener.on_trial_start(0, [], told)
-        listener.on_trial_result(0, [], told, latest)
+        listener.on_trial_result(0, [], told, as_result(latest))
         assert read_records(tmp_path / "trials")[number].over_limits  # on disk before any end is told of
         listener.on_trial_complete(0, [], told)
     found = [(one.status, one.stop_reason, one.over_limits) for one in read_records(tmp_path / "trials")]
