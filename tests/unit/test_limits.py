@@ -18,8 +18,8 @@ from raylora.execution.cluster import Share
 from raylora.execution.conclude import conclude
 from raylora.execution.confirm import best_trials, candidates, confirmations
 from raylora.execution.listening import RayListener
-from raylora.execution.results import as_result
 from raylora.execution.outputs import OutFolder
+from raylora.execution.results import as_result
 from raylora.execution.searcher import StudySearcher
 from raylora.execution.trial import TrialJob
 from raylora.execution.underway import Search
