@@ -12,8 +12,6 @@ COLLAPSED_RATIO = 1.0
 """A held-out loss above the base model's own: the LoRA does harm."""
 RISE = 0.01
 """The held-out loss moves by under 1% between seeds, so a larger rise above its lowest is real."""
-STILL_FALLING = 0.02
-"""A fall of the held-out loss between the last two evaluations that says the end came too soon."""
 SHORT = 0.05
 """A fall of the held-out loss below the base model's that is by over 5% smaller than the best trial's; seeds: 1%."""
 
@@ -34,8 +32,8 @@ def judge(curve: Curve, failure: str | None = None, best: Curve = ()) -> Verdict
     Args:
         curve: its evaluations in order, each with `holdout_loss` and `holdout_loss_ratio`.
         failure: why it failed, if it did; then that counts, whatever it had reached.
-        best: the curve of the search's best trial: one that learned less is underfit, though its own loss has settled,
-            as it does wherever the rate falls to nothing (docs/measures.md).
+        best: the curve of the search's best trial: one that learned less is underfit. A trial's own curve can't tell:
+            it settles wherever the rate falls to nothing, and good ones may fall longest (docs/measures.md).
     """
     if failure is not None:
         return Verdict("diverged" if failure.startswith(DIVERGED) else "broken", failure.removeprefix(DIVERGED))
@@ -50,11 +48,9 @@ def judge(curve: Curve, failure: str | None = None, best: Curve = ()) -> Verdict
     rise = losses[-1] / min(losses) - 1
     if rise > RISE:
         return Verdict("overfit", f"the held-out loss ended {rise:.1%} above its lowest")
-    if len(losses) > 1 and (fall := 1 - losses[-1] / losses[-2]) > STILL_FALLING:
-        return Verdict("underfit", f"the held-out loss was still falling by {fall:.1%} at the end")
     if evidence := _learned_less(curve[-1], best):
         return Verdict("underfit", evidence)
-    return Verdict("good", f"the held-out loss settled at {ratio:.2f} times the base model's")
+    return Verdict("good", f"the held-out loss ended at {ratio:.2f} times the base model's")
 
 
 def _learned_less(last: Mapping[str, float], best: Curve) -> str | None:

@@ -90,7 +90,7 @@ def test_a_trial_is_judged_beside_the_best_that_keeps_the_limits() -> None:
     assert verdict_on(poor, experiment(), [poor, good])["cure"].startswith("optimizer.unet_lr=0.002 ")
     too_large = trial(2, 0.4, over_limits={"lora_mb": 9.0})
     assert verdict_on(poor, experiment(), [poor, too_large]) == {
-        "verdict": "good", "evidence": "the held-out loss settled at 0.80 times the base model's", "cure": ""
+        "verdict": "good", "evidence": "the held-out loss ended at 0.80 times the base model's", "cure": ""
     }  # fmt: skip
 
 

@@ -168,7 +168,7 @@ def test_a_reference_survives_json() -> None:
     [
         ([], "unknown"),
         ([0.9], "good"),
-        ([0.9, 0.8, 0.7], "underfit"),
+        ([0.9, 0.8, 0.7], "good"),
         ([0.9, 0.8, 0.79], "good"),
         ([0.9, 0.8, 0.805], "good"),
         ([0.9, 0.8, 0.81], "overfit"),
@@ -212,7 +212,7 @@ def test_underfit_is_told_by_the_best_trial(curve: list[dict[str, float]], label
     """A stopped trial is compared at as many images; one that ended by itself, with the best one's end."""
     best = trained((100, 0.55, 0.5), (400, 0.45, 0.4), (1200, 0.4, 0.3))
     assert judge(curve, best=best).label == label
-    assert judge(best, best=best).label in ("good", "underfit")
+    assert judge(best, best=best).label == "good"
 
 
 @pytest.mark.parametrize("losses", [[], [0.9, 0.8, 0.79]])
@@ -224,7 +224,6 @@ def test_a_trial_that_failed_is_diverged_or_broken_whatever_it_had_reached(losse
 def test_a_verdict_gives_its_numbers() -> None:
     assert "10.0%" in judge(curve([0.5, 0.55])).evidence
     assert "1.25 times" in judge(curve([0.25], base_loss=0.2)).evidence
-    assert "20.0%" in judge(curve([0.5, 0.4])).evidence
 
 
 @pytest.mark.parametrize(
