@@ -52,9 +52,11 @@ TERMS: Mapping[str, Callable[[Params], float]] = {
 }
 GROUPS: Mapping[str, Callable[[Params], bool]] = {
     "all": lambda _: True,
-    "adamw": lambda of: not _is_lion(of),
+    "adamw, U-Net rate to 1.6e-3": lambda of: not _is_lion(of) and _rate(of) <= 0,
+    "adamw, U-Net rate above": lambda of: not _is_lion(of) and _rate(of) > 0,
     "lion": _is_lion,
 }
+"""By settings and never by outcome: a choice of poor trainings would bend every effect among them."""
 
 
 def effects(trainings: Sequence[Training]) -> list[Row]:

@@ -18,7 +18,7 @@ from benchmarks.recorded.configurations import FIRST_STYLE
 
 EARLY = (100, 400)
 LENGTHS = {600: "C1", 1200: "C0"}
-APART = 0.2
+APART = 0.17
 """Between the marks of groups in one row."""
 
 
@@ -39,7 +39,7 @@ def draw_recorded(trainings: Sequence[Training], effects: list[Row], folder: Pat
         for panel, images in zip(panels, EARLY, strict=True):
             _draw_order(panel, trainings, images)
         save(figure, folder / "recorded_order.svg")
-        figure, panel = plt.subplots(figsize=(2 * wide, high))
+        figure, panel = plt.subplots(figsize=(2 * wide, 1.2 * high))
         _draw_effects(panel, effects)
         save(figure, folder / "effects.svg")
 
@@ -73,7 +73,7 @@ def _draw_effects(panel: Axes, effects: list[Row]) -> None:
     names = list(dict.fromkeys(row["setting"] for row in effects))
     for number, group in enumerate(GROUPS):
         rows = [row for row in effects if row["group"] == group]
-        places = [names.index(row["setting"]) + APART * (number - 1) for row in rows]
+        places = [names.index(row["setting"]) + APART * (number - 1.5) for row in rows]
         reach = [2 * row[f"{SCORE} se"] for row in rows]
         label = f"{group} ({rows[0]['configurations']})"
         panel.errorbar([row[SCORE] for row in rows], places, xerr=reach, fmt=".", color=f"C{number}", label=label)

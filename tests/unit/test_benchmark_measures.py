@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.measures.__main__ import in_the_score, targets_of
-from benchmarks.measures.effects import effects, regression
+from benchmarks.measures.effects import GROUPS, effects, regression
 from benchmarks.measures.noise import split_noise, spread_by_samples
 from benchmarks.measures.table import (
     Training,
@@ -113,8 +113,8 @@ def test_the_recorded_table_serves_the_targets(recorded: list[Training]) -> None
 
 
 def test_what_cures_say_of_underfit_trials_is_what_the_table_says(recorded: list[Training]) -> None:
-    """Each of `evaluation/cures.py` raised the score by more than three standard errors, whatever the optimizer."""
+    """Each of `evaluation/cures.py` raised the score by over two standard errors, in every group of configurations."""
     named = ("rates doubled", "alpha doubled, rank as it is", "rank doubled, alpha with it", "1,200 images for 600")
     rows = [row for row in effects(recorded) if row["setting"] in named]
-    assert len(rows) == len(named) * 3
-    assert [row for row in rows if row["score"] < 3 * row["score se"]] == []
+    assert len(rows) == len(named) * len(GROUPS)
+    assert [row for row in rows if row["score"] < 2 * row["score se"]] == []
