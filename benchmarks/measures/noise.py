@@ -2,8 +2,8 @@
 
 A configuration trained with another seed is another LoRA, and truly a little better or worse; no number of samples
 takes that away. The same LoRA sampled with other seeds shows what more samples would.
-`python -m benchmarks.measures.noise --work DIR` records it (sixteen trainings, about 20 minutes of a core; finished
-ones are kept) and splits it.
+`python -m benchmarks.measures.noise --work DIR` records it (ten trainings, about a quarter of an hour of a core;
+finished ones are kept) and splits it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
 from benchmarks.common import Row, report
+from benchmarks.measures.table import AT_END, GAIN, read_trainings, spread
 from benchmarks.recorded.configurations import FIRST_STYLE, configurations
 from benchmarks.recorded.record import World, make_world
 from raylora.config import Experiment
@@ -29,9 +30,10 @@ from raylora.execution.node_cache import training_set
 from raylora.files import write_atomically
 from raylora.training.trainer import Trainer
 
-CONFIGURATIONS, SEEDS = range(8), (0, 1)
+CONFIGURATIONS, SEEDS = range(5), (0, 1)
 """The guide's own and the first random ones of the recorded table."""
 SAMPLE_SEEDS = tuple(range(8))
+RECORDED_SAMPLES = 2
 SAMPLES = (1, 2, 4, 8, 1000)
 """Samples an image that the gain's spread is told for; the last stands for any number."""
 
@@ -72,17 +74,17 @@ def _cosines(world: World, encoder: ImageEncoder, experiment: Experiment) -> Arr
     return cosines
 
 
-def split_noise(configurations: Sequence[Array]) -> dict[str, float]:
+def split_noise(gains: Sequence[Array]) -> dict[str, float]:
     """Variances between LoRAs of one configuration: `lora`, of all images alike; `image`, of one image, whatever the
     sample; `sample`, of a single sample. What all LoRAs of a configuration share is no noise, the samples' seeds too.
 
     Args:
-        configurations: cosines of each (seeds, images, samples an image).
+        gains: of each configuration (seeds, images, samples an image).
     """
     found = []
-    for cosines in configurations:
-        seeds, images, samples = cosines.shape
-        apart = (cosines - cosines.mean(axis=0)) * sqrt(seeds / (seeds - 1))
+    for one in gains:
+        seeds, images, samples = one.shape
+        apart = (one - one.mean(axis=0)) * sqrt(seeds / (seeds - 1))
         by_image = apart.mean(axis=2)
         sample = float(apart.var(axis=2, ddof=1).mean())
         image = float(by_image.var(axis=1, ddof=1).mean()) - sample / samples
@@ -91,15 +93,18 @@ def split_noise(configurations: Sequence[Array]) -> dict[str, float]:
     return dict(zip(("lora", "image", "sample"), np.mean(found, axis=0).tolist(), strict=True))
 
 
-def spread_by_samples(parts: dict[str, float], images: int, span: float) -> list[Row]:
-    """The spread of the similarity gain between seeds, by samples an image."""
-    return [
-        {
-            "samples": samples,
-            "within": sqrt(max(parts["lora"] + parts["image"] / images + parts["sample"] / images / samples, 0)) / span,
-        }
-        for samples in SAMPLES
-    ]
+def spread_by_samples(between: float, within: float, sample: float, images: int) -> list[Row]:
+    """What the spread of the similarity gain between seeds, and its ratio, would be with other numbers of samples.
+
+    Args:
+        between, within: of the recorded table, which has `RECORDED_SAMPLES` an image.
+        sample: variance of the gain from a single sample.
+    """
+    rows: list[Row] = []
+    for samples in SAMPLES:
+        then = sqrt(within**2 + sample / images * (1 / samples - 1 / RECORDED_SAMPLES))
+        rows.append({"samples an image": samples, "within": then, "ratio": between / then})
+    return rows
 
 
 def main() -> None:
@@ -109,11 +114,12 @@ def main() -> None:
     options = parser.parse_args()
     record_noise(options.work)
     files = [[load_file(recording(options.work, number, seed)) for seed in SEEDS] for number in CONFIGURATIONS]
-    cosines = [np.stack([file["cosines"] for file in members]) for members in files]
-    span, parts = float(files[0][0]["span"]), split_noise(cosines)
-    rows: list[Row] = [{"table": "parts of the noise", "part": part, "variance": parts[part]} for part in parts]
-    by_samples = spread_by_samples(parts, cosines[0].shape[1], span)
-    report("measures_noise", rows + [{"table": "spread between seeds", **row} for row in by_samples], {}, options.json)
+    parts = split_noise([np.stack([file["cosines"] / file["span"] for file in members]) for members in files])
+    gain = next(row for row in spread(read_trainings()) if (row["measure"], row["at"]) == (GAIN, AT_END))
+    images = files[0][0]["cosines"].shape[0]
+    by_samples = spread_by_samples(gain["between"], gain["within"], parts["sample"], images)
+    rows: list[Row] = [{"table": "variance of the gain", "part": part, "variance": parts[part]} for part in parts]
+    report("measures.noise", rows + [{"table": "by samples", **row} for row in by_samples], {}, options.json)
 
 
 if __name__ == "__main__":

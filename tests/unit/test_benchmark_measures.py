@@ -79,8 +79,9 @@ def test_noise_is_told_apart_into_loras_images_and_samples() -> None:
     cosines += luck.normal(0, 2, (300, 2, 10, 1)) + luck.normal(0, 3, shape)
     parts = split_noise(list(cosines))
     assert parts == pytest.approx({"lora": 1, "image": 4, "sample": 9}, rel=0.25)
-    by_samples = spread_by_samples({"lora": 1, "image": 4, "sample": 9}, images=1, span=2.0)
-    assert [row["within"] for row in by_samples][::4] == pytest.approx([14**0.5 / 2, 5**0.5 / 2], rel=0.01)
+    by_samples = {row["samples an image"]: row for row in spread_by_samples(12.0, 4.0, sample=90.0, images=10)}
+    assert by_samples[2]["ratio"] == pytest.approx(3)
+    assert by_samples[1]["within"] == pytest.approx((16 + 4.5) ** 0.5)
 
 
 def test_what_all_images_share_of_the_noise() -> None:
