@@ -137,7 +137,7 @@ def early_order(trainings: Sequence[Training]) -> list[Row]:
 
 
 def first_rung(trainings: Sequence[Training]) -> list[Row]:
-    """How many of the best configurations a rung loses, if it keeps a quarter of all by the score or by the loss."""
+    """How many of the best configurations a rung would keep, if it kept a quarter of all by their scores there."""
     members = [one for one in trainings if (one.style, one.seed) == (FIRST_STYLE, 0)]
     best = _top(members, BEST, lambda one: one.end["score"])
     rows: list[Row] = []
