@@ -2,7 +2,7 @@
 
 A configuration trained with another seed is another LoRA, and truly a little better or worse; no number of samples
 takes that away. The same LoRA sampled with other seeds shows what more samples would.
-`python -m benchmarks.measures.noise --work DIR` records it (ten trainings, about a quarter of an hour of a core;
+`python -m benchmarks.measures.noise --work DIR` records it (eight trainings, about ten minutes of an idle core;
 finished ones are kept) and splits it.
 """
 
@@ -30,7 +30,7 @@ from raylora.execution.node_cache import training_set
 from raylora.files import write_atomically
 from raylora.training.trainer import Trainer
 
-CONFIGURATIONS, SEEDS = range(5), (0, 1)
+CONFIGURATIONS, SEEDS = range(4), (0, 1)
 """The guide's own and the first random ones of the recorded table."""
 SAMPLE_SEEDS = tuple(range(8))
 RECORDED_SAMPLES = 2

@@ -196,7 +196,7 @@ def _foretells(groups: Sequence[list[Training]], tried: ScoreConfig) -> float:
 
 
 def _score(training: Training, tried: ScoreConfig) -> float:
-    return closeness(training.end["holdout_loss_ratio"], training.end["similarity_gain"], tried)
+    return float(closeness(training.end[LOSS], training.end[GAIN], tried))
 
 
 def images_needed(trainings: Sequence[Training]) -> list[Row]:
