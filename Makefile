@@ -35,4 +35,5 @@ bench: install ## run the quick benchmarks; PEER=SCRIPT (PEER_PATH=FOLDERS) adds
 	$(BIN)/python -m benchmarks.demo --quick
 	$(BIN)/python -m benchmarks.train_step --quick
 	$(BIN)/python -m benchmarks.gpu_step --quick
+	$(BIN)/python -m benchmarks.measures --quick
 	@if [ -n "$(PEER)" ]; then $(BIN)/python -m benchmarks.against_diffusers --quick --peer $(PEER) $(if $(PEER_PATH),--peer-path $(PEER_PATH)); fi

@@ -1,4 +1,4 @@
-"""The study's pictures: `spread.svg`, `early_order.svg` and `curves.svg`, for docs/measures.md."""
+"""Pictures of the cases of known quality: `spread.svg`, `early_order.svg` and `curves.svg`, for docs/measures.md."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STYLE = {"svg.hashsalt": "raylora", "font.size": 8, "axes.spines.top": False, "a
 """The salt keeps files of the same data the same."""
 
 
-def draw_all(study: Study, order: list[Row], folder: Path) -> None:
+def draw_study(study: Study, order: list[Row], folder: Path) -> None:
     """Write all pictures into a folder.
 
     Args:
@@ -37,17 +37,18 @@ def draw_all(study: Study, order: list[Row], folder: Path) -> None:
                 for panel, measure in zip(row, SHOWN, strict=True):
                     draw(panel, study, style, measure)
                     panel.set_title(f"{style}: {measure} ({OFF_SCALE} is off the scale)")
-            _save(figure, folder / f"{name}.svg")
+            save(figure, folder / f"{name}.svg")
         figure, panel = plt.subplots(figsize=PANEL_INCHES)
         _draw_order(panel, order)
-        _save(figure, folder / "early_order.svg")
+        save(figure, folder / "early_order.svg")
 
 
 def _size(study: Study) -> tuple[float, float]:
     return PANEL_INCHES[0] * len(SHOWN), PANEL_INCHES[1] * len(study.bases)
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def save(figure: plt.Figure, path: Path) -> None:
+    """Write a picture, the same file for the same picture."""
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)

@@ -14,7 +14,7 @@ from raylora.evaluation.verdict import Verdict, judge
 from raylora.execution.outputs import verdict_on
 from raylora.tracking.recorder import TrialRecord
 
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "measures"
+CASES = Path(__file__).parents[2] / "benchmarks" / "results" / "measures" / "2026-11-24-epyc-2-cores.json"
 CURVE = [{"images_seen": images, "holdout_loss": loss} for images, loss in ((100, 0.5), (400, 0.4), (1200, 0.45))]
 KNOWN = {
     "rate 1e-4": "underfit",
@@ -38,18 +38,24 @@ def cured(label: str, **params: Any) -> list[dict[str, Any]]:
     return cures(Verdict(label, ""), experiment(**params), CURVE)
 
 
-def test_an_underfit_trial_is_to_learn_faster_or_longer_or_with_more_weights() -> None:
-    faster, longer, wider = cured("underfit")
+def test_an_underfit_trial_is_to_learn_faster_or_with_more_weights_or_longer() -> None:
+    faster, stronger, wider, longer = cured("underfit")
     assert faster == {"optimizer.unet_lr": 2e-3, "optimizer.text_encoder_lr": 1e-3}
-    assert longer == {"training.epochs": 20}
+    assert stronger == {"lora.alpha": 8}
     assert wider == {"lora.rank": 16, "lora.alpha": 8}
+    assert longer == {"training.epochs": 20}
+
+
+def test_alpha_rises_to_the_rank_at_most() -> None:
+    assert {"lora.alpha": 8} in cured("underfit", **{"lora.alpha": 6})
+    assert [*map(list, cured("underfit", **{"lora.alpha": 8}))][1] == ["lora.rank", "lora.alpha"]
 
 
 def test_cures_are_of_settings_that_act() -> None:
     assert cured("underfit", **{"model.train_text_encoder": False})[0] == {"optimizer.unet_lr": 2e-3}
     prodigy = {"optimizer.name": "prodigy", "optimizer.unet_lr": 1.0, "optimizer.text_encoder_lr": 1.0}
-    assert [*cured("underfit", **prodigy)[0]] == ["training.epochs"]
-    capped = cured("underfit", **{"training.max_images": 1200})[1]
+    assert [[*cure] for cure in cured("underfit", **prodigy)] == [["lora.rank", "lora.alpha"], ["training.epochs"]]
+    capped = cured("underfit", **{"training.max_images": 1200})[-1]
     assert capped == {"training.max_images": 2400, "training.epochs": 20}
 
 
@@ -95,8 +101,7 @@ def test_a_trial_is_judged_beside_the_best_that_keeps_the_limits() -> None:
 
 
 def recorded() -> list[Any]:
-    (file,) = RESULTS.glob("*.json")
-    rows = [row for row in json.loads(file.read_text())["rows"] if row["table"] == "verdicts"]
+    rows = [row for row in json.loads(CASES.read_text())["rows"] if row["table"] == "verdicts"]
     return [pytest.param(row, rows, id=f"{row['style']}, {row['case']}, {row['seed']}") for row in rows]
 
 
