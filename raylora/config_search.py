@@ -56,14 +56,24 @@ class LimitsConfig(Section):
 
 class SearchConfig(Section):
     trials: int = Field(20, ge=1, description="Trials in all, the guide's own configuration among them.")
-    trial_scheduler: Literal["asha", "median", "none"] = Field("asha", description="What stops weak trials early.")
+    trial_scheduler: Literal["forecast", "asha", "median", "none"] = Field(
+        "forecast",
+        description="What stops weak trials early: a forecast of their ends, or their places at the rungs (`asha`, "
+        "`median`), which also serve while too little is known for a forecast.",
+    )
     grace_period: int = Field(200, ge=1, description="First rung, in images seen: no trial is stopped before it.")
     reduction_factor: float = Field(2.0, gt=1, description="Each rung is this many times the one before.")
     overfit_patience: int = Field(
         2, ge=1, description="Evaluations in a row with rising held-out loss and no rising similarity that end a trial."
     )
-    optuna_sampler: Literal["tpe", "random"] = Field("tpe", description="How new trials are proposed.")
-    startup_trials: int = Field(5, ge=0, description="Trials before TPE learns: the first points, then random ones.")
+    optuna_sampler: Literal["forecast", "tpe", "random"] = Field(
+        "forecast",
+        description="How new trials are proposed: by a forecast of their ends, which takes the score's parts and their "
+        "noise apart; by Optuna's TPE, as always after a warm start; or at random.",
+    )
+    startup_trials: int = Field(
+        6, ge=0, description="Trials before any proposal is learned: the first points, then random ones."
+    )
     max_failures: int = Field(
         5, ge=1, description="So many failed trials, and none that was ever measured, and the search gives up."
     )

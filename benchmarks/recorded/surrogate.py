@@ -28,8 +28,12 @@ from raylora.search.space import Params, optuna_name
 
 TRAIN_IMAGES = 30
 """Of the demo's 40, those that a trial learns."""
-Curve = dict[int, float]
-"""Score by images seen."""
+PARTS = ("loss", "rest")
+"""Of a score: by the held-out loss, and the other measures."""
+TELLING = 80
+"""Recordings that the kernels' lengths are fitted to, in seconds: all of them take minutes, for no smaller error."""
+Curve = dict[int, NDArray[np.float64]]
+"""A score's parts by images seen."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,46 @@ class Recording:
     style: str
     params: Params
     curve: Curve
+    deviations: NDArray[np.float64]
+    """(points, images): how single held-out images' scores differ from their mean."""
     image_s: float
     """Processor seconds of training, per image."""
     measure_s: float
     """Of one evaluation."""
+
+    @property
+    def best(self) -> float:
+        return max(float(parts.sum()) for parts in self.curve.values())
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A training that was not recorded."""
+
+    curve: Curve
+    deviations: NDArray[np.float64]
+    """(points of `POINTS`, images)."""
+
+    def report(self, images: int) -> dict[str, Any]:
+        """What a trial would report after so many images."""
+        loss, rest = at(self.curve, images)
+        score = float(loss + rest)
+        deviations = self.deviations[min(int(np.searchsorted(POINTS, images)), len(POINTS) - 1)]
+        ratio = 1 - float(loss) / loss_weight()
+        return {"images_seen": images, "score": score, "holdout_loss_ratio": ratio,
+                "image_scores": (score + deviations).tolist()}  # fmt: skip
+
+
+def loss_weight() -> float:
+    """What a held-out loss lower by the base model's whole one adds to the demo's score."""
+    weights = demo_space()[1].evaluation.score
+    return weights.w_loss / (1 - weights.ratio_ref)
+
+
+def at(curve: Curve, images: int) -> NDArray[np.float64]:
+    """The parts between the points of a curve."""
+    values = np.array(list(curve.values()))
+    return np.array([np.interp(images, list(curve), values[:, part]) for part in range(len(PARTS))])
 
 
 def read_table(table: Path, style: str = FIRST_STYLE) -> list[Recording]:
@@ -54,43 +94,54 @@ def read_table(table: Path, style: str = FIRST_STYLE) -> list[Recording]:
 
 
 def _recording(row: dict[str, Any]) -> Recording:
-    points = row["points"]
+    points, weight = row["points"], loss_weight()
+    losses = [weight * (1 - point["holdout_loss_ratio"]) for point in points]
+    scores = np.array([point["image_scores"] for point in points])
     return Recording(
         row["number"], row["seed"], row["style"], row["params"],
-        curve={point["images_seen"]: point["score"] for point in points},
+        curve={
+            point["images_seen"]: np.array([loss, point["score"] - loss])
+            for point, loss in zip(points, losses, strict=True)
+        },
+        deviations=scores - scores.mean(axis=1, keepdims=True),
         image_s=sum(point["train_s"] for point in points) / points[-1]["images_seen"],
         measure_s=mean(point["measure_s"] for point in points),
     )  # fmt: skip
 
 
 class Surrogate:
-    """Curves of any configuration of the demo's space: a Gaussian process over settings and images seen.
+    """Curves of any configuration of the demo's space: two Gaussian processes over settings and images seen.
 
-    Of what was tried it errs least (rmse over unseen configurations, 160 recorded ones: 0.06; gradient boosting and
-    extremely randomized trees 0.08, random forest 0.09), and unlike trees takes no lucky training for a peak.
-    Noise is what recorded trainings differ by from the mean of their configuration, a whole curve at a time, so that it
-    hangs together along the curve as it does in training.
+    One for each part of the score, since they differ in noise: by the loss hardly any, by the samples much. Noise is
+    what recorded trainings differ by from the mean of their configuration, a whole curve at a time, so that it hangs
+    together along the curve as it does in training. Trees err more (docs of the results) and take a lucky training
+    for a peak.
     """
 
     def __init__(self, recordings: Sequence[Recording]):
         self._space, self._experiment = demo_space()
         self._recordings = recordings
         self._means: dict[str, Curve] = {}
-        self._model = self._fit(recordings)
+        telling = [one for one in recordings if not one.seed][:TELLING]
+        kernels = [self._fit(telling, part)[-1].kernel_ for part in range(len(PARTS))]
+        self._models = [self._fit(recordings, part, kernel) for part, kernel in enumerate(kernels)]
         self._noises = _noises(recordings)
         self.image_s = median(one.image_s for one in recordings)
         self.measure_s = median(one.measure_s for one in recordings)
 
-    def _fit(self, recordings: Sequence[Recording], kernel: Kernel | None = None) -> Pipeline:
+    def _fit(self, recordings: Sequence[Recording], part: int, kernel: Kernel | None = None) -> Pipeline:
         """The regression; with a fitted kernel given, its lengths stay as they are, which is quick."""
-        rows = np.array([self._features(one.params, images) for one in recordings for images in one.curve])
-        scores = [score for one in recordings for score in one.curve.values()]
+        rows = self._rows(recordings)
+        values = [parts[part] for one in recordings for parts in one.curve.values()]
         lengths = Matern(np.full(rows.shape[1], 2.0), (0.1, 100.0), nu=2.5)
-        new = ConstantKernel(1.0) * lengths + WhiteKernel(0.1)
+        new = ConstantKernel(1.0) * lengths + WhiteKernel((0.01, 0.3)[part])
         process = GaussianProcessRegressor(
             kernel or new, optimizer=None if kernel else "fmin_l_bfgs_b", normalize_y=True, random_state=0
         )
-        return make_pipeline(StandardScaler(), process).fit(rows, scores)
+        return make_pipeline(StandardScaler(), process).fit(rows, values)
+
+    def _rows(self, recordings: Sequence[Recording]) -> NDArray[np.float64]:
+        return np.array([self._features(one.params, images) for one in recordings for images in one.curve])
 
     def _features(self, params: Params, images: int) -> list[float]:
         """Numbers as they are searched, logarithms where they can be; of other choices a zero or one for each."""
@@ -113,30 +164,36 @@ class Surrogate:
         key = json.dumps(params, sort_keys=True)
         if key not in self._means:
             points = self.points(params)
-            scores = self._model.predict(np.array([self._features(params, images) for images in points]))
-            self._means[key] = dict(zip(points, scores.tolist(), strict=True))
+            rows = np.array([self._features(params, images) for images in points])
+            values = np.column_stack([model.predict(rows) for model in self._models])
+            self._means[key] = dict(zip(points, values, strict=True))
         return self._means[key]
 
-    def curve(self, params: Params, generator: np.random.Generator) -> Curve:
-        """One training's curve: the mean with some recorded training's noise."""
-        noise = self._noises[generator.integers(len(self._noises))]
-        return {
-            images: score + float(np.interp(images, POINTS, noise)) for images, score in self.mean_curve(params).items()
-        }
+    def worth(self, params: Params) -> float:
+        """The best mean score along a configuration's curve."""
+        return max(float(parts.sum()) for parts in self.mean_curve(params).values())
+
+    def answer(self, params: Params, generator: np.random.Generator) -> Answer:
+        """One training: the mean with some recorded training's noise."""
+        noise, deviations = self._noises[generator.integers(len(self._noises))]
+        curve = {images: parts + at(noise, images) for images, parts in self.mean_curve(params).items()}
+        return Answer(curve, deviations)
 
     def error(self) -> dict[str, float]:
-        """Of the best score of configurations that the regression has not seen (10 folds), the noise within.
+        """Of the best score of configurations that the regressions have not seen (10 folds), the noise within.
 
-        The kernel's few lengths are those fitted to all.
+        The kernels' few lengths are those fitted to all.
         """
         numbers = np.array([one.number for one in self._recordings])
         asked, told = [], []
         for known, unknown in GroupKFold(min(10, len(set(numbers)))).split(numbers, groups=numbers):
-            model = self._fit([self._recordings[place] for place in known], self._model[-1].kernel_)
+            models = [
+                self._fit([self._recordings[place] for place in known], part, model[-1].kernel_)
+                for part, model in enumerate(self._models)
+            ]
             for one in (self._recordings[place] for place in unknown):
-                scores = model.predict(np.array([self._features(one.params, images) for images in one.curve]))
-                told.append(float(max(scores)))
-                asked.append(max(one.curve.values()))
+                told.append(float(max(sum(model.predict(self._rows([one])) for model in models))))
+                asked.append(one.best)
         differences = np.array(asked) - np.array(told)
         return {
             "rmse": float(np.sqrt((differences**2).mean())),
@@ -145,14 +202,22 @@ class Surrogate:
         }
 
 
-def _noises(recordings: Sequence[Recording]) -> list[NDArray[np.float64]]:
-    """At each of `POINTS`: how trainings of a configuration differ from their mean, as widely as single ones do."""
-    groups: defaultdict[int, list[NDArray[np.float64]]] = defaultdict(list)
+def _noises(recordings: Sequence[Recording]) -> list[tuple[Curve, NDArray[np.float64]]]:
+    """How trainings of a configuration differ from their mean, as widely as single ones do; and their deviations."""
+    groups: defaultdict[int, list[Recording]] = defaultdict(list)
     for one in recordings:
-        groups[one.number].append(np.interp(POINTS, list(one.curve), list(one.curve.values())))
+        groups[one.number].append(one)
     noises = []
-    for curves in groups.values():
-        if len(curves) > 1:
-            widened = math.sqrt(len(curves) / (len(curves) - 1))
-            noises += [(curve - np.mean(curves, axis=0)) * widened for curve in curves]
+    for group in groups.values():
+        curves = np.array([[at(one.curve, images) for images in POINTS] for one in group])
+        if len(group) > 1:
+            apart = (curves - curves.mean(axis=0)) * math.sqrt(len(group) / (len(group) - 1))
+            for one, noise in zip(group, apart, strict=True):
+                noises.append((dict(zip(POINTS, noise, strict=True)), _at_points(one)))
     return noises
+
+
+def _at_points(recording: Recording) -> NDArray[np.float64]:
+    """Deviations at each of `POINTS`; after a training's end those at its end."""
+    places = np.searchsorted(list(recording.curve), POINTS)
+    return recording.deviations[np.minimum(places, len(recording.deviations) - 1)]

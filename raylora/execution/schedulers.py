@@ -8,10 +8,14 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from raylora.config import LimitsConfig, SearchConfig
-from raylora.execution.results import METRIC, TIME_ATTR
+from raylora.execution.results import METRIC, REPORT, TIME_ATTR
 from raylora.search.limits import over_limits
 from raylora.search.stopping import IS_OVER, Rungs, above_median, best_share
+from raylora.search.study import SearchStudy
 from raylora.tracking.recorder import TrialRecord
+
+LEAST_CHANCE = 0.2
+"""Of becoming the best, below which a trial is stopped."""
 
 
 class SparingScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
@@ -20,13 +24,16 @@ class SparingScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no typ
     Reports over a limit are no measure for others: such a trial ends itself, or is the baseline and can't win.
 
     Args:
+        study: where chances are to be asked of; without one, places at rungs decide alone.
         earlier: records of trials that this search has seen before it was interrupted. Their scores are entered and
             not judged: records don't say in which order they came. A trial that goes on says so by `went_on_at`.
     """
 
-    def __init__(self, rungs: Rungs, limits: LimitsConfig, earlier: Sequence[TrialRecord] = ()):
+    def __init__(
+        self, rungs: Rungs, limits: LimitsConfig, earlier: Sequence[TrialRecord] = (), study: SearchStudy | None = None
+    ):
         super().__init__()
-        self._rungs, self._limits = rungs, limits
+        self._rungs, self._limits, self._study = rungs, limits, study
         for record in earlier:
             for report in record.history:
                 self._enter(record.number, report)
@@ -43,30 +50,45 @@ class SparingScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no typ
         if over_limits(self._limits, result):
             return str(TrialScheduler.CONTINUE)
         self._enter(number, result)
-        goes_on = self._rungs.goes_on(number, images, result[METRIC], images <= trial.config["went_on_at"])
+        goes_on = self._goes_on(number, result, images <= trial.config["went_on_at"])
         return str(TrialScheduler.CONTINUE if goes_on or trial.config["is_baseline"] else TrialScheduler.STOP)
+
+    def _goes_on(self, number: int, result: dict[str, Any], has_gone_on: bool) -> bool:
+        """By its chance to become the best, where that can be told; else by its place at the rung."""
+        by_place = self._rungs.goes_on(number, result[TIME_ATTR], result[METRIC], has_gone_on)
+        if self._study is None or has_gone_on:
+            return by_place
+        self._study.learn(number, *result[REPORT])  # Tune tells the searcher of a report after its scheduler
+        chance = self._study.chance(number)
+        return by_place if chance is None else chance >= LEAST_CHANCE
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         if METRIC in result:  # Tune gives a trial's last report here alone
             self._enter(trial.config["number"], result)
 
 
-def _asha(config: SearchConfig, earlier: Sequence[TrialRecord]) -> TrialScheduler:
+def _asha(config: SearchConfig, earlier: Sequence[TrialRecord], study: SearchStudy) -> TrialScheduler:
     passes = best_share(config.reduction_factor)
     return SparingScheduler(Rungs(config.grace_period, config.reduction_factor, passes), config.limits, earlier)
 
 
-def _median(config: SearchConfig, earlier: Sequence[TrialRecord]) -> TrialScheduler:
+def _forecast(config: SearchConfig, earlier: Sequence[TrialRecord], study: SearchStudy) -> TrialScheduler:
+    passes = best_share(config.reduction_factor)
+    return SparingScheduler(Rungs(config.grace_period, config.reduction_factor, passes), config.limits, earlier, study)
+
+
+def _median(config: SearchConfig, earlier: Sequence[TrialRecord], study: SearchStudy) -> TrialScheduler:
     return SparingScheduler(Rungs(config.grace_period, config.reduction_factor, above_median), config.limits, earlier)
 
 
-def _none(config: SearchConfig, earlier: Sequence[TrialRecord]) -> TrialScheduler:
+def _none(config: SearchConfig, earlier: Sequence[TrialRecord], study: SearchStudy) -> TrialScheduler:
     return FIFOScheduler()
 
 
-TRIAL_SCHEDULERS: dict[str, Callable[[SearchConfig, Sequence[TrialRecord]], TrialScheduler]] = {
+TRIAL_SCHEDULERS: dict[str, Callable[[SearchConfig, Sequence[TrialRecord], SearchStudy], TrialScheduler]] = {
+    "forecast": _forecast,
     "asha": _asha,
     "median": _median,
     "none": _none,
 }
-"""By name: the search's settings and the records of its earlier trials to what Ray Tune asks."""
+"""By name: the search's settings, the records of its earlier trials and its study to what Ray Tune asks."""

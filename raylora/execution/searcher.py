@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from raylora.execution.results import METRIC, MODE, TIME_ATTR
+from raylora.execution.results import METRIC, MODE, REPORT, TIME_ATTR
 from raylora.search.limits import costs_of
 from raylora.search.stopping import IS_OVER
 from raylora.search.study import Outcome, SearchStudy
@@ -58,6 +58,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
     def _report(self, number: int, result: dict[str, Any]) -> None:
         if result[TIME_ATTR]:  # a trial that isn't trained, for its size, was not measured either
             self._study.report(number, result[TIME_ATTR], result[METRIC])
+            self._study.learn(number, *result[REPORT])
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its parts to restore them; this one's state is the study's journal."""

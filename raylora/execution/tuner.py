@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from raylora.execution.cluster import (
 from raylora.execution.conclude import conclude
 from raylora.execution.confirm import candidates, confirmations
 from raylora.execution.listening import settle
-from raylora.execution.node_cache import is_shared, make_shared, write_shared
+from raylora.execution.node_cache import is_shared, make_shared, schedules, write_shared
 from raylora.execution.outputs import OutFolder, write_text
 from raylora.execution.prepare import Job, absolute, check_hub, check_tracking, local_paths, prepare
 from raylora.execution.refit import run_refit
@@ -165,13 +165,23 @@ def _search(search: Search) -> list[TrialRecord]:
     if not is_shared(out.cache, experiment):
         search.say("Encoding images and measuring the base model …")
         _make_cache(search)
-    assert search.job.space is not None
-    study, trials = SearchStudy(out.study, search.job.space, experiment), experiment.search.trials
+    study, trials = _open_study(search), experiment.search.trials
     earlier = _settled_records(search, study)
     search.tracker.catch_up(earlier)
     searcher = StudySearcher(study, trials)
-    scheduler = TRIAL_SCHEDULERS[experiment.search.trial_scheduler](experiment.search, earlier)
+    scheduler = TRIAL_SCHEDULERS[experiment.search.trial_scheduler](experiment.search, earlier, study)
     return run_round(search, search.trial_job(), searcher, trials, scheduler, earlier)
+
+
+def _open_study(search: Search) -> SearchStudy:
+    """The study in the output folder, new or to be gone on with."""
+    experiment, materials = search.job.experiment, search.job.materials
+    assert search.job.space is not None
+
+    def images_of(params: Mapping[str, Any]) -> int:
+        return schedules(materials, experiment.with_params(dict(params)))[0].images_end
+
+    return SearchStudy(search.out.study, search.job.space, experiment, images_of)
 
 
 def _settled_records(search: Search, study: SearchStudy) -> list[TrialRecord]:

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from raylora.search.study import PARAMS_KEY
+from raylora.search.ranking import PARAMS_KEY
 
 Array = npt.NDArray[np.float64]
 Verdict = Literal["matters", "can't tell", "hardly matters"]

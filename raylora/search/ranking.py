@@ -9,6 +9,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from raylora.config import LimitsConfig
 from raylora.search.limits import excess
 
+PARAMS_KEY = "params"
+"""User attribute of a trial that holds the settings it gave, in the settings' own values."""
 COSTS_KEY = "costs"
 """User attribute of a trial that holds what it cost, by `limits.COSTS`."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)

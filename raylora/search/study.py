@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
@@ -15,15 +16,15 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from raylora.config import Experiment, SearchConfig
-from raylora.search.ranking import COSTS_KEY, by_share, excess_of
+from raylora.search.forecast import POINTS_KEY, ImagesOf, point_of
+from raylora.search.proposing import Forecaster
+from raylora.search.ranking import COSTS_KEY, PARAMS_KEY, by_share, excess_of
 from raylora.search.space import Params, SearchSpace
 
 STUDY_NAME = "raylora"
 EARLIER_NAME = "earlier searches"
 """Beside the search's own study in its journal: what it was told of searches before it."""
 SEED_STRIDE = 1_000_003
-PARAMS_KEY = "params"
-"""User attribute of a trial that holds the settings it gave, in the settings' own values."""
 SOURCE_KEY, COMPARES_KEY = "source", "compares"
 """User attributes of an earlier search's trial: that search's folder; whether its scores are on this one's scale."""
 
@@ -55,7 +56,11 @@ def _random(config: SearchConfig, seed: int) -> BaseSampler:
     return RandomSampler(seed=seed)
 
 
-OPTUNA_SAMPLERS: dict[str, Callable[[SearchConfig, int], BaseSampler]] = {"tpe": _tpe, "random": _random}
+OPTUNA_SAMPLERS: dict[str, Callable[[SearchConfig, int], BaseSampler]] = {
+    "forecast": _random,  # until enough is known for `proposing.Forecaster`
+    "tpe": _tpe,
+    "random": _random,
+}
 
 
 def storage_of(journal: Path) -> JournalStorage:
@@ -97,7 +102,7 @@ class SearchStudy:
     the journal are learned from and nothing else: they have no number here, and are never asked, told or counted.
     """
 
-    def __init__(self, journal: Path, space: SearchSpace, experiment: Experiment):
+    def __init__(self, journal: Path, space: SearchSpace, experiment: Experiment, images_of: ImagesOf):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space, self._experiment = space, experiment
         drop_torn_line(journal)
@@ -108,6 +113,7 @@ class SearchStudy:
         self._earlier = _trials_in(storage, EARLIER_NAME)
         self._study.sampler = RandomSampler() if self._earlier else self._new_sampler()  # `_learned` asks elsewhere
         self._running: dict[int, optuna.Trial] = {}
+        self._forecaster = Forecaster(space, experiment, images_of)
         if not self._study.get_trials(deepcopy=False):
             for point in space.first_points:
                 self._study.enqueue_trial(space.to_optuna(point, experiment))
@@ -116,7 +122,8 @@ class SearchStudy:
         """Seeded by the trials so far: one that begins anew must not draw the same again."""
         search = self._experiment.search
         seed = self._experiment.seed + SEED_STRIDE * self.asked
-        return OPTUNA_SAMPLERS[search.optuna_sampler](search, seed % 2**32)
+        name = "tpe" if self._earlier and search.optuna_sampler == "forecast" else search.optuna_sampler
+        return OPTUNA_SAMPLERS[name](search, seed % 2**32)
 
     @property
     def has_baseline(self) -> bool:
@@ -145,10 +152,20 @@ class SearchStudy:
 
     def ask(self) -> tuple[int, Params]:
         """The next trial's number and settings."""
-        if self._earlier and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            self._study.enqueue_trial(self._learned())
+        if not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            if (proposal := self._proposal()) is not None:
+                self._study.enqueue_trial(proposal)
         trial = self._study.ask()
         return trial.number, self._begin(trial)
+
+    def _proposal(self) -> Params | None:
+        """What to try next, in Optuna's parameters; None where that is the study's own sampler's to say."""
+        search = self._experiment.search
+        if self._earlier:
+            return self._learned()
+        if search.optuna_sampler != "forecast" or self.asked < search.startup_trials:
+            return None
+        return self._forecaster.propose(self._study.get_trials(deepcopy=False))
 
     def _begin(self, trial: optuna.Trial) -> Params:
         """The trial's settings, written down. One that was killed amid this keeps the values that it has."""
@@ -187,6 +204,23 @@ class SearchStudy:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The reported value is ignored")
             self._running[number].report(best_score, images_seen)
+
+    def learn(self, number: int, report: Mapping[str, Any]) -> None:
+        """What a report says of the trial's end. Saying it twice is harmless."""
+        trial, score = self._running[number], self._experiment.evaluation.score
+        points = trial.user_attrs.get(POINTS_KEY, [])
+        if report["images_seen"] not in [point["images"] for point in points]:
+            trial.set_user_attr(POINTS_KEY, [*points, point_of(report, score.w_loss / (1 - score.ratio_ref))])
+
+    def chance(self, number: int) -> float | None:
+        """That a trial's settings are worth more at their end than all that came to theirs; None while that can't be
+        told.
+        """
+        return self._forecaster.chance(number, self._study.get_trials(deepcopy=False))
+
+    def expected(self) -> dict[int, float]:
+        """What the settings of trials that came to their end can be expected to reach, by number; empty if unknown."""
+        return self._forecaster.expected(self._study.get_trials(deepcopy=False))
 
     def tell(
         self, number: int, outcome: Outcome, best_score: float | None, costs: Mapping[str, float] | None = None

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from raylora.config import Experiment, flatten
 from raylora.errors import ConfigError, NotInSpaceError
-from raylora.search.ranking import COSTS_KEY, ENDED, excess_of
+from raylora.search.ranking import COSTS_KEY, ENDED, PARAMS_KEY, excess_of
 from raylora.search.space import Known, Params, SearchSpace
-from raylora.search.study import COMPARES_KEY, PARAMS_KEY, SOURCE_KEY
+from raylora.search.study import COMPARES_KEY, SOURCE_KEY
 
 ALWAYS_ALIKE = ("optimizer.name",)
 """Must agree even where neither search moves it: every good rate depends on it."""

@@ -17,6 +17,7 @@ from raylora.execution.outputs import OutFolder
 from raylora.search.space import load_space
 from raylora.search.study import EARLIER_NAME, SOURCE_KEY, Outcome, SearchStudy, read_trials
 from tests.bad_world import Result, Run
+from tests.reports import same_length
 
 TUNE = "tune good.yaml --dry-run --space small.yaml --out out"
 
@@ -32,7 +33,7 @@ def make_search(world: Path, root: Path, trials: int = 4) -> Path:
     pictures = read_folder(world / "pictures")
     write_splits([split_pictures(pictures, experiment.dataset.holdout_fraction)], out.split)
     out.write_state("interrupted", tracking_uri="", parent_run_id="1")
-    study = SearchStudy(out.study, load_space(str(world / "small.yaml")), experiment)
+    study = SearchStudy(out.study, load_space(str(world / "small.yaml")), experiment, same_length)
     for _ in range(trials):
         number, _ = study.ask()
         study.report(number, 100, 0.5)
@@ -115,7 +116,7 @@ def test_what_is_taken_is_in_the_journal_before_the_first_trial(
     assert f"raylora resume {out.root}" in result.stderr
     taken = read_trials(out.study, EARLIER_NAME)
     assert [trial.user_attrs[SOURCE_KEY] for trial in taken] == [str(search)] * 4
-    study = SearchStudy(out.study, load_space(str(out.space)), read_experiment(out.experiment))
+    study = SearchStudy(out.study, load_space(str(out.space)), read_experiment(out.experiment), same_length)
     assert (study.asked, study.ask()[0]) == (0, 0)
     assert len(read_trials(out.study, EARLIER_NAME)) == 4
 

@@ -23,6 +23,7 @@ from raylora.execution.outputs import OutFolder
 from raylora.search.importance import FEWEST_TRIALS, PLANTED, Importance, credited_scores, importance
 from raylora.search.space import SearchSpace
 from raylora.search.study import PARAMS_KEY, Outcome, SearchStudy, read_trials
+from tests.reports import same_length
 
 RATE, OPTIMIZER, RANK, SCHEDULE, RESTARTS = (
     "optimizer.unet_lr", "optimizer.name", "lora.rank", "lr_scheduler.name", "lr_scheduler.num_restarts",
@@ -243,7 +244,7 @@ def test_a_real_search_is_read_from_its_journal(tmp_path: Path) -> None:
             },
         }
     )
-    study = SearchStudy(tmp_path / "study.journal", space, Experiment())
+    study = SearchStudy(tmp_path / "study.journal", space, Experiment(), same_length)
     for _ in range(30):
         number, params = study.ask()
         study.report(number, 100, math.log10(params[RATE]))
@@ -262,7 +263,7 @@ def a_search(out: Path, told: list[str], space: SearchSpace = SearchSpace(name="
 
 def test_a_summary_gets_plain_values(tmp_path: Path) -> None:
     space = SearchSpace.model_validate({"name": "test", "parameters": {RATE: {"low": 1e-5, "high": 1e-3}}})
-    study = SearchStudy(tmp_path / "study.journal", space, Experiment())
+    study = SearchStudy(tmp_path / "study.journal", space, Experiment(), same_length)
     study.tell(study.ask()[0], Outcome.FINISHED, 0.5)
     told: list[str] = []
     found = {"setting": RATE, "share": None, "low": 0.0, "high": 1.0, "verdict": "can't tell", "best": ""}

@@ -29,6 +29,8 @@ from raylora.search.space import SearchSpace
 from raylora.search.study import Outcome, SearchStudy, keep_earlier, read_trials
 from raylora.search.warm_start import EarlierSearch, take
 from raylora.tracking.recorder import Listeners, Status, TrialRecord, read_records
+from tests import reports
+from tests.reports import same_length
 
 LIMITS = LimitsConfig(lora_mb=2, train_s=600)
 RATE = "optimizer.unet_lr"
@@ -50,13 +52,13 @@ def test_what_is_over_its_limit_is_found_and_told() -> None:
 
 
 def result(images: int, score: float, train_s: float, is_over: bool = False) -> dict[str, Any]:
-    return {"images_seen": images, "best_score": score, "is_over": is_over, "train_s": train_s}
+    return reports.result(images, score, is_over, train_s=train_s)
 
 
 def test_trials_that_broke_a_limit_are_stopped_and_none_of_them_failed(tmp_path: Path) -> None:
     """One over time at a rung, others not trained for their size; and the baseline, that has come to its end."""
     journal = tmp_path / "study.journal"
-    searcher = StudySearcher(SearchStudy(journal, SPACE, LIMITED), trials=20)
+    searcher = StudySearcher(SearchStudy(journal, SPACE, LIMITED, same_length), trials=20)
     for name in map(str, range(20)):
         assert isinstance(searcher.suggest(name), dict)
     searcher.on_trial_complete("0", result(150, 0.5, 700.0))
@@ -69,7 +71,7 @@ def test_trials_that_broke_a_limit_are_stopped_and_none_of_them_failed(tmp_path:
     assert (stopped.state, stopped.user_attrs[COSTS_KEY]) == (TrialState.PRUNED, {"train_s": 700.0})
     assert (finished.state, finished.value) == (TrialState.COMPLETE, 0.6)
     assert (refused_one.state, refused_one.intermediate_values) == (TrialState.PRUNED, {})
-    study = SearchStudy(journal, SPACE, LIMITED)
+    study = SearchStudy(journal, SPACE, LIMITED, same_length)
     assert not study.is_hopeless
     searcher.on_trial_complete("9", {}, error=True)
     assert read_trials(journal)[9].state == TrialState.FAIL
@@ -88,7 +90,7 @@ def test_the_searcher_learns_to_avoid_what_costs_too_much(limited: bool, warm: b
     if warm:
         keep_earlier(journal, taken_trials(experiment))
     for _ in range(2):
-        study = SearchStudy(journal, SPACE, experiment)
+        study = SearchStudy(journal, SPACE, experiment, same_length)
         for _ in range(15):
             number, params = study.ask()
             score, costs = math.log10(params[RATE]), slow_above(params)

@@ -11,6 +11,8 @@ from raylora.execution.trial import ERROR_NAME, TrialJob
 from raylora.search.space import Parameter, SearchSpace
 from raylora.search.study import SearchStudy
 from raylora.tracking.recorder import TrialRecord, read_records
+from tests import reports
+from tests.reports import same_length
 
 SPACE = SearchSpace(name="small", parameters={"lora.rank": Parameter(choices=(2, 4, 8))})
 
@@ -23,12 +25,12 @@ def record(job: TrialJob, number: int, images: int, is_finished: bool = False) -
 
 
 def result(images: int, is_over: bool = False) -> dict[str, object]:
-    return {"images_seen": images, "best_score": 0.5, "is_over": is_over}
+    return reports.result(images, 0.5, is_over)
 
 
 def test_records_of_trials_that_the_study_knows_to_have_ended_are_ended(tmp_path: Path) -> None:
     job, journal = TrialJob(tmp_path, Experiment(), threads=1), tmp_path / "study.journal"
-    searcher = StudySearcher(SearchStudy(journal, SPACE, Experiment()), trials=5)
+    searcher = StudySearcher(SearchStudy(journal, SPACE, Experiment(), same_length), trials=5)
     for number, name in enumerate("abcde"):
         searcher.suggest(name)
         record(job, number, images=100, is_finished=number == 0)
@@ -37,7 +39,7 @@ def test_records_of_trials_that_the_study_knows_to_have_ended_are_ended(tmp_path
     searcher.on_trial_complete("b", result(100))
     for name in "cd":
         searcher.on_trial_complete(name, error=True)
-    ended = SearchStudy(journal, SPACE, Experiment()).ended
+    ended = SearchStudy(journal, SPACE, Experiment(), same_length).ended
     changed = settle(read_records(tmp_path / "trials"), job, ended)
     assert [trial.number for trial in changed] == [0, 1, 2, 3]
     assert [(trial.status, trial.stop_reason) for trial in read_records(tmp_path / "trials")] == [

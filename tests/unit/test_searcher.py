@@ -14,6 +14,7 @@ from raylora.execution.results import REPORT, as_result
 from raylora.execution.searcher import StudySearcher
 from raylora.search.space import Parameter, SearchSpace
 from raylora.search.study import STUDY_NAME, SearchStudy, storage_of
+from tests.reports import result, same_length
 
 SPACE = SearchSpace(
     name="small", parameters={"lora.rank": Parameter(choices=(2, 4, 8))}, first_points=({"lora.rank": 4},)
@@ -21,16 +22,12 @@ SPACE = SearchSpace(
 
 
 def open_study(folder: Path) -> SearchStudy:
-    return SearchStudy(folder / "study.journal", SPACE, Experiment())
+    return SearchStudy(folder / "study.journal", SPACE, Experiment(), same_length)
 
 
 def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "study.journal")))
     return optuna.load_study(study_name=STUDY_NAME, storage=storage).trials
-
-
-def result(images: int, score: float, is_over: bool = False) -> dict[str, object]:
-    return {"images_seen": images, "best_score": score, "is_over": is_over}
 
 
 def test_hands_out_the_first_point_first_and_then_no_more_than_asked(tmp_path: Path) -> None:
@@ -116,7 +113,8 @@ def test_a_trial_that_goes_on_after_a_kill_brings_how_far_it_was_let_go(tmp_path
 
 def test_tune_is_told_bare_what_is_decided_by_and_all_else_in_a_list() -> None:
     """It keeps statistics of each bare number of each trial."""
-    report = {**result(150, 0.5), "train_s": 2.0, "lora_mb": 1.0, "holdout_loss": 0.1, "train_losses": [(4, 0.2)]}
+    bare = {"images_seen": 150, "best_score": 0.5, "is_over": False, "train_s": 2.0, "lora_mb": 1.0}
+    report = {**bare, "holdout_loss": 0.1, "train_losses": [(4, 0.2)]}
     told = as_result(report)
     assert told.pop(REPORT) == [report]
-    assert told == {**result(150, 0.5), "train_s": 2.0, "lora_mb": 1.0}
+    assert told == bare

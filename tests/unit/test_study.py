@@ -17,6 +17,7 @@ from raylora.config import Experiment
 from raylora.search import study as study_room
 from raylora.search.space import SearchSpace
 from raylora.search.study import PARAMS_KEY, STUDY_NAME, Outcome, SearchStudy, drop_torn_line, storage_of
+from tests.reports import same_length
 
 RATE = "optimizer.unet_lr"
 BASELINE = {"optimizer.unet_lr": 1e-4, "lora.rank": 16, "lora.alpha": 8}
@@ -35,7 +36,7 @@ SPACE = SearchSpace.model_validate(
 
 
 def open_study(journal: Path, optuna_sampler: str = "tpe") -> SearchStudy:
-    return SearchStudy(journal, SPACE, Experiment().with_params({"search.optuna_sampler": optuna_sampler}))
+    return SearchStudy(journal, SPACE, Experiment().with_params({"search.optuna_sampler": optuna_sampler}), same_length)
 
 
 def stored(journal: Path) -> list[optuna.trial.FrozenTrial]:

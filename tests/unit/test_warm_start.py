@@ -24,6 +24,7 @@ from raylora.search.study import (
     read_trials,
 )
 from raylora.search.warm_start import EarlierSearch, Taken, take
+from tests.reports import same_length
 
 RATE, RANK, ALPHA, NAME = "optimizer.unet_lr", "lora.rank", "lora.alpha", "optimizer.name"
 BASELINE: Params = {NAME: "adamw", RATE: 1e-4, RANK: 16, ALPHA: 8}
@@ -55,7 +56,7 @@ def peak_at(rate: float, params: Params) -> float:
 def search(folder: Path, trials: int = 8) -> Path:
     """The journal of a finished search."""
     folder.mkdir(parents=True, exist_ok=True)
-    study = SearchStudy(folder / "study.journal", SPACE, Experiment())
+    study = SearchStudy(folder / "study.journal", SPACE, Experiment(), same_length)
     for _ in range(trials):
         number, params = study.ask()
         tell(study, number, peak_at(5e-4, params))
@@ -86,7 +87,7 @@ def random_search(peak: float) -> EarlierSearch:
 def start(journal: Path, taken: Taken | None, space: SearchSpace = SPACE, seed: int = 0) -> SearchStudy:
     if taken:
         keep_earlier(journal, taken.trials)
-    return SearchStudy(journal, space, Experiment(seed=seed))
+    return SearchStudy(journal, space, Experiment(seed=seed), same_length)
 
 
 def rates_of(study: SearchStudy, trials: int, score: float = 0.5) -> list[float]:
@@ -154,7 +155,7 @@ def test_going_on_adds_nothing_twice_and_still_learns(tmp_path: Path) -> None:
     study = start(journal, take(random_search(5e-4), SPACE, Experiment()))
     tell(study, study.ask()[0], -200)
     left = study.ask()
-    study = SearchStudy(journal, SPACE, Experiment())
+    study = SearchStudy(journal, SPACE, Experiment(), same_length)
     assert study.orphans() == [left]
     tell(study, left[0], -200)
     rates = rates_of(study, 6, -200)
@@ -315,7 +316,7 @@ def test_where_a_search_starts_from_is_no_difference_in_what_it_moves() -> None:
 
 def test_trials_without_a_score_are_left_out(tmp_path: Path) -> None:
     journal = search(tmp_path / "earlier", trials=2)
-    study = SearchStudy(journal, SPACE, Experiment())
+    study = SearchStudy(journal, SPACE, Experiment(), same_length)
     for outcome, score in ((Outcome.STOPPED_EARLY, 0.1), (Outcome.FAILED, None)):
         number, _ = study.ask()
         if score:
