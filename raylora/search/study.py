@@ -152,9 +152,9 @@ class SearchStudy:
 
     def ask(self) -> tuple[int, Params]:
         """The next trial's number and settings."""
-        if not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            if (proposal := self._proposal()) is not None:
-                self._study.enqueue_trial(proposal)
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if not waiting and (proposal := self._proposal()) is not None:
+            self._study.enqueue_trial(proposal)
         trial = self._study.ask()
         return trial.number, self._begin(trial)
 
