@@ -9,7 +9,7 @@ from typing import Any
 from ray.tune import Callback
 
 from raylora.execution.results import REPORT
-from raylora.execution.trial import ERROR_NAME, STOP_REASON, TrialJob
+from raylora.execution.trial_job import ERROR_NAME, STOP_REASON, TrialJob
 from raylora.search.limits import COSTS, over_limits
 from raylora.search.stopping import IS_OVER
 from raylora.search.study import Outcome

@@ -14,10 +14,9 @@ from raylora.errors import RayloraError
 from raylora.execution.cluster import DRIVER_CPUS
 from raylora.execution.listening import RayListener
 from raylora.execution.results import METRIC, MODE, as_result
-from raylora.execution.trial import TrialJob, run_trial
+from raylora.execution.trial_job import TrialJob
 from raylora.execution.underway import Search
-from raylora.execution.workers import distributed_trainable, workers_of
-from raylora.tracking.recorder import Listeners, TrialRecord
+from raylora.tracking.recorder import TrialRecord
 
 
 class ListSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
@@ -49,7 +48,7 @@ def run_round(
         earlier: records of the same round from before an interruption.
     """
     known = {record.number: record for record in earlier}
-    listener = RayListener(job, Listeners([search.tracker, search.listener]), known)
+    listener = RayListener(job, search.heard_by, known)
     tuner = tune.Tuner(
         _trainable(search, job),
         tune_config=tune.TuneConfig(
@@ -85,12 +84,19 @@ def _raised_in_tune(error: tune.TuneError) -> BaseException:
 
 
 def _trainable(search: Search, job: TrialJob) -> Any:
-    """One loop, two ways to run it: in the Tune trial itself, or on workers that the trial starts."""
+    """One loop, two ways to run it: in the Tune trial itself, or on workers that the trial starts.
+
+    The loop, which brings torch and diffusers, is imported where it runs, and not here.
+    """
     share = search.share
     if share.workers > 1:
+        from raylora.execution.workers import distributed_trainable, workers_of
+
         return tune.with_resources(distributed_trainable(job, workers_of(share)), {"cpu": DRIVER_CPUS})
 
     def trainable(config: dict[str, Any]) -> None:
+        from raylora.execution.trial import run_trial
+
         run_trial(config, job, lambda report: tune.report(as_result(report)))
 
     return tune.with_resources(trainable, {"cpu": share.cpus, "gpu": share.gpus})
