@@ -16,7 +16,7 @@ from raylora.execution.listening import RayListener
 from raylora.execution.results import METRIC, MODE, as_result
 from raylora.execution.trial_job import TrialJob
 from raylora.execution.underway import Search
-from raylora.tracking.recorder import TrialRecord
+from raylora.tracking.recorder import TrialRecord, read_records
 
 
 class ListSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
@@ -39,16 +39,15 @@ def run_round(
     searcher: Searcher,
     count: int,
     scheduler: TrialScheduler | None = None,
-    earlier: Sequence[TrialRecord] = (),
 ) -> list[TrialRecord]:
-    """Run whatever the searcher hands out, to its end or its scheduler's; the records of all, by number.
+    """Run whatever the searcher hands out, to its end or its scheduler's.
 
     Args:
         count: most trials that the searcher hands out.
-        earlier: records of the same round from before an interruption.
+
+    Returns:
+        the records of all trials of the round, those of before an interruption too, by number.
     """
-    known = {record.number: record for record in earlier}
-    listener = RayListener(job, search.heard_by, known)
     tuner = tune.Tuner(
         _trainable(search, job),
         tune_config=tune.TuneConfig(
@@ -63,7 +62,7 @@ def run_round(
         run_config=tune.RunConfig(
             name="confirmations" if job.is_confirming else "trials",
             storage_path=str(search.out.ray),
-            callbacks=[listener],
+            callbacks=[RayListener(job, search.heard_by)],
             verbose=0,
         ),
     )
@@ -72,7 +71,7 @@ def run_round(
         tuner.fit()
     except tune.TuneError as error:
         raise _raised_in_tune(error) from None
-    return sorted(listener.records.values(), key=lambda record: record.number)
+    return read_records(search.out.confirmations if job.is_confirming else search.out.trials)
 
 
 def _raised_in_tune(error: tune.TuneError) -> BaseException:

@@ -169,10 +169,9 @@ def _search(search: Search) -> list[TrialRecord]:
         _make_cache(search)
     assert search.job.space is not None
     study, trials = SearchStudy(out.study, search.job.space, experiment), experiment.search.trials
-    earlier = _settled_records(search, study)
-    searcher = StudySearcher(study, trials)
-    scheduler = TRIAL_SCHEDULERS[experiment.search.trial_scheduler](experiment.search, earlier)
-    return run_round(search, search.trial_job(), searcher, trials, scheduler, earlier)
+    make_scheduler = TRIAL_SCHEDULERS[experiment.search.trial_scheduler]
+    scheduler = make_scheduler(experiment.search, _settled_records(search, study))
+    return run_round(search, search.trial_job(), StudySearcher(study, trials), trials, scheduler)
 
 
 def _settled_records(search: Search, study: SearchStudy) -> list[TrialRecord]:
@@ -193,7 +192,7 @@ def _confirm(search: Search, trials: Sequence[TrialRecord]) -> list[TrialRecord]
         return earlier
     search.say(f"Training {', '.join(dict.fromkeys(config['confirms'] for config in wanted))} again, with new seeds …")
     job = search.trial_job(is_confirming=True)
-    return run_round(search, job, ListSearcher(left), len(left), earlier=earlier)
+    return run_round(search, job, ListSearcher(left), len(left))
 
 
 def _make_cache(search: Search) -> None:

@@ -24,8 +24,8 @@ from raylora.execution.outputs import OutFolder
 from raylora.execution.results import as_result
 from raylora.execution.rounds import ListSearcher, run_round
 from raylora.execution.underway import Search
-from raylora.tracking.mlflow_runs import MlflowTracker
 from raylora.tracking.recorder import Listeners, TrialRecord
+from raylora.tracking.sender import MlflowSender
 
 OUT_OF_MEMORY = "out of GPU memory; lower training.batch_size"
 FULL = OSError(errno.ENOSPC, "full", "trial.json")
@@ -38,15 +38,16 @@ def _cluster() -> Iterator[None]:
 
 
 @pytest.fixture
-def search(tiny_experiment: Experiment, tmp_path: Path, empty_store: Path) -> Search:
+def search(tiny_experiment: Experiment, tmp_path: Path, empty_store: Path) -> Iterator[Search]:
     out = OutFolder(tmp_path / "out")
     out.root.mkdir()
-    tracker = MlflowTracker(f"sqlite:///{shutil.copy(empty_store, out.root)}", "raylora")
-    tracker.start("out", {}, {})
-    out.write_state("running", tracking_uri=tracker.uri, parent_run_id=tracker.parent_run_id)
     out.space.write_text("")
     job = cast(Any, SimpleNamespace(experiment=tiny_experiment))
-    return Search(job, out, tracker, Listeners([]), print, Share(1, 0.0, 1, 1))
+    uri = f"sqlite:///{shutil.copy(empty_store, out.root)}"
+    with MlflowSender(uri, "raylora", [out.trials], print) as tracker:
+        tracker.start("out", {}, {})
+        out.write_state("running", tracking_uri=tracker.uri, parent_run_id=tracker.parent_run_id)
+        yield Search(job, out, tracker, Listeners([]), print, Share(1, 0.0, 1, 1))
 
 
 def reports_once(search: Search, job: object) -> Any:
