@@ -88,11 +88,12 @@ class MlflowSender:
         """Start the process, with this one's path to modules; Ctrl-C in a terminal is for this one alone."""
         self._starts += 1
         self._pipe, theirs = Pipe()
+        modules = os.pathsep.join(map(os.path.abspath, sys.path))
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-W", "ignore", "-m", "raylora.tracking.sending", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()], start_new_session=True, stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": modules},
             )  # fmt: skip
         with suppress(OSError):  # one that has ended at once is found so at the next word
             self._pipe.send((self.uri, self._experiment))
