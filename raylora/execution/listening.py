@@ -31,6 +31,7 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
     def __init__(self, job: TrialJob, listener: Listener):
         self._job, self._listener = job, listener
         self._under_way: dict[int, TrialRecord] = {}
+        self._wanted: dict[Any, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its parts to restore them; this one's state is the records on disk."""
@@ -89,6 +90,8 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
     def _end(self, trial: Any, record: TrialRecord) -> None:
         self._tell(record, self._listener.trial_ended)
         del self._under_way[record.number]
+        wants = trial.placement_group_factory  # equal ones, of 3 kB, for every trial
+        trial.placement_group_factory = self._wanted.setdefault(wants, wants)
         _forget(trial)
 
     @staticmethod
@@ -99,11 +102,15 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
 
 
 def _forget(trial: Any) -> None:
-    """Drop the statistics that Tune keeps of each number of a trial, here without a use, as long as a search lasts.
+    """Drop what Tune keeps of a trial that has ended, here without a use, as long as a search lasts:
+    its settings, its last report and the statistics of each number in it.
 
     Its last snapshot pickles them all: `ray.tune.trainable.metadata._TrainingRunMetadata`, Ray 2.60.
     """
-    trial.run_metadata.metric_analysis, trial.run_metadata.metric_n_steps = {}, {}
+    trial.config, trial.evaluated_params = {"number": trial.config["number"]}, {}
+    kept = trial.run_metadata
+    kept.metric_analysis, kept.metric_n_steps = {}, {}
+    kept.last_result = {key: value for key, value in kept.last_result.items() if key not in (REPORT, "config")}
 
 
 def settle(records: Sequence[TrialRecord], job: TrialJob, ended: Mapping[int, Outcome]) -> list[TrialRecord]:
