@@ -31,8 +31,8 @@ from raylora.errors import OutputError, RayloraError, UserError, disk_fault
 from raylora.request import Request, default_space, read_request, search_wanted, training_wanted
 
 if TYPE_CHECKING:
+    from raylora.execution.job import Job
     from raylora.execution.outputs import OutFolder
-    from raylora.execution.prepare import Job
     from raylora.search.space import SearchSpace
 
 app = typer.Typer(

@@ -17,9 +17,11 @@ from raylora.diffusion.generate import generate, requests_of
 from raylora.diffusion.tensor_cache import framed_pixels
 from raylora.errors import DatasetError
 from raylora.evaluation.scorecard import Evaluator
-from raylora.execution.node_cache import Material, entries_in, framed, look_prompts, make_shared, training_set
+from raylora.execution.job import Job
+from raylora.execution.material import Material
+from raylora.execution.node_cache import entries_in, framed, look_prompts, make_shared, training_set
 from raylora.execution.outputs import OutFolder, verdict_on, write_json, write_trials_csv
-from raylora.execution.prepare import Job, absolute, check_hub, prepare
+from raylora.execution.prepare import absolute, check_hub, prepare
 from raylora.execution.refit import trained_on_all
 from raylora.execution.trial import base_of, encoder_of, pick_device
 from raylora.execution.winner import adapter_of, epoch_files, first_seed, lora_paths, write_lora, write_samples

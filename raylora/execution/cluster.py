@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylora.config import SearchConfig
 from raylora.errors import ConfigError, RayloraError, first_line
-from raylora.execution.trial import devices_here
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -121,6 +119,10 @@ def device_line(search: SearchConfig, address: str | None) -> str:
     """
     if address not in (None, LOCAL):
         return f"the Ray cluster at {address}"
+    import torch
+
+    from raylora.execution.trial import devices_here
+
     share = share_out(search, [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}])
     return f"{devices_here()}; {share.concurrent} {'trial' if share.concurrent == 1 else 'trials'} at once"
 

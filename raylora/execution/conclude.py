@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raylora.config import Experiment, LimitsConfig
 from raylora.diffusion.families import resolve_base, save_as_folder
@@ -22,7 +22,9 @@ from raylora.search.limits import excess, in_words
 from raylora.search.study import read_trials
 from raylora.search.tradeoffs import pareto_front
 from raylora.tracking.recorder import TrialRecord, measures
-from raylora.tracking.registry import Registered, log_lora, register
+
+if TYPE_CHECKING:
+    from raylora.tracking.registry import Registered
 
 
 def conclude(
@@ -144,6 +146,8 @@ def _try(search: Search, how: str, step: Callable[[], Registered | None]) -> Reg
 
 def _register(search: Search) -> Registered | None:
     """Log the winner to the parent run, and register it where a name was given."""
+    from raylora.tracking.registry import log_lora, register  # MLflow takes seconds, and only the end needs it here
+
     experiment, tracker = search.job.experiment, search.tracker
     name = experiment.tracking.register_name
     model_uri = search.out.read_state().get("model_uri")

@@ -9,11 +9,11 @@ from typing import Any
 from ray.tune import Callback
 
 from raylora.execution.results import REPORT
-from raylora.execution.trial import ERROR_NAME, STOP_REASON, TrialJob
+from raylora.execution.trial_job import ERROR_NAME, STOP_REASON, TrialJob
 from raylora.search.limits import COSTS, over_limits
 from raylora.search.stopping import IS_OVER
 from raylora.search.study import Outcome
-from raylora.tracking.recorder import Listener, TrialRecord
+from raylora.tracking.recorder import RECORD_NAME, Listener, TrialRecord, read_record
 
 REPORT_KEYS = (
     "score", "best_score", "holdout_loss", "holdout_loss_ratio", "train_probe_loss", "sample_similarity",
@@ -25,13 +25,13 @@ REPORT_KEYS = (
 class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
     """Keeps the record of every trial and tells a listener of each change.
 
-    Args:
-        known: records of an earlier part of the same search, by number.
+    Only records of trials under way are in memory: an ended one's lies on disk, where a search of any length has room.
     """
 
-    def __init__(self, job: TrialJob, listener: Listener, known: dict[int, TrialRecord]):
+    def __init__(self, job: TrialJob, listener: Listener):
         self._job, self._listener = job, listener
-        self.records = known
+        self._under_way: dict[int, TrialRecord] = {}
+        self._wanted: dict[Any, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its parts to restore them; this one's state is the records on disk."""
@@ -40,16 +40,25 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
     def _record(self, trial: Any) -> TrialRecord:
         """A trial's record; a worker may die before Tune says that the trial has started."""
         number = trial.config["number"]
-        if number not in self.records:
-            self.records[number] = TrialRecord(
-                trial_id=self._job.trial_id(number),
-                number=number,
-                params=trial.config["params"],
-                is_baseline=trial.config["is_baseline"],
-                folder=str(self._job.folder(number)),
-                confirms=trial.config.get("confirms"),
-            )
-        return self.records[number]
+        if number not in self._under_way:
+            self._under_way[number] = self._kept(number) or self._new(trial)
+        return self._under_way[number]
+
+    def _kept(self, number: int) -> TrialRecord | None:
+        """What an earlier part of the same search has of a trial."""
+        folder = self._job.folder(number)
+        return read_record(folder) if (folder / RECORD_NAME).is_file() else None
+
+    def _new(self, trial: Any) -> TrialRecord:
+        number = trial.config["number"]
+        return TrialRecord(
+            trial_id=self._job.trial_id(number),
+            number=number,
+            params=trial.config["params"],
+            is_baseline=trial.config["is_baseline"],
+            folder=str(self._job.folder(number)),
+            confirms=trial.config.get("confirms"),
+        )
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
@@ -71,28 +80,37 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
         _complete(record, self._job)
-        self._tell(record, self._listener.trial_ended)
-        _forget(trial)
+        self._end(trial, record)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
         _fail(record)
+        self._end(trial, record)
+
+    def _end(self, trial: Any, record: TrialRecord) -> None:
         self._tell(record, self._listener.trial_ended)
+        del self._under_way[record.number]
+        wants = trial.placement_group_factory  # equal ones, of 3 kB, for every trial
+        trial.placement_group_factory = self._wanted.setdefault(wants, wants)
         _forget(trial)
 
     @staticmethod
     def _tell(record: TrialRecord, hear: Callable[[TrialRecord], None]) -> None:
-        """Written down before anyone is told. What a listener adds is written with the next change, or by itself."""
+        """Written down before anyone is told."""
         record.write()
         hear(record)
 
 
 def _forget(trial: Any) -> None:
-    """Drop the statistics that Tune keeps of each number of a trial, here without a use, as long as a search lasts.
+    """Drop what Tune keeps of a trial that has ended, here without a use, as long as a search lasts:
+    its settings, its last report and the statistics of each number in it.
 
     Its last snapshot pickles them all: `ray.tune.trainable.metadata._TrainingRunMetadata`, Ray 2.60.
     """
-    trial.run_metadata.metric_analysis, trial.run_metadata.metric_n_steps = {}, {}
+    trial.config, trial.evaluated_params = {"number": trial.config["number"]}, {}
+    kept = trial.run_metadata
+    kept.metric_analysis, kept.metric_n_steps = {}, {}
+    kept.last_result = {key: value for key, value in kept.last_result.items() if key not in (REPORT, "config")}
 
 
 def settle(records: Sequence[TrialRecord], job: TrialJob, ended: Mapping[int, Outcome]) -> list[TrialRecord]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from raylora.config import DatasetConfig, Experiment
-from raylora.dataset.batches import Schedule, make_schedule, own_repeats
+from raylora.dataset.batches import own_repeats
 from raylora.dataset.folder import Picture
 from raylora.dataset.frames import frame_of
 from raylora.dataset.pixels import Pixels
@@ -22,40 +22,11 @@ from raylora.diffusion.tensor_cache import Framed, TensorCache, cached_latents, 
 from raylora.errors import DatasetError, ModelError
 from raylora.evaluation.encoders import ImageEncoder, cached_embeddings
 from raylora.evaluation.scorecard import Evaluator, ImageSet, Reference, is_finite
+from raylora.execution.material import TEXTS_NAME, Material
 from raylora.files import fold_folders, write_atomically
 from raylora.training.feed import TrainingSet
 
-TENSORS_NAME, TEXTS_NAME, ENTRIES_NAME = "images.safetensors", "images.json", "entries"
-
-
-@dataclass(frozen=True)
-class Material:
-    """The pictures of a job by what they are for."""
-
-    train: Sequence[Picture]
-    holdout: Sequence[Picture]
-    regularization: Sequence[Picture] = ()
-
-    @property
-    def all_learned(self) -> Material:
-        """None held out, in the folder's order: a refit then learns what `raylora train` does."""
-        pictures = sorted([*self.train, *self.holdout], key=lambda picture: picture.path)
-        return Material(pictures, (), self.regularization)
-
-    def schedule(self, experiment: Experiment) -> Schedule:
-        """The length of a run on the training and regularization pictures."""
-        return make_schedule(
-            [picture.repeats for picture in self.train],
-            experiment.training,
-            [picture.repeats for picture in self.regularization],
-        )
-
-
-def schedules(materials: Sequence[Material], experiment: Experiment) -> list[Schedule]:
-    """Of the run on each fold's pictures: all as long as the shortest, so that their rungs are at the same steps."""
-    own = [material.schedule(experiment) for material in materials]
-    shortest = min(schedule.images_total for schedule in own)
-    return [replace(schedule, images_total=shortest) for schedule in own]
+TENSORS_NAME, ENTRIES_NAME = "images.safetensors", "entries"
 
 
 @dataclass(frozen=True)
@@ -208,8 +179,3 @@ def _images(name: str, pictures: Sequence[Picture], tensors: dict[str, Tensor], 
 def read_folds(folder: Path, experiment: Experiment) -> list[SharedData]:
     """What was kept of each fold below a job's cache folder; of the only split where there are none."""
     return [read_shared(place) for place in fold_folders(folder, experiment.dataset.folds)]
-
-
-def is_shared(folder: Path, experiment: Experiment) -> bool:
-    """Whether everything that `read_folds` reads is there."""
-    return all((place / TEXTS_NAME).is_file() for place in fold_folders(folder, experiment.dataset.folds))

@@ -15,7 +15,8 @@ from raylora.dataset.folder import Picture, named_repeats
 from raylora.diffusion.adapters import count_trained
 from raylora.diffusion.families import DTYPES, FAMILIES, checked_clip_skip, resolve_base, skeleton
 from raylora.diffusion.lora_file import lora_bytes
-from raylora.execution.node_cache import Material, framed, schedules
+from raylora.execution.material import Material, schedules
+from raylora.execution.node_cache import framed
 from raylora.execution.refit import refit_experiment
 from raylora.search.space import SearchSpace
 from raylora.training.fit import evaluation_points

@@ -3,57 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from raylora.bundled import DEMO_NAME
 from raylora.config import Experiment
 from raylora.config_files import check_complete
-from raylora.dataset.folder import Picture, ReadOptions, dataset_digest, named_repeats, read_folder, resolve_dataset
-from raylora.dataset.split import Split, read_splits, split_folds, split_pictures
+from raylora.dataset.folder import named_repeats, resolve_dataset
+from raylora.dataset.split import Split
 from raylora.diffusion.families import check_base_on_hub, resolve_base
 from raylora.errors import ConfigError, UnreachableError
 from raylora.evaluation.encoders import check_encoder, check_encoder_on_hub, embeds_texts
-from raylora.execution.node_cache import Material, framed
-from raylora.execution.plan import Plan, make_plan
+from raylora.execution.job import Job, Warn, read_pictures, read_regularization, splits_of
+from raylora.execution.node_cache import framed
+from raylora.execution.plan import Plan
 from raylora.search.limits import in_words, over_limits
 from raylora.search.space import SearchSpace, check_space
-from raylora.search.warm_start import Taken
 from raylora.training.optimizers import check_optimizer
 
-Warn = Callable[[str], None]
 ALIGNMENT = "prompt_alignment"
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job that can start: every part of it was looked at."""
-
-    experiment: Experiment
-    space: SearchSpace | None
-    pictures: list[Picture]
-    splits: tuple[Split, ...]
-    """One, or one for each fold; where nothing is held out, one that learns all."""
-    regularization: list[Picture]
-    plan: Plan
-    warm_start: tuple[Taken, ...] = ()
-    """What a search takes from earlier ones."""
-
-    @property
-    def digest(self) -> str:
-        """Of all pictures and captions that are learned or held out."""
-        return dataset_digest([*self.pictures, *self.regularization])
-
-    def lines(self) -> list[tuple[str, str]]:
-        """Label and text of each line of the plan, as printed."""
-        return [*self.plan.lines(), *(("Warm start", str(taken)) for taken in self.warm_start)]
-
-    @property
-    def materials(self) -> tuple[Material, ...]:
-        """The pictures of a trial, of each fold: the split's two parts and the regularization pictures."""
-        return _materials(self.splits, self.regularization)
 
 
 def prepare(
@@ -68,27 +37,32 @@ def prepare(
         UserError: whatever is wrong with settings, dataset, base model or search space.
     """
     check_complete(experiment)
-    assert experiment.model.base_model is not None
     _check_folds(experiment, searches=space is not None, holds_out=holds_out)
     tried = check_space(space, experiment) if space else [experiment]
     _warn_of_settings(tried, warn)
-    resolve_base(experiment.model.base_model, experiment.model.family)
+    check_models(experiment)
     _check_optimizers(tried)
-    check_encoder(experiment.evaluation.encoder)
     pictures = read_pictures(experiment, warn)
     regularization = read_regularization(experiment, warn)
     framed([*pictures, *regularization], experiment.dataset)
-    splits = _split(pictures, experiment, split_file) if holds_out else (Split(tuple(pictures), ()),)
-    plan = make_plan(experiment, space, _materials(splits, regularization))
-    _warn_of_repeats(plan, warn)
+    splits = splits_of(pictures, experiment, split_file) if holds_out else (Split(tuple(pictures), ()),)
+    job = Job(experiment, space, pictures, splits, regularization)
+    _warn_of_repeats(job.plan, warn)
     if space:
-        _warn_of_idle_gpus(plan.experiment, warn)
-        _warn_of_size(plan, space, warn)
-    return Job(experiment, space, pictures, splits, regularization, plan)
+        _warn_of_idle_gpus(job.plan.experiment, warn)
+        _warn_of_size(job.plan, space, warn)
+    return job
 
 
-def _materials(splits: Sequence[Split], regularization: Sequence[Picture]) -> tuple[Material, ...]:
-    return tuple(Material(split.train, split.holdout, regularization) for split in splits)
+def check_models(experiment: Experiment) -> None:
+    """Whether base model and image encoder are there, as far as that can be said without asking the hub.
+
+    Raises:
+        ModelError: one of them isn't, or is no such model.
+    """
+    assert experiment.model.base_model is not None
+    resolve_base(experiment.model.base_model, experiment.model.family)
+    check_encoder(experiment.evaluation.encoder)
 
 
 def _check_folds(experiment: Experiment, searches: bool, holds_out: bool) -> None:
@@ -108,26 +82,6 @@ def _check_folds(experiment: Experiment, searches: bool, holds_out: bool) -> Non
             f"search.refit false: with dataset.folds {folds} a trial has {folds} LoRAs, and the one that is handed "
             "over is trained on all images; leave search.refit at true, or set dataset.folds=1"
         )
-
-
-def _split(pictures: list[Picture], experiment: Experiment, file: Path | None) -> tuple[Split, ...]:
-    """What is held out: as a file has it, or else one split or several, as the settings want it.
-
-    Raises:
-        UserError: the file is wrong or has another number of folds, or there are too few pictures.
-    """
-    dataset = experiment.dataset
-    if file is not None:
-        splits = read_splits(file, pictures)
-        if len(splits) != dataset.folds:
-            raise ConfigError(
-                f"{file}: has {len(splits)} fold{'s' * (len(splits) > 1)}, and dataset.folds is {dataset.folds}; "
-                f"with `raylora tune` set dataset.folds={len(splits)}, or leave --split out"
-            )
-        return splits
-    if dataset.folds > 1:
-        return split_folds(pictures, dataset.folds)
-    return (split_pictures(pictures, dataset.holdout_fraction),)
 
 
 def check_hub(experiment: Experiment, judges: bool = True, weighs: bool = False, warn: Warn | None = None) -> None:
@@ -222,23 +176,6 @@ def _warn_of_size(plan: Plan, space: SearchSpace, warn: Warn) -> None:
         )
 
 
-def read_pictures(experiment: Experiment, warn: Warn) -> list[Picture]:
-    """The pictures of the experiment's dataset."""
-    dataset = experiment.dataset
-    assert dataset.path is not None
-    options = ReadOptions(trigger=dataset.trigger, skip_bad_images=dataset.skip_bad_images)
-    return read_folder(resolve_dataset(dataset.path), options, warn)
-
-
-def read_regularization(experiment: Experiment, warn: Warn) -> list[Picture]:
-    """The regularization pictures, if there are to be any. They need no captions and get no trigger word."""
-    dataset = experiment.dataset
-    if dataset.regularization is None:
-        return []
-    options = ReadOptions(skip_bad_images=dataset.skip_bad_images, fewest=1, needs_captions=False)
-    return read_folder(resolve_dataset(dataset.regularization), options, warn)
-
-
 def check_tracking(experiment: Experiment, out: Path) -> str:
     """The absolute tracking URI, if something answers there. The default store needs no asking; nothing is made."""
     from raylora.tracking.mlflow_store import check_reachable, tracking_uri  # MLflow takes seconds; training needs none
@@ -263,10 +200,3 @@ def absolute(experiment: Experiment) -> Experiment:
     if encoder != DEMO_NAME and Path(encoder).expanduser().is_dir():
         params["evaluation.encoder"] = str(Path(encoder).expanduser().resolve())
     return experiment.with_params(params)
-
-
-def local_paths(experiment: Experiment) -> list[Path]:
-    """What an absolute experiment reads from the disk: images, base model and encoder, bundled ones left out."""
-    dataset, base = experiment.dataset, experiment.model.base_model
-    named = (dataset.path, dataset.regularization, base, experiment.evaluation.encoder)
-    return [Path(name) for name in named if name and name != DEMO_NAME and Path(name).is_absolute()]

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 
 from raylora.config import Experiment
-from raylora.execution.node_cache import Material, entries_in, read_folds, schedules, training_set
+from raylora.execution.material import Material, schedules
+from raylora.execution.node_cache import entries_in, read_folds, training_set
 from raylora.execution.outputs import OutFolder
-from raylora.execution.trial import TrialJob, base_of, pick_device
+from raylora.execution.trial import base_of, pick_device
+from raylora.execution.trial_job import TrialJob
 from raylora.execution.winner import epoch_files, write_lora
 from raylora.training.fit import STATE_NAME, Report, advance_by_epochs
 from raylora.training.trainer import Trainer

@@ -14,10 +14,9 @@ from raylora.errors import RayloraError
 from raylora.execution.cluster import DRIVER_CPUS
 from raylora.execution.listening import RayListener
 from raylora.execution.results import METRIC, MODE, as_result
-from raylora.execution.trial import TrialJob, run_trial
+from raylora.execution.trial_job import TrialJob
 from raylora.execution.underway import Search
-from raylora.execution.workers import distributed_trainable, workers_of
-from raylora.tracking.recorder import Listeners, TrialRecord
+from raylora.tracking.recorder import TrialRecord, read_records
 
 
 class ListSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
@@ -40,16 +39,15 @@ def run_round(
     searcher: Searcher,
     count: int,
     scheduler: TrialScheduler | None = None,
-    earlier: Sequence[TrialRecord] = (),
 ) -> list[TrialRecord]:
-    """Run whatever the searcher hands out, to its end or its scheduler's; the records of all, by number.
+    """Run whatever the searcher hands out, to its end or its scheduler's.
 
     Args:
         count: most trials that the searcher hands out.
-        earlier: records of the same round from before an interruption.
+
+    Returns:
+        the records of all trials of the round, those of before an interruption too, by number.
     """
-    known = {record.number: record for record in earlier}
-    listener = RayListener(job, Listeners([search.tracker, search.listener]), known)
     tuner = tune.Tuner(
         _trainable(search, job),
         tune_config=tune.TuneConfig(
@@ -64,7 +62,7 @@ def run_round(
         run_config=tune.RunConfig(
             name="confirmations" if job.is_confirming else "trials",
             storage_path=str(search.out.ray),
-            callbacks=[listener],
+            callbacks=[RayListener(job, search.heard_by)],
             verbose=0,
         ),
     )
@@ -73,7 +71,7 @@ def run_round(
         tuner.fit()
     except tune.TuneError as error:
         raise _raised_in_tune(error) from None
-    return sorted(listener.records.values(), key=lambda record: record.number)
+    return read_records(search.out.confirmations if job.is_confirming else search.out.trials)
 
 
 def _raised_in_tune(error: tune.TuneError) -> BaseException:
@@ -85,12 +83,19 @@ def _raised_in_tune(error: tune.TuneError) -> BaseException:
 
 
 def _trainable(search: Search, job: TrialJob) -> Any:
-    """One loop, two ways to run it: in the Tune trial itself, or on workers that the trial starts."""
+    """One loop, two ways to run it: in the Tune trial itself, or on workers that the trial starts.
+
+    The loop, which brings torch and diffusers, is imported where it runs, and not here.
+    """
     share = search.share
     if share.workers > 1:
+        from raylora.execution.workers import distributed_trainable, workers_of
+
         return tune.with_resources(distributed_trainable(job, workers_of(share)), {"cpu": DRIVER_CPUS})
 
     def trainable(config: dict[str, Any]) -> None:
+        from raylora.execution.trial import run_trial
+
         run_trial(config, job, lambda report: tune.report(as_result(report)))
 
     return tune.with_resources(trainable, {"cpu": share.cpus, "gpu": share.gpus})

@@ -6,7 +6,6 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,10 @@ from raylora.diffusion.families import load_base
 from raylora.diffusion.lora_file import lora_bytes
 from raylora.errors import DIVERGED, RayloraError, TrainingDivergedError
 from raylora.evaluation.encoders import ImageEncoder, load_encoder
-from raylora.execution.node_cache import entries_in, read_folds, schedules, training_set
+from raylora.execution.material import schedules
+from raylora.execution.node_cache import entries_in, read_folds, training_set
 from raylora.execution.outputs import OutFolder
+from raylora.execution.trial_job import ERROR_NAME, STOP_REASON, TrialJob
 from raylora.execution.winner import epoch_files
 from raylora.files import fold_folders
 from raylora.search.limits import in_words, over_limits
@@ -28,30 +29,6 @@ from raylora.training.fit import Fit, Report, evaluation_points
 from raylora.training.folds import Folds
 from raylora.training.trainer import Trainer
 from raylora.world import World
-
-STOP_REASON = "stop_reason"
-ERROR_NAME = "error.txt"
-"""Beside a failed trial's files: one line on why."""
-
-
-@dataclass(frozen=True)
-class TrialJob:
-    """What every trial of a search needs to know; small, since it travels to each."""
-
-    out: Path
-    experiment: Experiment
-    threads: int
-    is_confirming: bool = False
-    """Whether these are the best trials of a search, trained again with new seeds."""
-
-    def trial_id(self, number: int) -> str:
-        """The name of a trial in folders, tables and MLflow."""
-        return f"{'c' if self.is_confirming else 't'}{number:03d}"
-
-    def folder(self, number: int) -> Path:
-        out = OutFolder(self.out)
-        return (out.confirmations if self.is_confirming else out.trials) / self.trial_id(number)
-
 
 _shared_load = functools.lru_cache(maxsize=1)(load_base)
 

@@ -1,4 +1,8 @@
-"""The search, from its first trial to the winner's files."""
+"""The search, from its first trial to the winner's files.
+
+What trains, torch and diffusers with it, is imported where it runs, in the cluster, or after the last trial: a search
+that goes on then starts seconds sooner.
+"""
 
 from __future__ import annotations
 
@@ -24,26 +28,20 @@ from raylora.execution.cluster import (
     node_resources,
     share_out,
 )
-from raylora.execution.conclude import conclude
 from raylora.execution.confirm import candidates, confirmations
+from raylora.execution.job import Job, local_paths, prepare_again
 from raylora.execution.listening import settle
-from raylora.execution.node_cache import is_shared, make_shared, schedules, write_shared
+from raylora.execution.material import is_shared, schedules
 from raylora.execution.outputs import OutFolder, write_text
-from raylora.execution.prepare import Job, absolute, check_hub, check_tracking, local_paths, prepare
-from raylora.execution.refit import run_refit
 from raylora.execution.rounds import ListSearcher, run_round
 from raylora.execution.schedulers import TRIAL_SCHEDULERS
 from raylora.execution.searcher import StudySearcher
-from raylora.execution.trial import base_of, encoder_of, pick_device
 from raylora.execution.underway import Say, Search
-from raylora.execution.workers import run_on_workers, workers_of
 from raylora.files import fold_folders
 from raylora.search.space import SearchSpace, load_space
 from raylora.search.study import SearchStudy, keep_earlier
-from raylora.tracking.mlflow_runs import MlflowTracker
-from raylora.tracking.mlflow_store import check_reachable
 from raylora.tracking.recorder import Listener, TrialRecord, read_records
-from raylora.training.fit import Report
+from raylora.tracking.sender import MlflowSender
 
 
 def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: str | None = None) -> dict[str, Any]:
@@ -53,8 +51,10 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
         UserError: the output folder, the cluster or the tracking server can't be used; nothing was started or left.
         RayloraError: no trial came to a result.
     """
+    from raylora.execution.prepare import absolute
+
     uri = check_start(job, out, address)
-    with _cluster(job.experiment, address) as share, out.claimed():
+    with _tracker(uri, job.experiment, out, say) as tracker, _cluster(job.experiment, address) as share, out.claimed():
         experiment = absolute(job.experiment)
         write_experiment(experiment, out.experiment)
         if address:
@@ -65,7 +65,6 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
             keep_earlier(out.study, [trial for taken in job.warm_start for trial in taken.trials])
         space = yaml.safe_dump(job.space.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
         write_text(out.space, space)
-        tracker = _tracker(uri, experiment, out, say)
         tags = {"dataset.digest": dataset_digest(job.pictures), "dataset.images": str(len(job.pictures))}
         with _ended_in(tracker):
             tracker.start(out.root.name, _parent_params(experiment, job.space), tags)
@@ -83,6 +82,8 @@ def check_start(job: Job, out: OutFolder, address: str | None = None, warn: Say 
     Raises:
         UserError: the output folder, the cluster, the tracking server or a model can't be used.
     """
+    from raylora.execution.prepare import check_hub, check_tracking
+
     out.check_free(job.plan.disk_bytes)
     check_address(address)
     device_line(job.experiment.search, address)
@@ -105,12 +106,11 @@ def resume_job(root: Path, listener: Listener, say: Say, address: str | None = N
     state = out.read_unfinished()
     address = address or state.get("address")
     check_address(address)
-    check_reachable(state["tracking_uri"])
     experiment = read_experiment(out.experiment)
-    job = prepare(experiment, load_space(str(out.space)), out.split, say)
-    with _cluster(experiment, address) as share, out.locked():
-        tracker = _tracker(state["tracking_uri"], experiment, out, say)
-        with _ended_in(tracker):
+    with _tracker(state["tracking_uri"], experiment, out, say) as tracker:
+        job = prepare_again(experiment, load_space(str(out.space)), out.split, say)
+        tracker.check()
+        with _cluster(experiment, address) as share, out.locked(), _ended_in(tracker):
             tracker.start(out.root.name, {}, {}, run_id=state["parent_run_id"])
             return _run(Search(job, out, tracker, listener, say, share))
 
@@ -122,8 +122,8 @@ def _cluster(experiment: Experiment, address: str | None) -> Iterator[Share]:
         yield share_out(experiment.search, node_resources())
 
 
-def _tracker(uri: str, experiment: Experiment, out: OutFolder, say: Say) -> MlflowTracker:
-    return MlflowTracker(uri, experiment.tracking.experiment, warn=say)
+def _tracker(uri: str, experiment: Experiment, out: OutFolder, say: Say) -> MlflowSender:
+    return MlflowSender(uri, experiment.tracking.experiment, (out.trials, out.confirmations), warn=say)
 
 
 def _parent_params(experiment: Experiment, space: SearchSpace) -> dict[str, Any]:
@@ -141,12 +141,14 @@ def _run(search: Search) -> dict[str, Any]:
     with search.out.working() as wall_s:
         trials = _search(search)
         found = candidates(trials, _confirm(search, trials))
+        from raylora.execution.conclude import conclude
+
         wants_refit = search.job.experiment.search.refit and bool(found)
         return conclude(search, trials, found, wants_refit and _refit(search, found[0].trial), wall_s)
 
 
 @contextmanager
-def _ended_in(tracker: MlflowTracker) -> Iterator[None]:
+def _ended_in(tracker: MlflowSender) -> Iterator[None]:
     """What breaks the search off ends its MLflow runs too, its own and those of its trials.
 
     That is what the user must hear of, and not a tracking server that is gone as well, or a Ctrl-C while it is asked.
@@ -166,11 +168,9 @@ def _search(search: Search) -> list[TrialRecord]:
         search.say("Encoding images and measuring the base model …")
         _make_cache(search)
     study, trials = _open_study(search), experiment.search.trials
-    earlier = _settled_records(search, study)
-    search.tracker.catch_up(earlier)
-    searcher = StudySearcher(study, trials)
-    scheduler = TRIAL_SCHEDULERS[experiment.search.trial_scheduler](experiment.search, earlier, study)
-    return run_round(search, search.trial_job(), searcher, trials, scheduler, earlier)
+    make_scheduler = TRIAL_SCHEDULERS[experiment.search.trial_scheduler]
+    scheduler = make_scheduler(experiment.search, _settled_records(search, study), study)
+    return run_round(search, search.trial_job(), StudySearcher(study, trials), trials, scheduler)
 
 
 def _open_study(search: Search) -> SearchStudy:
@@ -188,7 +188,7 @@ def _settled_records(search: Search, study: SearchStudy) -> list[TrialRecord]:
     """Records of trials before an interruption, true to the study: it is told first of a trial's end."""
     earlier = read_records(search.out.trials)
     for record in settle(earlier, search.trial_job(), study.ended):
-        search.listener.trial_ended(record)
+        search.heard_by.trial_ended(record)
     return earlier
 
 
@@ -198,12 +198,11 @@ def _confirm(search: Search, trials: Sequence[TrialRecord]) -> list[TrialRecord]
     earlier = read_records(search.out.confirmations)
     done = {record.number for record in earlier if record.status != "running"}
     left = [config for config in wanted if config["number"] not in done]
-    search.tracker.catch_up(earlier)
     if not left:
         return earlier
     search.say(f"Training {', '.join(dict.fromkeys(config['confirms'] for config in wanted))} again, with new seeds …")
     job = search.trial_job(is_confirming=True)
-    return run_round(search, job, ListSearcher(left), len(left), earlier=earlier)
+    return run_round(search, job, ListSearcher(left), len(left))
 
 
 def _make_cache(search: Search) -> None:
@@ -211,6 +210,9 @@ def _make_cache(search: Search) -> None:
     experiment, materials, cache = search.job.experiment, search.job.materials, search.out.cache
 
     def make() -> None:
+        from raylora.execution.node_cache import make_shared, write_shared
+        from raylora.execution.trial import base_of, encoder_of, pick_device
+
         base, encoder = base_of(experiment, pick_device()), encoder_of(experiment, pick_device())
         for place, material in zip(fold_folders(cache, len(materials)), materials, strict=True):
             write_shared(place, make_shared(base, encoder, material, experiment, cache))
@@ -220,6 +222,9 @@ def _make_cache(search: Search) -> None:
 
 def _refit(search: Search, winner: TrialRecord) -> bool:
     """The winner's settings on all images: the LoRA of `best/`. False if that failed; then the trial's must serve."""
+    from raylora.execution.refit import run_refit
+    from raylora.execution.workers import run_on_workers, workers_of
+
     search.say("Training the winner's settings on all images …")
     job, workers = search.trial_job(), workers_of(search.share)
     config = {"number": 0, "params": winner.params, "images": (winner.best or {})["images_seen"]}
@@ -228,7 +233,7 @@ def _refit(search: Search, winner: TrialRecord) -> bool:
         if workers.count > 1:
             run_on_workers(run_refit, config, job, workers)
         else:
-            run_refit(config, job, list[Report]().append)
+            run_refit(config, job, list[Any]().append)
 
     try:
         search.run_in_cluster(work, "trains on all images", starts_workers=workers.count > 1)

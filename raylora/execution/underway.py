@@ -11,11 +11,11 @@ from ray.train import WorkerGroupError
 
 from raylora.errors import RayloraError, first_line
 from raylora.execution.cluster import DRIVER_CPUS, Share
+from raylora.execution.job import Job
 from raylora.execution.outputs import OutFolder
-from raylora.execution.prepare import Job
-from raylora.execution.trial import TrialJob, reason_of_failure
-from raylora.tracking.mlflow_runs import MlflowTracker
-from raylora.tracking.recorder import Listener
+from raylora.execution.trial_job import TrialJob
+from raylora.tracking.recorder import Listener, Listeners
+from raylora.tracking.sender import MlflowSender
 
 Say = Callable[[str], None]
 Answer = TypeVar("Answer")
@@ -27,10 +27,15 @@ class Search:
 
     job: Job
     out: OutFolder
-    tracker: MlflowTracker
+    tracker: MlflowSender
     listener: Listener
     say: Say
     share: Share
+
+    @property
+    def heard_by(self) -> Listener:
+        """Everyone who hears of its trials."""
+        return Listeners([self.tracker, self.listener])
 
     def trial_job(self, is_confirming: bool = False) -> TrialJob:
         """What its trials need to know."""
@@ -62,6 +67,8 @@ class Search:
 
 def _told_in_a_line(error: Exception) -> RayloraError:
     """An error of the work; of several workers' the first one's, which Ray Train puts among others' tracebacks."""
+    from raylora.execution.trial import reason_of_failure
+
     if isinstance(error, WorkerGroupError) and error.worker_failures:
         error = next(iter(error.worker_failures.values()))
     return error if isinstance(error, RayloraError) else RayloraError(reason_of_failure(error))

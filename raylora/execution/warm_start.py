@@ -9,8 +9,9 @@ from pathlib import Path
 from raylora.config_files import read_experiment
 from raylora.dataset.split import digests_of_split
 from raylora.errors import ConfigError, OutputError
+from raylora.execution.job import Job
 from raylora.execution.outputs import OutFolder
-from raylora.execution.prepare import Job, absolute
+from raylora.execution.prepare import absolute
 from raylora.search.study import read_trials
 from raylora.search.warm_start import EarlierSearch, Taken, take
 

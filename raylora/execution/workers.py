@@ -14,7 +14,8 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from raylora.execution.cluster import DRIVER_CPUS, Share
 from raylora.execution.outputs import OutFolder
 from raylora.execution.results import as_result
-from raylora.execution.trial import TrialJob, run_trial
+from raylora.execution.trial import run_trial
+from raylora.execution.trial_job import TrialJob
 from raylora.training.fit import Report
 from raylora.world import World
 

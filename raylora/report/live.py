@@ -18,13 +18,44 @@ from raylora.tracking.recorder import Listener, TrialRecord
 MOST_ROWS = 20
 
 
+class Shown:
+    """The records that may still be shown: those of trials under way, of new seeds, and the best of those that ended.
+
+    A search has any number of trials, and each record all reports of its trial.
+    """
+
+    def __init__(self, earlier: Sequence[TrialRecord]):
+        self._records: dict[str, TrialRecord] = {}
+        self.ended = 0
+        """How many of the search's trials have."""
+        for record in earlier:
+            self.end(record) if _has_ended(record) else self.hear(record)
+
+    def hear(self, record: TrialRecord) -> None:
+        """A trial that has begun or reported."""
+        self._records[record.trial_id] = record
+
+    def end(self, record: TrialRecord) -> None:
+        """A trial that has ended: told once of each."""
+        self.hear(record)
+        self.ended += _counts(record)
+        ended = sorted(filter(_has_ended, self._records.values()), key=lambda record: -record.score)
+        best = best_of(ended)
+        for record in ended[MOST_ROWS:]:
+            if record is not best:
+                del self._records[record.trial_id]
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        return list(self._records.values())
+
+
 class PlainView:
     """A line for every report and every end."""
 
     def __init__(self, console: Console, trials: int, earlier: Sequence[TrialRecord] = ()):
         self._console, self._trials = console, trials
-        self._ended = sum(_counts(record) and record.status != "running" for record in earlier)
-        self._records = {record.trial_id: record for record in earlier}
+        self._shown = Shown(earlier)
         self._began = time.monotonic()
 
     def trial_started(self, trial: TrialRecord) -> None:
@@ -33,18 +64,17 @@ class PlainView:
 
     def trial_reported(self, trial: TrialRecord) -> None:
         report = trial.last or {}
-        self._records[trial.trial_id] = trial
+        self._shown.hear(trial)
         self._say(
             f"{trial.trial_id} at {trial.images_seen} images: score {report['score']:.3f}, "
             f"held-out loss {report['holdout_loss']:.4f}, similarity {report['sample_similarity']:.3f}"
         )
 
     def trial_ended(self, trial: TrialRecord) -> None:
-        self._records[trial.trial_id] = trial
-        self._ended += _counts(trial)
+        self._shown.end(trial)
         reason = f" ({trial.stop_reason})" if trial.stop_reason else ""
-        best = _best_so_far(best_of(self._records.values()))
-        so_far = f"; {self._ended} of {self._trials}, {best}" if _counts(trial) else ""
+        best = _best_so_far(best_of(self._shown.records))
+        so_far = f"; {self._shown.ended} of {self._trials}, {best}" if _counts(trial) else ""
         self._say(f"{trial.trial_id} {trial.status.replace('_', ' ')}{reason}{so_far}")
 
     def _say(self, text: str) -> None:
@@ -58,27 +88,32 @@ class TableView:
 
     def __init__(self, live: Live, trials: int, earlier: Sequence[TrialRecord] = ()):
         self._live, self._trials = live, trials
-        self._records = {record.trial_id: record for record in earlier}
+        self._shown = Shown(earlier)
 
     def trial_started(self, trial: TrialRecord) -> None:
-        self._draw(trial)
+        self._shown.hear(trial)
+        self._draw()
 
     def trial_reported(self, trial: TrialRecord) -> None:
-        self._draw(trial)
+        self._shown.hear(trial)
+        self._draw()
 
     def trial_ended(self, trial: TrialRecord) -> None:
-        self._draw(trial)
+        self._shown.end(trial)
+        self._draw()
 
-    def _draw(self, trial: TrialRecord) -> None:
-        self._records[trial.trial_id] = trial
-        self._live.update(trials_table(list(self._records.values()), self._trials))
+    def _draw(self) -> None:
+        self._live.update(trials_table(self._shown.records, self._shown.ended, self._trials))
 
 
-def trials_table(records: list[TrialRecord], trials: int) -> Table:
-    """The trials so far, the best marked; those with the lowest scores make room when there are many."""
+def trials_table(records: list[TrialRecord], ended: int, trials: int) -> Table:
+    """The trials so far, the best marked; those with the lowest scores make room when there are many.
+
+    Args:
+        ended: how many have; records of some of these may be left out.
+    """
     counted = [record for record in records if _counts(record)]
     best = best_of(counted)
-    ended = sum(record.status != "running" for record in counted)
     table = Table(title=f"{ended} of {trials} trials ended, {_best_so_far(best)}")
     for column in ("trial", "status", "images", "score", "held-out loss", "similarity", "settings"):
         table.add_column(
@@ -104,6 +139,10 @@ def _cells(record: TrialRecord) -> list[str]:
 def _counts(record: TrialRecord) -> bool:
     """Whether it is one of the search's trials, and not one of the best trained again."""
     return record.confirms is None
+
+
+def _has_ended(record: TrialRecord) -> bool:
+    return _counts(record) and record.status != "running"
 
 
 def best_of(records: Iterable[TrialRecord]) -> TrialRecord | None:

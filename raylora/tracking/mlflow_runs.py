@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,9 +22,18 @@ from PIL import Image
 
 from raylora import __version__
 from raylora.errors import TrackingError
-from raylora.files import first_fold
-from raylora.tracking.mlflow_store import REACH_S, artifacts_of, check_active, patience, quieten, reason_of, uploading
-from raylora.tracking.recorder import TrialRecord, measures, now_ms
+from raylora.files import first_fold, write_atomically
+from raylora.tracking.mlflow_store import (
+    REACH_S,
+    artifacts_of,
+    check_active,
+    check_reachable,
+    patience,
+    quieten,
+    reason_of,
+    uploading,
+)
+from raylora.tracking.recorder import RECORD_NAME, Status, TrialRecord, measures, now_ms, read_record
 
 RECORDED_PACKAGES = ("bitsandbytes", "diffusers", "mlflow", "optuna", "peft", "ray", "torch", "transformers")
 LONGEST_PARAM = 500
@@ -32,6 +43,8 @@ MOST_METRICS_PER_CALL = 1000
 SILENCE_S = 60
 """How long a store that failed is not asked again while a search runs."""
 MOST_FAILURES = 3
+TRACKED_NAME = "mlflow.json"
+"""Beside a trial's record: `Tracked`."""
 PICTURES = {"images": "samples", "prompts": "prompts"}
 """What a trial's files of samples begin with, and what MLflow shows them as."""
 THUMBNAIL_PX = 256
@@ -39,11 +52,30 @@ Warn = Callable[[str], None]
 STATUS = {"finished": "FINISHED", "stopped_early": "FINISHED", "failed": "FAILED"}
 
 
-class MlflowTracker:
-    """Listens to a search and writes it down. Only the driver writes, so one process owns the run map.
+@dataclass
+class Tracked:
+    """What MLflow has of a trial."""
 
-    What MLflow has of a trial stands in the trial's record, and whatever happens, MLflow is sent what it lacks. So a
-    store that is away for a while costs nothing, even if this process ends before it is back.
+    run_id: str | None = None
+    """Its run, once that has the settings."""
+    reports: int = 0
+    status: Status = "running"
+
+    @staticmethod
+    def read(folder: Path) -> Tracked:
+        """As it stands in the trial's folder; nothing where MLflow has nothing."""
+        file = folder / TRACKED_NAME
+        return Tracked(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else Tracked()
+
+    def write(self, folder: Path) -> None:
+        write_atomically(folder / TRACKED_NAME, json.dumps(vars(self)).encode())
+
+
+class MlflowTracker:
+    """Sends MLflow what it lacks of a search's trials, out of their records on disk.
+
+    What MLflow has of a trial stands beside the trial's record, so a store that is away for a while costs nothing, even
+    if this process ends before it is back. One process at a time does this for a search, so nothing is sent by two.
 
     Args:
         uri: absolute tracking URI.
@@ -54,35 +86,33 @@ class MlflowTracker:
 
     def __init__(self, uri: str, experiment: str, warn: Warn = lambda _: None):
         quieten()
-        self.uri, self._warn = uri, warn
-        self._behind: dict[str, TrialRecord] = {}
+        self.uri, self._experiment, self._warn = uri, experiment, warn
+        self._behind: dict[Path, None] = {}
+        """Folders of trials that MLflow may lack something of, in the order in which that is sent."""
         self._running: set[str] = set()
-        self._tried: set[str] = set()
-        """Trials that may have a run which their records don't name."""
+        self._tried: set[Path] = set()
+        """Trials that may have a run which nothing beside their records names."""
         self._is_told, self._silent_until = False, 0.0
         self._client = MlflowClient(uri)
-        self._experiment_id = self._get_or_create(experiment)
-        self.parent_run_id = ""
+        self.experiment_id = self.parent_run_id = ""
 
-    def _get_or_create(self, name: str) -> str:
-        with patience(REACH_S):
-            found = self._client.get_experiment_by_name(name)
-            if found is not None:
-                check_active(found, self.uri)
-                return str(found.experiment_id)
-            try:
-                return str(self._client.create_experiment(name, artifact_location=artifacts_of(self.uri)))
-            except MlflowException as error:
-                raise TrackingError(f"MLflow experiment {name}: can't be made ({error})") from None
+    def check(self) -> None:
+        """Ask the store whether it is there.
+
+        Raises:
+            TrackingError: it isn't.
+        """
+        check_reachable(self.uri)
 
     def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str], run_id: str | None = None) -> None:
         """Open the parent run, or go on with `run_id`.
 
         Raises:
-            TrackingError: it can't be written, as without the right to, or if somebody deleted it.
+            TrackingError: it can't be written, as without the right to, or if somebody deleted it or its experiment.
         """
         try:
             with patience(REACH_S):
+                self.experiment_id = self._get_or_create(self._experiment)
                 self.parent_run_id = run_id or self._open(name, tags)
                 self._client.update_run(self.parent_run_id, status="RUNNING")
                 self._log_params(self.parent_run_id, params)
@@ -92,8 +122,22 @@ class MlflowTracker:
                 "mend that there, or use another store for a new search by --tracking-uri"
             ) from None
 
+    def go_on(self, experiment_id: str, parent_run_id: str) -> None:
+        """Take over from a process that has started and is gone; the store may be away just now."""
+        self.experiment_id, self.parent_run_id = experiment_id, parent_run_id
+
+    def _get_or_create(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            check_active(found, self.uri)
+            return str(found.experiment_id)
+        try:
+            return str(self._client.create_experiment(name, artifact_location=artifacts_of(self.uri)))
+        except MlflowException as error:
+            raise TrackingError(f"MLflow experiment {name}: can't be made ({error})") from None
+
     def _open(self, name: str, tags: Mapping[str, str]) -> str:
-        run = self._client.create_run(self._experiment_id, run_name=name, tags={**tags, **environment_tags()})
+        run = self._client.create_run(self.experiment_id, run_name=name, tags={**tags, **environment_tags()})
         return str(run.info.run_id)
 
     def finish(self, metrics: Mapping[str, float], artifacts: Path | None) -> None:
@@ -114,7 +158,7 @@ class MlflowTracker:
         """Close every run of a search that ends before its time: its own, and those of trials that were under way.
 
         The search's own is first, so that a store that is away is asked once. A trial that goes on after a resume has
-        its run opened again by `_send`.
+        its run opened again by `_send_rest`.
         """
         if not self.parent_run_id:
             return
@@ -123,7 +167,7 @@ class MlflowTracker:
             self._is_told = True  # what can't be sent any more is no news: this search doesn't go on
             self.catch_up()
             query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent_run_id}' and attributes.status = 'RUNNING'"
-            for run in self._client.search_runs([self._experiment_id], query):
+            for run in self._client.search_runs([self.experiment_id], query):
                 self._client.set_terminated(run.info.run_id, status="KILLED")
 
     def _log_metrics(self, metrics: Mapping[str, float]) -> None:
@@ -137,83 +181,79 @@ class MlflowTracker:
             with uploading(self._client):
                 self._client.log_artifacts(self.parent_run_id, str(folder), artifact_path="best")
 
-    def trial_started(self, trial: TrialRecord) -> None:
-        self._hear(trial)
+    def hear(self, folder: Path) -> None:
+        """The record of a trial has changed."""
+        self._behind.setdefault(folder)
 
-    def trial_reported(self, trial: TrialRecord) -> None:
-        self._hear(trial)
+    def look_through(self, places: Sequence[Path]) -> None:
+        """Take up all trials in these folders, of which another process may not have sent everything."""
+        for file in sorted(file for place in places for file in place.glob(f"*/{RECORD_NAME}")):
+            self._tried.add(file.parent)
+            self.hear(file.parent)
 
-    def trial_ended(self, trial: TrialRecord) -> None:
-        self._hear(trial)
+    @property
+    def rest_s(self) -> float | None:
+        """How long there is nothing to send: None until something is heard of, 0 if there is something."""
+        return max(0.0, self._silent_until - time.monotonic()) if self._behind else None
 
-    def catch_up(self, earlier: Sequence[TrialRecord] = ()) -> None:
-        """Send what could not be sent when it happened; gives up after a few failures.
-
-        Args:
-            earlier: trials of the same search that another process may not have sent in full.
-        """
-        for trial in earlier:
-            self._tried.add(trial.trial_id)
-            self._await(trial)
+    def catch_up(self) -> None:
+        """Send everything that MLflow lacks; gives up after a few failures."""
         failures = 0
         while self._behind and failures < MOST_FAILURES:
-            failures += not self._try(next(iter(self._behind.values())))
+            failures += not self.send_next()
 
-    def _hear(self, trial: TrialRecord) -> None:
-        self._await(trial)
-        if time.monotonic() >= self._silent_until:
-            self._try(trial)
-
-    def _await(self, trial: TrialRecord) -> None:
-        """Put a trial among those to be sent."""
-        self._behind[trial.trial_id] = trial
-
-    def _try(self, trial: TrialRecord) -> bool:
-        """Send what MLflow lacks of a trial, if MLflow can be written; the search goes on either way."""
+    def send_next(self) -> bool:
+        """Send what MLflow lacks of the next trial, if MLflow can be written; the search goes on either way."""
+        folder = next(iter(self._behind))
+        del self._behind[folder]
         try:
             with patience(REACH_S):
-                self._send(trial)
+                self._send(read_record(folder))
         except Exception as error:  # MLflow, requests and SQLAlchemy raise many kinds
             if not self._is_told:
                 self._warn(f"MLflow at {self.uri} can't be written ({reason_of(error)}); the search goes on")
             self._is_told, self._silent_until = True, time.monotonic() + SILENCE_S
-            self._tried.add(trial.trial_id)
-            self._behind[trial.trial_id] = self._behind.pop(
-                trial.trial_id
-            )  # the last now, so that it holds up no other
+            self._tried.add(folder)
+            self.hear(folder)  # the last now, so that it holds up no other
             return False
-        del self._behind[trial.trial_id]
         self._is_told = bool(self._behind)
         return True
 
     def _send(self, trial: TrialRecord) -> None:
-        """Each step can be done again without trace, so that the next write of the record may remember it.
+        """Each step can be done again without trace: what a kill leaves unwritten of them is sent once more."""
+        folder = Path(trial.folder)
+        tracked = Tracked.read(folder)
+        before = Tracked(**vars(tracked))
+        try:
+            self._send_rest(trial, tracked)
+        finally:
+            if tracked != before:
+                tracked.write(folder)
 
-        After a trial's end there is none, so this is one.
-        """
-        if trial.run_id is None:
-            trial.run_id = self._make_run(trial)
-        if trial.status == "running" and trial.run_id not in self._running:  # closed when the search was broken off
-            self._client.update_run(trial.run_id, status="RUNNING")
-            self._running.add(trial.run_id)
-        while trial.tracked_reports < len(trial.history):
-            self._log(trial, trial.run_id, trial.tracked_reports)
-            trial.tracked_reports += 1
-        if trial.status not in ("running", trial.tracked_status):
-            self._end(trial, trial.run_id)
-            trial.tracked_status = trial.status
-            trial.write()
+    def _send_rest(self, trial: TrialRecord, tracked: Tracked) -> None:
+        if tracked.run_id is None:
+            tracked.run_id = self._make_run(trial)
+        if trial.status == "running" and tracked.run_id not in self._running:  # closed when the search was broken off
+            self._client.update_run(tracked.run_id, status="RUNNING")
+            self._running.add(tracked.run_id)
+        while tracked.reports < len(trial.history):
+            self._log(trial, tracked.run_id, tracked.reports)
+            tracked.reports += 1
+        if trial.status not in ("running", tracked.status):
+            self._end(trial, tracked.run_id)
+            tracked.status = trial.status
+            self._running.discard(tracked.run_id)
 
     def _make_run(self, trial: TrialRecord) -> str:
         """The trial's run with its settings. It may be there already: answers get lost, and processes end."""
-        found = self._find_run(trial) if trial.trial_id in self._tried else None
+        found = self._find_run(trial) if Path(trial.folder) in self._tried else None
         run_id = found or self._create_run(trial)
         self._log_params(run_id, trial.params)
         return run_id
 
     def _find_run(self, trial: TrialRecord) -> str | None:
         query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent_run_id}' and run_name = '{trial.trial_id}'"
-        found = self._client.search_runs([self._experiment_id], query, max_results=1)
+        found = self._client.search_runs([self.experiment_id], query, max_results=1)
         return str(found[0].info.run_id) if found else None
 
     def _create_run(self, trial: TrialRecord) -> str:
@@ -224,7 +264,7 @@ class MlflowTracker:
             "raylora.is_baseline": str(trial.is_baseline),
             **({"raylora.confirms": trial.confirms} if trial.confirms else {}),
         }
-        run = self._client.create_run(self._experiment_id, run_name=trial.trial_id, tags=tags)
+        run = self._client.create_run(self.experiment_id, run_name=trial.trial_id, tags=tags)
         self._running.add(str(run.info.run_id))
         return str(run.info.run_id)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -28,8 +28,6 @@ class TrialRecord:
     folder: str
     status: Status = "running"
     stop_reason: str | None = None
-    run_id: str | None = None
-    """Its MLflow run, once that has the settings."""
     confirms: str | None = None
     """Of a best trial that is trained again with a new seed: that trial's id."""
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -38,10 +36,6 @@ class TrialRecord:
     """When each report was heard of, in ms since 1970: MLflow takes a point sent again for the same by its time."""
     over_limits: dict[str, float] = field(default_factory=dict)
     """What it cost beyond `search.limits`, by the limit's name: such a trial can't win."""
-    tracked_reports: int = 0
-    """How many of the reports MLflow has."""
-    tracked_status: Status = "running"
-    """The status that MLflow has."""
 
     def hear(self, report: dict[str, Any]) -> None:
         """Add a report, and when it came."""
@@ -79,8 +73,13 @@ def now_ms() -> int:
 def read_records(trials_folder: Path) -> list[TrialRecord]:
     """All records below a folder, by number."""
     files = trials_folder.glob(f"*/{RECORD_NAME}")
-    records = [TrialRecord(**json.loads(path.read_text(encoding="utf-8"))) for path in files]
-    return sorted(records, key=lambda record: record.number)
+    return sorted((read_record(file.parent) for file in files), key=lambda record: record.number)
+
+
+def read_record(folder: Path) -> TrialRecord:
+    """The record in a trial's folder; what an older version kept in it besides is left out."""
+    kept = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
+    return TrialRecord(**{field.name: kept[field.name] for field in fields(TrialRecord) if field.name in kept})
 
 
 def measures(report: Mapping[str, Any]) -> dict[str, float]:

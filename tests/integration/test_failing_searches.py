@@ -21,11 +21,11 @@ from raylora.errors import RayloraError, TrainingDivergedError
 from raylora.execution import rounds
 from raylora.execution.cluster import Share, connected
 from raylora.execution.outputs import OutFolder
-from raylora.execution.results import as_result
+from raylora.execution.results import REPORT, as_result
 from raylora.execution.rounds import ListSearcher, run_round
 from raylora.execution.underway import Search
-from raylora.tracking.mlflow_runs import MlflowTracker
 from raylora.tracking.recorder import Listeners, TrialRecord
+from raylora.tracking.sender import MlflowSender
 
 OUT_OF_MEMORY = "out of GPU memory; lower training.batch_size"
 FULL = OSError(errno.ENOSPC, "full", "trial.json")
@@ -38,15 +38,16 @@ def _cluster() -> Iterator[None]:
 
 
 @pytest.fixture
-def search(tiny_experiment: Experiment, tmp_path: Path, empty_store: Path) -> Search:
+def search(tiny_experiment: Experiment, tmp_path: Path, empty_store: Path) -> Iterator[Search]:
     out = OutFolder(tmp_path / "out")
     out.root.mkdir()
-    tracker = MlflowTracker(f"sqlite:///{shutil.copy(empty_store, out.root)}", "raylora")
-    tracker.start("out", {}, {})
-    out.write_state("running", tracking_uri=tracker.uri, parent_run_id=tracker.parent_run_id)
     out.space.write_text("")
     job = cast(Any, SimpleNamespace(experiment=tiny_experiment))
-    return Search(job, out, tracker, Listeners([]), print, Share(1, 0.0, 1, 1))
+    uri = f"sqlite:///{shutil.copy(empty_store, out.root)}"
+    with MlflowSender(uri, "raylora", [out.trials], print) as tracker:
+        tracker.start("out", {}, {})
+        out.write_state("running", tracking_uri=tracker.uri, parent_run_id=tracker.parent_run_id)
+        yield Search(job, out, tracker, Listeners([]), print, Share(1, 0.0, 1, 1))
 
 
 def reports_once(search: Search, job: object) -> Any:
@@ -57,7 +58,7 @@ def reports_once(search: Search, job: object) -> Any:
     return tune.with_resources(trainable, {"cpu": 1})
 
 
-def test_tune_takes_no_snapshots_and_drops_its_statistics_of_ended_trials(
+def test_tune_takes_no_snapshots_and_drops_what_it_keeps_of_ended_trials(
     search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Either takes time and memory of a driver with a thousand trials."""
@@ -76,6 +77,7 @@ def test_tune_takes_no_snapshots_and_drops_its_statistics_of_ended_trials(
     (last,) = (search.out.ray / "trials").glob("experiment_state-*.json")
     kept = [json.loads(trial[1]) for trial in json.loads(last.read_text())["trial_data"]]
     assert [(trial["metric_analysis"], trial["metric_n_steps"]) for trial in kept] == [({}, {})] * 2
+    assert [{REPORT, "config"} & set(trial["last_result"]) for trial in kept] == [set()] * 2
 
 
 def fails_when(status: str, error: Exception) -> Callable[[TrialRecord], None]:

@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from raylora.config import Experiment
 from raylora.errors import TrackingError
 from raylora.tracking import mlflow_runs
-from raylora.tracking.mlflow_runs import MlflowTracker
+from raylora.tracking.mlflow_runs import MlflowTracker, Tracked
 from raylora.tracking.mlflow_store import REACH_S, quieten, tracking_uri
 from raylora.tracking.recorder import TrialRecord, measures, read_records
 
@@ -67,10 +67,12 @@ def begin(number: int, trials: Path) -> TrialRecord:
     return TrialRecord(f"t{number:03d}", number, {"lora.rank": 8}, number == 0, str(trials / f"t{number:03d}"))
 
 
-def tell(trial: TrialRecord, hear: Callable[[TrialRecord], None]) -> None:
-    """As `RayListener` does it."""
+def tell(trial: TrialRecord, tracker: MlflowTracker) -> None:
+    """As `RayListener` and the process that sends do it."""
     trial.write()
-    hear(trial)
+    tracker.hear(Path(trial.folder))
+    while tracker.rest_s == 0:
+        tracker.send_next()
 
 
 def evaluate(trial: TrialRecord, tracker: MlflowTracker) -> None:
@@ -79,16 +81,16 @@ def evaluate(trial: TrialRecord, tracker: MlflowTracker) -> None:
     samples.mkdir(parents=True, exist_ok=True)
     for kind in ("images", "prompts"):
         Image.new("RGB", (300, 100)).save(samples / f"{kind}_{trial.images_seen:06d}.png")
-    tell(trial, tracker.trial_reported)
+    tell(trial, tracker)
 
 
 def end(trial: TrialRecord, tracker: MlflowTracker) -> None:
     trial.status, trial.stop_reason = ("failed", "the worker died") if trial.number == 1 else ("finished", None)
-    tell(trial, tracker.trial_ended)
+    tell(trial, tracker)
 
 
 def start(trial: TrialRecord, tracker: MlflowTracker) -> None:
-    tell(trial, tracker.trial_started)
+    tell(trial, tracker)
 
 
 STEPS = (start, *[evaluate] * REPORTS, end)
@@ -102,8 +104,20 @@ def search(tracker: MlflowTracker, trials: Path) -> None:
             step(trial, tracker)
 
 
+def tracked(trial: TrialRecord) -> Tracked:
+    return Tracked.read(Path(trial.folder))
+
+
 def lacks_nothing(trial: TrialRecord) -> bool:
-    return (trial.tracked_reports, trial.tracked_status) == (len(trial.history), trial.status)
+    return (tracked(trial).reports, tracked(trial).status) == (len(trial.history), trial.status)
+
+
+def next_process(tracker: MlflowTracker, trials: Path) -> MlflowTracker:
+    """What the next process begins with: another tracker of the same search, that finds what there is by itself."""
+    resumed = MlflowTracker(tracker.uri, "raylora")
+    resumed.start("search", {}, {}, run_id=tracker.parent_run_id)
+    resumed.look_through([trials])
+    return resumed
 
 
 def assert_all_there_once(uri: str, parent_run_id: str, trials: Path) -> None:
@@ -113,7 +127,7 @@ def assert_all_there_once(uri: str, parent_run_id: str, trials: Path) -> None:
     assert len(client.search_runs([experiment_id])) == len(runs) == 4
     for trial in read_records(trials):
         run = runs[trial.trial_id]
-        assert run.info.run_id == trial.run_id
+        assert run.info.run_id == tracked(trial).run_id
         assert run.data.tags["mlflow.parentRunId"] == parent_run_id
         assert run.data.params == {"lora.rank": "8"}
         assert run.info.status == ("FAILED" if trial.status == "failed" else "FINISHED")
@@ -138,13 +152,13 @@ def assert_all_there_once(uri: str, parent_run_id: str, trials: Path) -> None:
 
 
 def points(client: MlflowClient, trial: TrialRecord, name: str) -> list[tuple[int, float, int]]:
-    history = client.get_metric_history(str(trial.run_id), name)
+    history = client.get_metric_history(str(tracked(trial).run_id), name)
     return sorted((point.step, point.value, point.timestamp) for point in history)
 
 
 def pictures(client: MlflowClient, trial: TrialRecord) -> list[tuple[str, int, int, str]]:
     """Key, step, time and the rest of each name, read as MLflow's pages do."""
-    names = [file.path.removeprefix("images/") for file in client.list_artifacts(str(trial.run_id), "images")]
+    names = [file.path.removeprefix("images/") for file in client.list_artifacts(str(tracked(trial).run_id), "images")]
     parts = [name.split("+", 5) for name in names]
     assert {(word, other) for _, word, _, other, _, _ in parts} <= {("step", "timestamp")}
     return sorted((key, int(step), int(time), ending) for key, _, step, _, time, ending in parts)
@@ -175,10 +189,8 @@ def test_what_one_process_missed_the_next_one_sends(tracker: MlflowTracker, tmp_
     away = Flaky(tracker._client, 1, is_answer_lost=False)
     tracker._client = away
     search(tracker, trials)
-    assert [trial.run_id for trial in read_records(trials)] == [None] * 3
-    resumed = MlflowTracker(tracker.uri, "raylora")
-    resumed.start("search", {}, {}, run_id=tracker.parent_run_id)
-    resumed.catch_up(read_records(trials))
+    assert [tracked(trial) for trial in read_records(trials)] == [Tracked()] * 3
+    next_process(tracker, trials).catch_up()
     assert_all_there_once(tracker.uri, tracker.parent_run_id, trials)
 
 
@@ -192,26 +204,12 @@ def test_a_process_that_is_killed_after_any_step_leaves_nothing_lost_or_doubled(
     for step in STEPS[:done]:
         for trial in records:
             step(trial, tracker)
-    resumed = MlflowTracker(tracker.uri, "raylora")
-    resumed.start("search", {}, {}, run_id=tracker.parent_run_id)
-    left = read_records(trials)
-    resumed.catch_up(left)
+    resumed, left = next_process(tracker, trials), read_records(trials)
+    resumed.catch_up()
     for step in STEPS[done:]:
         for trial in left or records:
             step(trial, resumed)
     assert_all_there_once(tracker.uri, tracker.parent_run_id, trials)
-
-
-def test_a_record_is_written_once_a_change_and_once_more_at_its_end(
-    tracker: MlflowTracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each write waits for the disk, and Tune's loop for each."""
-    written: list[str] = []
-    write = TrialRecord.write
-    monkeypatch.setattr(TrialRecord, "write", lambda trial: (written.append(trial.trial_id), write(trial)))
-    search(tracker, tmp_path)
-    assert written.count("t000") == len(STEPS) + 1
-    assert all(map(lacks_nothing, read_records(tmp_path)))
 
 
 @pytest.mark.parametrize(("wanted", "told"), [(None, "true"), ("false", "false")])
@@ -230,7 +228,8 @@ def test_a_start_with_nothing_missed_asks_for_nothing(tracker: MlflowTracker, tm
     search(tracker, tmp_path / "trials")
     counting = Flaky(tracker._client, 10**6, is_answer_lost=False)
     tracker._client = counting
-    tracker.catch_up(read_records(tmp_path / "trials"))
+    tracker.look_through([tmp_path / "trials"])
+    tracker.catch_up()
     assert counting.timeouts == []
 
 
@@ -242,8 +241,8 @@ def test_a_search_whose_own_run_was_deleted_does_not_go_on(tracker: MlflowTracke
 
 def test_a_run_that_somebody_deleted_holds_up_no_other(tracker: MlflowTracker, tmp_path: Path) -> None:
     deleted, other = (begin(number, tmp_path) for number in range(2))
-    tell(deleted, tracker.trial_started)
-    tracker._client.delete_run(deleted.run_id)
+    tell(deleted, tracker)
+    tracker._client.delete_run(tracked(deleted).run_id)
     end(deleted, tracker)
     end(other, tracker)
     assert not lacks_nothing(other)
@@ -341,7 +340,7 @@ def test_a_server_that_goes_away_and_comes_back(uri: str, tmp_path: Path, capsys
         tracker = MlflowTracker(address, "raylora", warn=told.append)
         tracker.start("search", {}, {})
         for trial in records[:2]:
-            tell(trial, tracker.trial_started)
+            tell(trial, tracker)
             evaluate(trial, tracker)
         end(records[0], tracker)
     evaluate(records[1], tracker)
@@ -349,9 +348,8 @@ def test_a_server_that_goes_away_and_comes_back(uri: str, tmp_path: Path, capsys
         end(trial, tracker)
     assert len(told) == 1
     with mlflow_server(uri, port) as address:
-        resumed = MlflowTracker(address, "raylora")
-        resumed.start("search", {}, {}, run_id=tracker.parent_run_id)
-        resumed.catch_up(read_records(trials))
+        resumed = next_process(tracker, trials)
+        resumed.catch_up()
         resumed.finish({"best.score": 0.5}, None)
         assert_all_there_once(address, tracker.parent_run_id, trials)
     assert capsys.readouterr().out == ""
@@ -374,7 +372,7 @@ def test_a_search_in_a_deleted_experiment_does_not_go_on(uri: str) -> None:
     client = MlflowClient(uri)
     client.delete_experiment(client.create_experiment("gone"))
     with pytest.raises(TrackingError, match=r"experiment gone was deleted; .*restore"):
-        MlflowTracker(uri, "gone")
+        MlflowTracker(uri, "gone").start("search", {}, {})
 
 
 def test_the_files_of_a_sqlite_store_lie_beside_it(

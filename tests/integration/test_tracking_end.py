@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import errno
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from raylora.config import Experiment
 from raylora.errors import RayloraError
 from raylora.execution import tuner
 from raylora.execution.cluster import Share
+from raylora.execution.job import Job
 from raylora.execution.outputs import OutFolder
-from raylora.execution.prepare import Job, prepare
+from raylora.execution.prepare import prepare
 from raylora.execution.searcher import StudySearcher
 from raylora.execution.tuner import tune_job
 from raylora.execution.underway import Search
 from raylora.search.space import Parameter, SearchSpace
 from raylora.tracking.mlflow_runs import MlflowTracker
 from raylora.tracking.recorder import Listeners, TrialRecord, read_records
-from tests.integration.test_tracking import Flaky, assert_all_there_once, begin, end, evaluate, report, tell
+from tests.integration.test_tracking import (
+    Flaky,
+    assert_all_there_once,
+    begin,
+    end,
+    evaluate,
+    next_process,
+    report,
+    tell,
+)
 
 SPACE = SearchSpace(name="small", parameters={"lora.rank": Parameter(choices=(2, 4))})
 NOBODY = Listeners([])
@@ -38,20 +48,29 @@ def statuses(uri: str) -> dict[str, str]:
     return {run.info.run_name: run.info.status for run in client.search_runs(experiments)}
 
 
+@contextmanager
+def refusing(uri: str, change: str) -> Iterator[None]:
+    """While the block lasts, the store refuses a change, such as `INSERT ON params`."""
+    with closing(sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None)) as store:
+        store.execute(f"CREATE TRIGGER away BEFORE {change} BEGIN SELECT RAISE(ABORT, 'away'); END")
+        try:
+            yield
+        finally:
+            store.execute("DROP TRIGGER away")
+
+
 def resumed(tracker: MlflowTracker, trials: Path) -> tuple[MlflowTracker, list[TrialRecord]]:
     """The tracker of the next process, and the records that it finds."""
-    again = MlflowTracker(tracker.uri, "raylora")
-    again.start("search", {}, {}, run_id=tracker.parent_run_id)
-    records = read_records(trials)
-    again.catch_up(records)
-    return again, records
+    again = next_process(tracker, trials)
+    again.catch_up()
+    return again, read_records(trials)
 
 
 def test_a_broken_off_search_leaves_no_run_running_and_goes_on(tracker: MlflowTracker, tmp_path: Path) -> None:
     trials = tmp_path / "trials"
     records = [begin(number, trials) for number in range(3)]
     for trial in records:
-        tell(trial, tracker.trial_started)
+        tell(trial, tracker)
         evaluate(trial, tracker)
     end(records[0], tracker)
     tracker.break_off("KILLED")
@@ -70,7 +89,7 @@ def test_a_broken_off_search_leaves_no_run_running_and_goes_on(tracker: MlflowTr
 
 def test_a_trial_whose_end_mlflow_missed_was_not_killed(tracker: MlflowTracker, tmp_path: Path) -> None:
     trial, client = begin(0, tmp_path), tracker._client
-    tell(trial, tracker.trial_started)
+    tell(trial, tracker)
     tracker._client = Flaky(client, 1, is_answer_lost=False)
     end(trial, tracker)
     tracker._client = client
@@ -105,8 +124,7 @@ def failing(error: BaseException) -> Callable[..., Any]:
 def test_a_search_that_cannot_begin_leaves_neither_folder_nor_running_run(
     start: Callable[[], Any], uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patched, pytest.raises(RayloraError, match="out can't be written"):
-        patched.setattr(MlflowTracker, "_log_params", failing(MlflowException("away")))
+    with refusing(uri, "INSERT ON params"), pytest.raises(RayloraError, match="out can't be written"):
         start()
     assert (statuses(uri), (tmp_path / "out").exists()) == ({"out": "FAILED"}, False)
     with monkeypatch.context() as patched, pytest.raises(OSError, match="full"):
@@ -121,7 +139,9 @@ def test_what_breaks_a_search_off_is_told_and_its_runs_end(
     error: BaseException, status: str, start: Callable[[], Any], uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def begin_and_break_off(search: Search) -> None:
-        tell(begin(0, search.out.trials), search.tracker.trial_started)
+        trial = begin(0, search.out.trials)
+        trial.write()
+        search.tracker.trial_started(trial)
         raise error
 
     monkeypatch.setattr(tuner, "_search", begin_and_break_off)
@@ -132,21 +152,22 @@ def test_what_breaks_a_search_off_is_told_and_its_runs_end(
 
 
 def test_a_store_that_is_away_too_does_not_hide_what_broke_the_search_off(
-    start: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+    start: Callable[[], Any], uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def break_off(search: Search) -> None:
-        search.tracker._client = Flaky(search.tracker._client, 1, is_answer_lost=False)
+        away.enter_context(refusing(uri, "UPDATE ON runs"))
         raise ValueError("why")
 
     monkeypatch.setattr(tuner, "_search", break_off)
-    with pytest.raises(ValueError, match="why"):
+    with ExitStack() as away, pytest.raises(ValueError, match="why"):
         start()
+    assert statuses(uri) == {"out": "RUNNING"}
 
 
 def test_a_resume_ends_the_run_of_a_trial_whose_end_its_record_missed(
     start: Callable[[], Any], uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed between the study and the record; before anything is trained, MLflow and whoever looks on hear of it."""
+    """Killed between the study and the record; before anything is trained, whoever looks on hears, and MLflow too."""
     told: list[str] = []
     out = OutFolder(tmp_path / "out")
 
@@ -155,11 +176,13 @@ def test_a_resume_ends_the_run_of_a_trial_whose_end_its_record_missed(
         searcher.suggest("a")
         trial = begin(0, out.trials)
         trial.hear(report(8, best_score=0.5, is_finished=True))
-        tell(trial, search.tracker.trial_reported)
+        trial.write()
+        search.tracker.trial_reported(trial)
         searcher.on_trial_complete("a", {"images_seen": 8, "best_score": 0.5, "is_over": True})
         raise KeyboardInterrupt
 
     def looked_at(search: Search, *more: Any) -> None:
+        search.tracker.catch_up()
         told.append(statuses(uri)["t000"])
         raise KeyboardInterrupt
 

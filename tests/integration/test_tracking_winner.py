@@ -52,8 +52,7 @@ def search(tiny_experiment: Experiment, tmp_path: Path, told: list[str], empty_s
 
 def winner(search: Search) -> TrialRecord:
     history = [{"score": 0.5, "images_seen": 8, "train_losses": []}]
-    return TrialRecord("t000", 0, {}, True, str(search.out.trials / "t000"), run_id="known", history=history,
-                       report_times=[1], tracked_reports=1)  # fmt: skip
+    return TrialRecord("t000", 0, {}, True, str(search.out.trials / "t000"), history=history)
 
 
 def assert_run_is_complete(search: Search) -> None:
@@ -103,7 +102,7 @@ def test_a_winner_that_was_logged_before_an_interruption_is_only_registered(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("raylora.execution.conclude.register", interrupted)
+        patched.setattr("raylora.tracking.registry.register", interrupted)
         _track_winner(search, winner(search), 0.5)
     assert _track_winner(search, winner(search), 0.5) == REGISTERED
     assert logged_models(search) == 1

@@ -16,8 +16,9 @@ from raylora.config import Experiment
 from raylora.config_files import write_experiment
 from raylora.errors import DatasetError, OutputError
 from raylora.execution.alone import resume_training, train_job
+from raylora.execution.job import Job
 from raylora.execution.outputs import OutFolder
-from raylora.execution.prepare import Job, prepare
+from raylora.execution.prepare import prepare
 
 
 def quiet(_: str) -> None:

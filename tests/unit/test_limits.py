@@ -177,13 +177,14 @@ def test_a_search_of_which_no_trial_kept_the_limits_says_how_near_it_came(tmp_pa
 def test_records_say_which_limit_a_trial_broke_and_that_it_was_stopped(tmp_path: Path) -> None:
     """At its last image, without any training, and by the guide's own, which goes on."""
     job = TrialJob(tmp_path, LIMITED.with_params({"search.limits.lora_mb": 2}), threads=1)
-    listener = RayListener(job, Listeners([]), {})
+    listener = RayListener(job, Listeners([]))
     end = {**result(900, 0.5, 700.0), "score": 0.5, "is_finished": True, "stop_reason": None}
     untrained = {"images_seen": 0, "best_score": -math.inf, "lora_mb": 9.0, "stop_reason": "limit: lora_mb 9 > 2"}
     results = [end, {**end, "stop_reason": "limit: train_s 700 > 600"}, untrained]
     for number, latest in enumerate(results):
         config = {"number": number, "params": {}, "is_baseline": number == 0}
-        told = SimpleNamespace(config=config, run_metadata=SimpleNamespace())
+        told = SimpleNamespace(config=config, run_metadata=SimpleNamespace(last_result={}),
+                               placement_group_factory=None)  # fmt: skip
         listener.on_trial_start(0, [], told)
         listener.on_trial_result(0, [], told, as_result(latest))
         assert read_records(tmp_path / "trials")[number].over_limits  # on disk before any end is told of

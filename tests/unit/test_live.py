@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
-from raylora.report.live import view
+from raylora.report.live import MOST_ROWS, best_of, view
 from raylora.tracking.recorder import Status, TrialRecord
 
 
@@ -90,3 +90,18 @@ def test_new_seeds_are_shown_and_not_counted(is_terminal: bool) -> None:
     assert "c000" in told
     assert "2 of 5" not in told
     assert "best score so far 9" not in told
+
+
+@pytest.mark.parametrize("is_terminal", [True, False], ids=["table", "lines"])
+def test_of_many_trials_all_are_counted_the_best_is_told_and_few_are_kept(is_terminal: bool) -> None:
+    text, scores = io.StringIO(), [9.0, *[number / 100 for number in range(1, 3 * MOST_ROWS)]]
+    over = record(len(scores), 99.0, "stopped_early", "limit: train_s 9 > 5")
+    over.over_limits = {"train_s": 9.0}
+    with view(Console(file=text, force_terminal=is_terminal, width=160, _environ={}), 99) as listener:
+        for ended in [*(record(number, score, "finished") for number, score in enumerate(scores)), over]:
+            listener.trial_ended(ended)
+        kept = cast(Any, listener)._shown.records
+    assert f"{len(scores) + 1} of 99" in text.getvalue()
+    best = best_of(kept)
+    assert best is not None and best.trial_id == "t000"
+    assert len(kept) <= MOST_ROWS + 1

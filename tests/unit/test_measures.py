@@ -294,7 +294,7 @@ def test_a_trial_before_its_first_report() -> None:
 
 def test_records_are_read_by_number(tmp_path: Path) -> None:
     records = [record(tmp_path, number, history=[report(100, 0.1 * number)]) for number in (2, 10, 1)]
-    records[0].status, records[0].stop_reason, records[0].run_id = "stopped_early", "asha at 100 images", "abc"
+    records[0].status, records[0].stop_reason = "stopped_early", "asha at 100 images"
     for trial in records:
         trial.write()
     assert read_records(tmp_path) == sorted(records, key=lambda trial: trial.number)

@@ -1,0 +1,32 @@
+"""What a trial needs to know of its search, and how it says why it ended: no more than that, and so without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from raylora.config import Experiment
+from raylora.execution.outputs import OutFolder
+
+STOP_REASON = "stop_reason"
+ERROR_NAME = "error.txt"
+"""Beside a failed trial's files: one line on why."""
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """What every trial of a search needs to know; small, since it travels to each."""
+
+    out: Path
+    experiment: Experiment
+    threads: int
+    is_confirming: bool = False
+    """Whether these are the best trials of a search, trained again with new seeds."""
+
+    def trial_id(self, number: int) -> str:
+        """The name of a trial in folders, tables and MLflow."""
+        return f"{'c' if self.is_confirming else 't'}{number:03d}"
+
+    def folder(self, number: int) -> Path:
+        out = OutFolder(self.out)
+        return (out.confirmations if self.is_confirming else out.trials) / self.trial_id(number)
