@@ -15,6 +15,7 @@ from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import dataset_digest
 from raylora.dataset.split import write_splits
 from raylora.errors import RayloraError
+from raylora.evaluation.encoders import is_at_hand
 from raylora.execution.cluster import (
     Share,
     check_address,
@@ -66,12 +67,21 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
         space = yaml.safe_dump(job.space.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
         write_text(out.space, space)
         tracker = _tracker(uri, experiment, out, say)
+        search = Search(replace(job, experiment=experiment), out, tracker, listener, say, share)
+        _load_judge(search)
         tags = {"dataset.digest": dataset_digest(job.pictures), "dataset.images": str(len(job.pictures))}
         with _ended_in(tracker):
             tracker.start(out.root.name, _parent_params(experiment, job.space), tags)
             going_on = {"tracking_uri": uri, "parent_run_id": tracker.parent_run_id, "address": address}
             out.write_state("running", **going_on, wall_s=0.0)
-            return _run(Search(replace(job, experiment=experiment), out, tracker, listener, say, share))
+            return _run(search)
+
+
+def _load_judge(search: Search) -> None:
+    """Load an encoder that `check_hub` could not look into, where trials will: what fails now leaves nothing behind."""
+    experiment = search.job.experiment
+    if not is_at_hand(experiment.evaluation.encoder):
+        search.run_in_cluster(lambda: bool(encoder_of(experiment, pick_device())), "loads the image encoder")
 
 
 def check_start(job: Job, out: OutFolder, address: str | None = None, warn: Say | None = None) -> str:

@@ -165,6 +165,11 @@ MODELS = [
     ("tune good.yaml --set evaluation.encoder=long_faces:Faces", "encoder long_faces:Faces", "lengths", "length 1"),
     ("tune good.yaml --dry-run --set evaluation.encoder=long_faces:Faces", "long_faces:Faces", "lengths", "length 1"),
     ("train good.yaml --holdout --set evaluation.encoder=long_faces:Faces", "long_faces:Faces", "lengths", "length 1"),
+    ("tune good.yaml --dry-run --set evaluation.encoder=./dinos_weights", "dinos_weights", "another model's"),
+    ("tune good.yaml --set evaluation.encoder=./dinos_weights", "dinos_weights", "another model's"),
+    ("train good.yaml --holdout --set evaluation.encoder=./dinos_weights", "dinos_weights", "another model's"),
+    ("train good.yaml --dry-run --set evaluation.encoder=./cut_encoder", "cut_encoder", "model.safetensors is cut off"),
+    ("train good.yaml --set evaluation.encoder=./good.yaml", "evaluation.encoder ./good.yaml: is a file", "the folder"),
     (r"tune good.yaml --set 'evaluation.encoder=C:\models\clip'", r"encoder C:\models\clip", "path of a folder"),
 ]
 PLACES = [
