@@ -72,7 +72,7 @@ def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
     for candidate in summary.get("confirmed", [])[1:]:
         print(f"  next: {candidate['trial_id']} with {_with_spread(candidate)}")
     for path, value in best["params"].items():
-        print(f"  {path} = {value:.4g}" if isinstance(value, float) else f"  {path} = {value}")
+        print(f"  {path} = {f'{value:.4g}' if isinstance(value, float) else 'null' if value is None else value}")
     _print_verdict(best)
     print(f"Trials: {trials['finished']} finished, {trials['stopped_early']} stopped early, {trials['failed']} failed; "
           f"they saw {summary['images_seen']:,} images; {summary['wall_s']:.0f} s in all")  # fmt: skip

@@ -292,7 +292,12 @@ def _row(trial: TrialRecord, verdict: dict[str, str]) -> dict[str, Any]:
         **verdict,
         "images_seen": trial.images_seen,
         "score": trial.score if trial.history else "",
-        **trial.params,
+        **{path: _cell(value) for path, value in trial.params.items()},
     }
     row |= {f"last.{key}": value for key, value in measures(trial.last or {}).items()}
     return row | {f"best.{key}": value for key, value in measures(trial.best or {}).items()}
+
+
+def _cell(value: Any) -> Any:
+    """A setting in a table: an empty cell is one that the trial didn't search, so null is told from it."""
+    return json.dumps(value) if value is None or isinstance(value, list | dict) else value
