@@ -277,7 +277,7 @@ def verdict_on(trial: TrialRecord, experiment: Experiment, trials: Sequence[Tria
     """`verdict`, `evidence` and `cure` of a trial, beside the others of its search."""
     failure = (trial.stop_reason or "no report") if trial.status == "failed" else None
     best = max((one for one in trials if not one.over_limits), key=lambda one: one.score, default=trial)
-    verdict = judge(trial.history, failure, best.history)
+    verdict = judge(trial.history, failure, best.history, experiment.evaluation.score.ratio_ref)
     settings = experiment.with_params(trial.params) if trial.history else experiment
     cure = in_words(cures(verdict, settings, trial.history))
     return {"verdict": verdict.label, "evidence": verdict.evidence, "cure": cure}
