@@ -14,7 +14,7 @@ from raylora.config_files import check_complete
 from raylora.dataset.folder import Picture, ReadOptions, dataset_digest, named_repeats, read_folder, resolve_dataset
 from raylora.dataset.split import Split, read_splits, split_folds, split_pictures
 from raylora.diffusion.families import check_base_on_hub, resolve_base
-from raylora.errors import ConfigError, UnreachableError
+from raylora.errors import ConfigError, DatasetError, UnreachableError
 from raylora.evaluation.encoders import check_encoder, check_encoder_on_hub, embeds_texts
 from raylora.execution.node_cache import Material, framed
 from raylora.execution.plan import Plan, make_plan
@@ -78,7 +78,8 @@ def prepare(
     pictures = read_pictures(experiment, warn)
     regularization = read_regularization(experiment, warn)
     framed([*pictures, *regularization], experiment.dataset)
-    splits = _split(pictures, experiment, split_file) if holds_out else (Split(tuple(pictures), ()),)
+    splits = _split(pictures, experiment, split_file, warn) if holds_out else (Split(tuple(pictures), ()),)
+    _check_unseen(regularization, splits)
     plan = make_plan(experiment, space, _materials(splits, regularization))
     _warn_of_repeats(plan, warn)
     if space:
@@ -110,7 +111,21 @@ def _check_folds(experiment: Experiment, searches: bool, holds_out: bool) -> Non
         )
 
 
-def _split(pictures: list[Picture], experiment: Experiment, file: Path | None) -> tuple[Split, ...]:
+def _check_unseen(regularization: Sequence[Picture], splits: Sequence[Split]) -> None:
+    """Whether trials learn none of the pictures that judge them.
+
+    Raises:
+        DatasetError: regularization pictures are among the held-out ones.
+    """
+    held = {picture.digest for split in splits for picture in split.holdout}
+    if shared := [picture.path for picture in regularization if picture.digest in held]:
+        raise DatasetError(
+            f"dataset.regularization: {len(shared)} of its {len(regularization)} pictures are held out to judge by "
+            f"too, such as {shared[0]}, so trials would learn them; take them out of one of the folders"
+        )
+
+
+def _split(pictures: list[Picture], experiment: Experiment, file: Path | None, warn: Warn) -> tuple[Split, ...]:
     """What is held out: as a file has it, or else one split or several, as the settings want it.
 
     Raises:
@@ -127,7 +142,7 @@ def _split(pictures: list[Picture], experiment: Experiment, file: Path | None) -
         return splits
     if dataset.folds > 1:
         return split_folds(pictures, dataset.folds)
-    return (split_pictures(pictures, dataset.holdout_fraction),)
+    return (split_pictures(pictures, dataset.holdout_fraction, warn),)
 
 
 def check_hub(experiment: Experiment, judges: bool = True, weighs: bool = False, warn: Warn | None = None) -> None:
