@@ -64,11 +64,11 @@ def split_pictures(pictures: list[Picture], fraction: float, warn: Warn = lambda
 def _too_few(pictures: list[Picture], got: int, wanted: int) -> str:
     """Why next to nothing can be held out, and what would help."""
     if wanted < FEWEST_TO_JUDGE:
-        whole = pictures[0].path.parent.parent if pictures[0].folder else pictures[0].path.parent
+        first, folders = pictures[0], len(_by_folder(pictures))
         return (
-            f"{whole}: {len(pictures)} images in {len(_by_folder(pictures))} folders, of which at most half is held out "
-            f"each, leave {wanted} to judge by, and {FEWEST_TO_JUDGE} are needed; put images of one subject into one "
-            "folder"
+            f"{first.path.parent.parent if first.folder else first.path.parent}: {len(pictures)} images in {folders} "
+            f"folders, of which at most half is held out each, leave {wanted} to judge by, and {FEWEST_TO_JUDGE} are "
+            "needed; put images of one subject into one folder"
         )
     return (
         f"{pictures[0].path.parent}: {got} of the {wanted} images that were to be held out can be: the others are so "

@@ -13,6 +13,7 @@ from raylora.config import Experiment
 from raylora.config_files import check_complete
 from raylora.dataset.folder import Picture, ReadOptions, dataset_digest, named_repeats, read_folder, resolve_dataset
 from raylora.dataset.split import Split, read_splits, split_folds, split_pictures
+from raylora.diffusion.base_digest import base_digest
 from raylora.diffusion.families import check_base_on_hub, resolve_base
 from raylora.errors import ConfigError, DatasetError, UnreachableError
 from raylora.evaluation.encoders import check_encoder, check_encoder_on_hub, embeds_texts
@@ -278,6 +279,12 @@ def absolute(experiment: Experiment) -> Experiment:
     if encoder != DEMO_NAME and Path(encoder).expanduser().is_dir():
         params["evaluation.encoder"] = str(Path(encoder).expanduser().resolve())
     return experiment.with_params(params)
+
+
+def digest_of_base(experiment: Experiment) -> str | None:
+    """What the base model's weights are known by, wherever they lie; None of one on the hub."""
+    assert experiment.model.base_model is not None
+    return base_digest(experiment.model.base_model, experiment.model.family)
 
 
 def local_paths(experiment: Experiment) -> list[Path]:

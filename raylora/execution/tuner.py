@@ -30,7 +30,7 @@ from raylora.execution.confirm import candidates, confirmations
 from raylora.execution.listening import settle
 from raylora.execution.node_cache import is_shared, make_shared, write_shared
 from raylora.execution.outputs import OutFolder, write_text
-from raylora.execution.prepare import Job, absolute, check_hub, check_tracking, local_paths, prepare
+from raylora.execution.prepare import Job, absolute, check_hub, check_tracking, digest_of_base, local_paths, prepare
 from raylora.execution.refit import run_refit
 from raylora.execution.rounds import ListSearcher, run_round
 from raylora.execution.schedulers import TRIAL_SCHEDULERS
@@ -73,7 +73,7 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
         with _ended_in(tracker):
             tracker.start(out.root.name, _parent_params(experiment, job.space), tags)
             going_on = {"tracking_uri": uri, "parent_run_id": tracker.parent_run_id, "address": address}
-            out.write_state("running", **going_on, wall_s=0.0)
+            out.write_state("running", **going_on, base_digest=digest_of_base(experiment), wall_s=0.0)
             return _run(search)
 
 
