@@ -48,6 +48,8 @@ SETTINGS = [
      "search.tradeoffs: prompt_alignment", "encoder silent_faces:Faces", "CLIP or SigLIP"),
     ("tune good.yaml --set search.tradeoffs=[score,prompt_alignment] --set evaluation.encoder=dino --dry-run",
      "search.tradeoffs: prompt_alignment", "encoder dino", "CLIP or SigLIP"),
+    ("tune good.yaml --set search.tradeoffs=[score,score]", "--set: search.tradeoffs", "each measure once"),
+    ("tune good.yaml --set 'evaluation.score={w_loss: 0, w_sim: 0}'", "--set: evaluation.score.w_loss", "all 0"),
     ("tune good.yaml --set search.tradeoffs=[]", "--set: search.tradeoffs", "1 or more entries"),
     ("tune good.yaml --set search.limits.lora_mb=0", "--set: search.limits.lora_mb", "above 0"),
     ("tune good.yaml --set search.limits.train=9", "search.limits.train", "did you mean search.limits.train_s?"),
