@@ -41,6 +41,10 @@ class Faces:
 """
 SILENT_FACES = LONG_FACES.replace("(len(pixels), 2)", "(len(pixels), 1)")
 """Of length 1, and without `texts`."""
+DRIVERS_FACES = SILENT_FACES.replace("device): ...", "device):\n        assert os.getpid() == PID").replace(
+    "import torch", "import os\n\nimport torch\n\nPID = int(os.environ['DRIVER'])"
+)
+"""Works where the command runs, and not where trials do."""
 OWN_SPACES = """
 def failing(trial):
     raise RuntimeError("no such luck")
@@ -75,6 +79,7 @@ FILES = {
     "long_faces.py": LONG_FACES,
     "own_optimizer_space.yaml": "parameters:\n  optimizer.name: {choices: [adamw, 'nowhere:Class']}\n",
     "silent_faces.py": SILENT_FACES,
+    "drivers_faces.py": DRIVERS_FACES,
     "lora.pt": "x",
     "full/kept.txt": "x",
     "finished/state.json": '{"state": "finished"}',

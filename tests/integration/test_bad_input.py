@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -337,6 +338,17 @@ def test_nothing_is_left_where_something_else_is_wrong_too(run: Run, tmp_path: P
     result = run(f"tune good.yaml --out full --tracking-uri sqlite:///{tmp_path}/mlflow.db")
     assert_refused(result, tmp_path, "not empty")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_encoder_that_fails_where_trials_run_leaves_nothing(
+    run: Run, bad_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one on the hub, of which only the configuration is looked at before."""
+    monkeypatch.setenv("DRIVER", str(os.getpid()))
+    result = run(f"tune good.yaml --space small.yaml --set evaluation.encoder=drivers_faces:Faces {OUT}")
+    assert result.status == 2, result.stderr
+    assert "evaluation.encoder drivers_faces:Faces: fails on " in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_lora_of_another_shape_gives_one_message(cli: Callable[..., Any], bad_world: Path) -> None:
