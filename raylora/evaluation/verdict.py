@@ -17,7 +17,8 @@ behind (1.0001 times the base model's), so that it isn't told to learn more slow
 REAL = 0.05
 """Of a fall below the base model's loss: seeds move it by 1% (docs/measures.md), so a larger difference is real."""
 
-Curve = Sequence[Mapping[str, float]]
+Point = Mapping[str, float]
+Curve = Sequence[Point]
 
 
 @dataclass(frozen=True)
@@ -57,35 +58,49 @@ def judge(curve: Curve, failure: str | None = None, best: Curve = (), ratio_ref:
             f"the held-out loss fell to {lowest:.3f} times the base model's and ended at {ratio:.3f}, "
             f"{ratio / lowest - 1:.1%} above its lowest",
         )
-    if evidence := _learned_nothing(curve[-1], usual) or _learned_less(curve[-1], best):
+    return _by_fall(curve[-1], best, ratio_ref)
+
+
+def _by_fall(last: Point, best: Curve, ratio_ref: float) -> Verdict:
+    """Judge a trial whose loss did not rise: how far it fell, by itself and beside the best one."""
+    ratio, rival, enough = last["holdout_loss_ratio"], _rival(last, best), NOTHING * (1 - ratio_ref)
+    nothing = (
+        f"the held-out loss ended at {ratio:.4f} times the base model's, where a good LoRA's ends near {ratio_ref:g} "
+        "(evaluation.score.ratio_ref): next to nothing was learned"
+    )
+    if _fall(last) <= enough and _is_over(last):
+        return Verdict("underfit", nothing)
+    if _fall(last) <= enough and (rival is None or _fall(rival) <= enough):
+        return Verdict("unknown", f"{nothing} yet when it was stopped, and by the best trial neither")
+    if evidence := _learned_less(last, rival):
         return Verdict("underfit", evidence)
     return Verdict("good", f"the held-out loss ended at {ratio:.3f} times the base model's")
 
 
-def _learned_nothing(last: Mapping[str, float], usual: float) -> str | None:
-    """Whether a trial that came to its own end lies where the base model does, whatever others reached."""
-    fall = 1 - last["holdout_loss_ratio"]
-    if not last.get("is_over", last.get("is_finished", True)) or fall > NOTHING * usual:
-        return None
-    return (
-        f"the held-out loss ended at {1 - fall:.4f} times the base model's, where a good LoRA's ends near "
-        f"{1 - usual:.3g} (evaluation.score.ratio_ref): next to nothing was learned"
-    )
+def _fall(point: Point) -> float:
+    return 1 - point["holdout_loss_ratio"]
 
 
-def _learned_less(last: Mapping[str, float], best: Curve) -> str | None:
-    """Whether held-out and training images' losses both say so, compared with the best trial's end.
+def _is_over(last: Point) -> bool:
+    """Whether a trial came to its own end, and was not stopped."""
+    return bool(last.get("is_over", last.get("is_finished", True)))
 
-    A trial that was stopped is compared with the best one when that had seen as many images.
-    """
-    if not last.get("is_over"):
+
+def _rival(last: Point, best: Curve) -> Point | None:
+    """What the best trial had reached: at its end, or, for one that was stopped, when it had seen as many images."""
+    if not _is_over(last):
         best = [point for point in best if point["images_seen"] <= last["images_seen"]]
-    if not best or "train_probe_loss" not in last or last["train_probe_loss"] <= best[-1]["train_probe_loss"]:
+    return best[-1] if best else None
+
+
+def _learned_less(last: Point, rival: Point | None) -> str | None:
+    """Whether held-out and training images' losses both say so, compared with the best trial's."""
+    if rival is None or "train_probe_loss" not in last or last["train_probe_loss"] <= rival["train_probe_loss"]:
         return None
-    fall, best_fall = 1 - last["holdout_loss_ratio"], 1 - best[-1]["holdout_loss_ratio"]
+    fall, best_fall = _fall(last), _fall(rival)
     if fall > (1 - REAL) * best_fall:
         return None
-    more = last["train_probe_loss"] / best[-1]["train_probe_loss"] - 1
+    more = last["train_probe_loss"] / rival["train_probe_loss"] - 1
     return (
         f"the held-out loss fell by {fall:.1%} below the base model's, the best trial's by {best_fall:.1%}, and "
         f"the training images' own is {more:.1%} above the best trial's: too little was learned"

@@ -209,7 +209,9 @@ def test_verdicts_where_full_size_models_losses_lie(ratios: list[float], label: 
 def test_a_trial_that_was_stopped_has_not_learned_nothing_yet() -> None:
     """Beside one that had fallen as little by then."""
     best = trained((100, 0.9995, 0.9995), (400, 0.97, 0.96))
-    assert judge(trained((100, 0.9996, 0.9994), is_over=False), best=best).label == "good"
+    assert judge(trained((100, 0.9996, 0.9994), is_over=False), best=best).label == "unknown"
+    assert judge(trained((50, 0.9996, 0.9994), is_over=False), best=best).label == "unknown"
+    assert judge(trained((400, 0.9996, 0.9994), is_over=False), best=best).label == "underfit"
     assert judge(trained((400, 0.9996, 0.9994)), best=best).label == "underfit"
 
 
