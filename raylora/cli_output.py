@@ -72,10 +72,10 @@ def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
     for candidate in summary.get("confirmed", [])[1:]:
         print(f"  next: {candidate['trial_id']} with {_with_spread(candidate)}")
     for path, value in best["params"].items():
-        print(f"  {path} = {value:.4g}" if isinstance(value, float) else f"  {path} = {value}")
+        print(f"  {path} = {f'{value:.4g}' if isinstance(value, float) else 'null' if value is None else value}")
     _print_verdict(best)
     print(f"Trials: {trials['finished']} finished, {trials['stopped_early']} stopped early, {trials['failed']} failed; "
-          f"they saw {summary['images_seen']:,} images; {summary['wall_s']:.0f} s in all")  # fmt: skip
+          f"they saw {_images(summary)}; {summary['wall_s']:.0f} s in all")  # fmt: skip
     if len(summary.get("tradeoffs", {"trials": []})["trials"]) > 1:
         print(f"Trade-offs: {trade_offs(**summary['tradeoffs'])}")
     if summary["importance"]:
@@ -83,7 +83,7 @@ def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
     print(f"LoRA for A1111 and ComfyUI: {best['lora_kohya']}")
     print(f"LoRA for diffusers:         {best['lora_diffusers']}")
     if "strength" in best:
-        print(f"Best used at strength:      {best['strength']:g} (scores: {_by_strength(best['strength_scores'])})")
+        print(f"Best used at strength:      {best['strength']:g} (scores: {_by_strength(best)})")
     print(f"Samples:                    {root / 'best' / 'samples' / 'grid.png'}")
     print(f"Everything:                 {root}")
     if summary["tracking_uri"]:
@@ -124,8 +124,19 @@ def _with_spread(candidate: dict[str, Any]) -> str:
     return f"{candidate['score']:.3f}{spread} ({named}{failed}; {candidate['selection_score']:.3f} in the search)"
 
 
-def _by_strength(scores: dict[str, float]) -> str:
-    return ", ".join(f"{score:.3f} at {strength}" for strength, score in scores.items())
+def _images(summary: Mapping[str, Any]) -> str:
+    """How many images the trials saw; not counted is what came after them, where anything did."""
+    again = ["new seeds"] * bool(summary.get("confirmed")) + ["training on all images"] * bool(summary.get("refit"))
+    without = f", without {' and '.join(again)}" if again else ""
+    return f"{summary['images_seen']:,} images, repeats counted{without}"
+
+
+def _by_strength(best: Mapping[str, Any]) -> str:
+    """The score at each strength, and why the highest may not be the recommended one's."""
+    scores, recommended = best["strength_scores"], best["strength"]
+    told = ", ".join(f"{score:.3f} at {strength}" for strength, score in scores.items())
+    highest = max(scores, key=lambda strength: scores[strength])
+    return told if float(highest) == recommended else f"{told}; the lead of {highest} may be chance"
 
 
 def what_mattered(importance: list[dict[str, Any]], trials: int) -> str:

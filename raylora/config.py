@@ -11,6 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, field_validator, model_validator
 
+from raylora.config_evaluation import EvaluationConfig as EvaluationConfig
+from raylora.config_evaluation import ScoreConfig as ScoreConfig
+from raylora.config_evaluation import check_score
 from raylora.config_optimization import LossConfig as LossConfig
 from raylora.config_optimization import LrSchedulerConfig as LrSchedulerConfig
 from raylora.config_optimization import OptimizerConfig as OptimizerConfig
@@ -211,38 +214,6 @@ class SamplingConfig(Section):
     guidance_scale: float = Field(7.0, ge=0, description="Classifier-free guidance of samples.")
 
 
-class ScoreConfig(Section):
-    """score = w_loss (1 - holdout_loss_ratio)/(1 - ratio_ref) + w_sim similarity_gain - w_copy max(0, copying)."""
-
-    w_loss: float = Field(1.0, ge=0, description="Weight of the held-out loss.")
-    w_sim: float = Field(0.5, ge=0, description="Weight of the similarity gain.")
-    w_copy: float = Field(
-        0.0,
-        ge=0,
-        description="Weight against copying the training images; 0, as docs/measures.md says that it can't tell.",
-    )
-    ratio_ref: float = Field(
-        0.97, gt=0, lt=1, description="The held-out loss ratio of a good LoRA: 0.97 for real models, 0.37 in the demo."
-    )
-
-
-class EvaluationConfig(Section):
-    encoder: str = Field(
-        "openai/clip-vit-large-patch14",
-        description="Image encoder: hub id or folder (CLIP, OpenCLIP, SigLIP, SigLIP 2, DINOv2), `demo`, or a class of "
-        "your own, as for faces: package.module:Class, made by `Class(device)`; its `images(pixels)` gives a tensor "
-        "(pictures, width) of vectors of length 1 for a list of uint8 arrays (height, width, 3). It may have "
-        "`texts(prompts)` too, and a `version` to tell its cached vectors by.",
-    )
-    timesteps: tuple[Annotated[int, Field(ge=0, lt=1000)], ...] = Field(
-        (100, 300, 500, 700, 900), min_length=1, description="Timesteps of the frozen grid."
-    )
-    noises: int = Field(1, ge=1, description="Noise draws per image and timestep of the frozen grid.")
-    max_images: int = Field(16, ge=1, description="Most held-out (and training) images that a measure looks at.")
-    batch_size: int = Field(8, ge=1, description="Images at once while measuring; changes speed only.")
-    score: ScoreConfig = Field(ScoreConfig(), description="How the measures become one score.")
-
-
 class TrackingConfig(Section):
     uri: str | None = Field(
         None,
@@ -284,6 +255,7 @@ class Experiment(Section):
         check_rates(self.optimizer, self.model.train_text_encoder)
         check_schedule(self.lr_scheduler, self.optimizer)
         check_loss(self.loss)
+        check_score(self.evaluation.score)
         return self
 
     def with_params(self, params: Mapping[str, Any]) -> Experiment:

@@ -42,6 +42,10 @@ WORDS = {
 """pydantic's kinds of errors. https://docs.pydantic.dev/latest/errors/validation_errors/"""
 
 
+Place = tuple[str | int, ...]
+"""Keys and positions that lead to a value."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """Settings of one source (a file, a search space, the command line), nested as in YAML."""
@@ -164,6 +168,33 @@ def in_words(problem: Mapping[str, Any]) -> str:
     """What is wrong, as raylora says it; pydantic's own words where it has none."""
     known = WORDS.get(problem["type"])
     return known.format(**problem.get("ctx", {})) if known else problem["msg"].removeprefix("Value error, ")
+
+
+def fold_branches(error: ValidationError, content: Any) -> dict[Place, list[dict[str, Any]]]:
+    """pydantic's errors by their place in what was read.
+
+    Of a value that may be one of several types pydantic tells an error for each, and puts its own names for them into
+    the place, such as `int` or `function-before[…]`: parts that the content doesn't have.
+    """
+    folded: dict[Place, list[dict[str, Any]]] = {}
+    for problem in error.errors():
+        place: list[str | int] = []
+        inside = content
+        for part in problem["loc"]:
+            is_there = part in inside if isinstance(inside, Mapping) else isinstance(part, int)
+            if not (is_there or problem["type"] == "missing"):
+                break
+            place.append(part)
+            inside = _below(inside, part)
+        folded.setdefault(tuple(place), []).append(dict(problem))
+    return folded
+
+
+def _below(content: Any, key: str | int) -> Any:
+    try:
+        return content[key]
+    except (TypeError, KeyError, IndexError):
+        return None
 
 
 def _source_of(path: str, sources: Mapping[str, str]) -> str:

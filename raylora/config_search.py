@@ -22,6 +22,8 @@ HIGHER_IS_BETTER = {
     "peak_memory_gib": False,
 }
 """What trials can be weighed by, and in which direction."""
+GROWS_WITH_TRAINING = ("train_s",)
+"""Costs that a trial has the less of, the earlier it was stopped."""
 
 
 def _known_measure(name: str) -> str:
@@ -93,6 +95,13 @@ class SearchConfig(Section):
         f"end. Of {', '.join(HIGHER_IS_BETTER)}.",
     )
     limits: LimitsConfig = Field(LimitsConfig(), description="What a trial may cost.")
+
+    @field_validator("tradeoffs")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"must name each measure once, such as {', '.join(dict.fromkeys(value))}")
+        return value
 
     @field_validator("gpus_per_trial")
     @classmethod

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
+from raylora.bundled import DEMO_ENCODER
 from raylora.config import LoraConfig
 from raylora.dataset.folder import read_folder
 from raylora.diffusion.adapters import Adapter
@@ -39,6 +41,10 @@ class Faces:
 """
 SILENT_FACES = LONG_FACES.replace("(len(pixels), 2)", "(len(pixels), 1)")
 """Of length 1, and without `texts`."""
+DRIVERS_FACES = SILENT_FACES.replace("device): ...", "device):\n        assert os.getpid() == PID").replace(
+    "import torch", "import os\n\nimport torch\n\nPID = int(os.environ['DRIVER'])"
+)
+"""Works where the command runs, and not where trials do."""
 OWN_SPACES = """
 def failing(trial):
     raise RuntimeError("no such luck")
@@ -73,8 +79,7 @@ FILES = {
     "long_faces.py": LONG_FACES,
     "own_optimizer_space.yaml": "parameters:\n  optimizer.name: {choices: [adamw, 'nowhere:Class']}\n",
     "silent_faces.py": SILENT_FACES,
-    "dino/config.json": '{"model_type": "dinov2"}',
-    "dino/model.safetensors": "x",
+    "drivers_faces.py": DRIVERS_FACES,
     "lora.pt": "x",
     "full/kept.txt": "x",
     "finished/state.json": '{"state": "finished"}',
@@ -93,6 +98,7 @@ def make_world(root: Path, tiny: Path) -> Path:
     make_datasets(root)
     make_bases(root, tiny)
     make_loras(root)
+    make_encoders(root)
     digests = [{"digest": picture.digest} for picture in read_folder(root / "pictures")]
     (root / "whole_split.json").write_text(json.dumps({"holdout": digests}))
     (root / "folds.json").write_text(json.dumps({"folds": [{"holdout": digests[:5]}, {"holdout": digests[5:]}]}))
@@ -123,6 +129,18 @@ def make_copies(folder: Path, picture: Path) -> None:
     for number in range(10):
         shutil.copy(picture, folder / f"copy_{number}.png")
         (folder / f"copy_{number}.txt").write_text("sks")
+
+
+def make_encoders(root: Path) -> None:
+    """A whole one that takes no prompts, one with another's weights, and one that was cut off."""
+    tiny = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+    Dinov2Model(Dinov2Config(**tiny)).save_pretrained(root / "dino")
+    BitImageProcessor().save_pretrained(root / "dino")
+    for name in ("dinos_weights", "cut_encoder"):
+        shutil.copytree(DEMO_ENCODER, root / name)
+    shutil.copy(root / "dino" / "model.safetensors", root / "dinos_weights")
+    cut = root / "cut_encoder" / "model.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-100])
 
 
 def make_bases(root: Path, tiny: Path) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from raylora.dataset.folder import Picture
+from raylora.dataset.folder import Picture, Warn
 from raylora.dataset.pixels import load_pixels
 from raylora.errors import DatasetError
 from raylora.files import write_atomically
 
 FEWEST_HELD_OUT = 4
-FEWEST_IN_A_FOLD = 2
+FEWEST_TO_JUDGE = 2
+"""Held-out images of a split or a fold: fewer say nothing of their spread."""
 THUMBNAIL_PX = 16
 NEAR_DUPLICATE_MEAN_DIFFERENCE = 3.0
 """Two pictures whose 16x16 thumbnails differ by less, in mean of 0-255 levels, count as one picture."""
@@ -31,26 +32,49 @@ class Split:
     holdout: tuple[Picture, ...]
 
 
-def split_pictures(pictures: list[Picture], fraction: float) -> Split:
+def split_pictures(pictures: list[Picture], fraction: float, warn: Warn = lambda _: None) -> Split:
     """Per folder, hold out the images with the lowest content hashes, near-duplicates on one side.
 
     At least 4 images are held out of a folder, but never more than half of it.
 
+    Args:
+        warn: told where fewer can be held out than are wanted.
+
     Raises:
-        DatasetError: all images are copies of each other.
+        DatasetError: fewer than 2 images can be held out, which measures need.
     """
     groups = _near_duplicate_groups(pictures)
     held: set[str] = set()
+    wanted = 0
     for members in _by_folder(pictures).values():
-        wanted = min(max(FEWEST_HELD_OUT, round(len(members) * fraction)), len(members) // 2)
-        held |= _choose(members, groups, wanted)
+        share = min(max(FEWEST_HELD_OUT, round(len(members) * fraction)), len(members) // 2)
+        held |= _choose(members, groups, share)
+        wanted += share
     split = _part(pictures, held)
-    if not split.train or not split.holdout:
-        raise DatasetError(
-            f"{pictures[0].path.parent}: the images are so alike that none can be held out; "
-            "remove near-duplicates and add different ones"
+    if len(split.holdout) < FEWEST_TO_JUDGE:
+        raise DatasetError(_too_few(pictures, len(split.holdout), wanted))
+    if len(split.holdout) < wanted:
+        warn(
+            f"{len(split.holdout)} images are held out to judge by, where {wanted} were wanted: others are "
+            "near-duplicates, which stay on one side; remove these, or add different images"
         )
     return split
+
+
+def _too_few(pictures: list[Picture], got: int, wanted: int) -> str:
+    """Why next to nothing can be held out, and what would help."""
+    if wanted < FEWEST_TO_JUDGE:
+        first, folders = pictures[0], len(_by_folder(pictures))
+        return (
+            f"{first.path.parent.parent if first.folder else first.path.parent}: {len(pictures)} images in {folders} "
+            f"folders, of which at most half is held out each, leave {wanted} to judge by, and {FEWEST_TO_JUDGE} are "
+            "needed; put images of one subject into one folder"
+        )
+    return (
+        f"{pictures[0].path.parent}: {got} of the {wanted} images that were to be held out can be: the others are so "
+        f"alike that they stay on one side, and {FEWEST_TO_JUDGE} are needed to judge by; remove near-duplicates and "
+        "add different images"
+    )
 
 
 def split_folds(pictures: list[Picture], folds: int) -> tuple[Split, ...]:
@@ -61,11 +85,11 @@ def split_folds(pictures: list[Picture], folds: int) -> tuple[Split, ...]:
     """
     groups = _near_duplicate_groups(pictures)
     parts = _deal(pictures, groups, folds)
-    if len(parts[-1]) < FEWEST_IN_A_FOLD:
-        most = max(fewer for fewer in range(1, folds) if len(_deal(pictures, groups, fewer)[-1]) >= FEWEST_IN_A_FOLD)
+    if len(parts[-1]) < FEWEST_TO_JUDGE:
+        most = max(fewer for fewer in range(1, folds) if len(_deal(pictures, groups, fewer)[-1]) >= FEWEST_TO_JUDGE)
         raise DatasetError(
             f"{pictures[0].path.parent}: {len(pictures)} images are too few for {folds} folds that hold out "
-            f"{FEWEST_IN_A_FOLD} or more each, near-duplicates together; set dataset.folds={most}"
+            f"{FEWEST_TO_JUDGE} or more each, near-duplicates together; set dataset.folds={most}"
             f"{' or less' * (most > 1)}, or add different images"
         )
     return tuple(_part(pictures, {picture.digest for picture in part}) for part in parts)
@@ -153,8 +177,10 @@ def read_splits(path: Path, pictures: list[Picture]) -> tuple[Split, ...]:
     """The same splits of the same pictures: one, or one for each fold, which may overlap.
 
     Raises:
-        DatasetError: no split file, or one of other pictures.
+        DatasetError: no split file, one of other pictures, or one that holds out too few.
     """
+    if not path.is_file():
+        raise DatasetError(f"{path}: there is no such file; give the split.json of an output folder, or leave it out")
     try:
         return tuple(_taken_again(held, path, pictures) for held, _ in digests_of_split(path))
     except (OSError, ValueError, KeyError, TypeError):
@@ -176,9 +202,22 @@ def digests_of_split(path: Path) -> list[tuple[set[str], int]]:
 
 def _taken_again(held: set[str], path: Path, pictures: list[Picture]) -> Split:
     missing = held - {picture.digest for picture in pictures}
+    if missing and missing == held:
+        raise DatasetError(
+            f"{path}: is of other data: the dataset has none of the {len(held)} images that it holds out; "
+            "give the data set that it was made of, or leave --split out"
+        )
     if missing:
-        raise DatasetError(f"{path}: holds out {len(missing)} images that the dataset lacks; the images have changed")
+        raise DatasetError(
+            f"{path}: holds out {len(held)} images, of which the dataset lacks {len(missing)}: they have changed or "
+            "are gone; put them back, or leave --split out for a new split"
+        )
     split = _part(pictures, held)
-    if not split.train or not split.holdout:
-        raise DatasetError(f"{path}: leaves nothing to {'learn' if split.holdout else 'judge by'}; hold out a part")
+    if not split.train:
+        raise DatasetError(f"{path}: leaves nothing to learn; hold out a part")
+    if len(split.holdout) < FEWEST_TO_JUDGE:
+        raise DatasetError(
+            f"{path}: holds out {len(split.holdout)} image{'s' * (len(split.holdout) != 1)}, and {FEWEST_TO_JUDGE} or "
+            "more are needed to judge by; hold out more, or leave --split out"
+        )
     return split

@@ -1,14 +1,17 @@
 """What to try next after a verdict: the guide's cures (J2, J3) as settings, those that recorded trainings bear out.
 
-docs/measures.md has the numbers. Of alpha they bear out the opposite of the guide's advice: a higher one against
-underfitting, since it makes a trial learn faster. Left out, because nothing bears them out: a lower rate or rank, fewer
-repeats and regularization against overfitting, and a lower alpha, which learns less by heart and is worse for it.
+docs/measures.md has the numbers; what diverged gets the cure of what collapsed, as no recorded training diverged. Of
+alpha they bear out the opposite of the guide's advice: a higher one against underfitting, since it makes a trial learn
+faster. Left out, because nothing bears them out: a lower rate or rank, fewer repeats and regularization against
+overfitting, and a lower alpha, which learns less by heart and is worse for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from pydantic import ValidationError
 
 from raylora.config import Experiment
 from raylora.evaluation.verdict import Verdict
@@ -24,10 +27,16 @@ def cures(verdict: Verdict, experiment: Experiment, curve: Sequence[Mapping[str,
 
     What costs no more training is first, and of that what moved the score most.
 
+    Left out is what the configuration would refuse, such as a rank above its bound.
+
     Args:
         experiment: the trial's settings.
         curve: its evaluations in order.
     """
+    return [cure for cure in _of_the_guide(verdict, experiment, curve) if _is_taken(cure, experiment)]
+
+
+def _of_the_guide(verdict: Verdict, experiment: Experiment, curve: Sequence[Mapping[str, float]]) -> Iterable[Settings]:
     if verdict.label == "underfit":
         return [*_rates_times(experiment, FASTER), *_stronger(experiment), _wider(experiment), _longer(experiment)]
     if verdict.label == "overfit":
@@ -35,6 +44,14 @@ def cures(verdict: Verdict, experiment: Experiment, curve: Sequence[Mapping[str,
     if verdict.label in ("collapsed", "diverged"):
         return _rates_times(experiment, 1 / SLOWER)
     return []
+
+
+def _is_taken(cure: Settings, experiment: Experiment) -> bool:
+    try:
+        experiment.with_params(cure)
+    except ValidationError:
+        return False
+    return True
 
 
 def _rates_times(experiment: Experiment, factor: float) -> list[Settings]:
@@ -57,15 +74,19 @@ def _stronger(experiment: Experiment) -> list[Settings]:
 
 
 def _longer(experiment: Experiment) -> Settings:
+    """Twice the epochs, and twice of whatever else ends a training: alone they would change nothing."""
     training = experiment.training
-    if training.max_images is not None:
-        return {"training.max_images": training.max_images * LONGER, "training.epochs": training.epochs * LONGER}
-    return {"training.epochs": training.epochs * LONGER}
+    ends = {"training.max_images": training.max_images, "training.stop_at": training.stop_at}
+    return {
+        **{path: images * LONGER for path, images in ends.items() if images is not None},
+        "training.epochs": training.epochs * LONGER,
+    }
 
 
 def _wider(experiment: Experiment) -> Settings:
-    """Twice the rank; alpha with it, so that the scale alpha / rank stays."""
-    return {"lora.rank": experiment.lora.rank * WIDER, "lora.alpha": experiment.lora.alpha * WIDER}
+    """Twice the rank; alpha with it, so that the scale alpha / rank stays, but not above it, as the guide has it."""
+    rank = experiment.lora.rank * WIDER
+    return {"lora.rank": rank, "lora.alpha": min(experiment.lora.alpha * WIDER, float(rank))}
 
 
 def in_words(found: Sequence[Settings]) -> str:

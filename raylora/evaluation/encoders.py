@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedTokenizerFast
 
 from raylora.bundled import DEMO_ENCODER, DEMO_NAME
 from raylora.dataset.pixels import Pixels
@@ -21,6 +21,7 @@ from raylora.diffusion.base import digest_of
 from raylora.diffusion.hub import is_meant_as_path, read_hub_config
 from raylora.diffusion.tensor_cache import Framed, TensorCache, Tensors, framed_pixels
 from raylora.errors import ModelError, first_line
+from raylora.evaluation.encoder_folder import DEVICE_WITHOUT_WEIGHTS, check_files, load_whole, read_kind
 from raylora.evaluation.own_encoder import import_encoder, load_own_encoder
 from raylora.own_code import is_own_name
 
@@ -61,7 +62,7 @@ class PictureModel:
 
     def __init__(self, reference: str, device: str):
         self._device = device
-        self.model: Any = AutoModel.from_pretrained(reference, dtype=torch.float32, use_safetensors=True).eval()
+        self.model: Any = load_whole(reference, device).eval()
         self._processor = AutoImageProcessor.from_pretrained(reference)
 
     @cached_property
@@ -185,34 +186,38 @@ WITHOUT_TEXTS = ("dinov2", "dinov2_with_registers")
 
 
 def check_encoder(reference: str) -> None:
-    """Whether a reference can name an encoder; reads no weights.
+    """Whether a reference can name an encoder, as far as its files' names and headers tell; reads no weights.
 
     Raises:
-        ModelError: a folder that isn't there or holds no model, or a class that can't be imported.
+        ModelError: no such folder, one that lacks a part or is of an unknown kind, or a class that can't be imported.
     """
     if is_own_name(reference):
         import_encoder(reference)
         return
-    folder = Path(reference).expanduser()
-    if folder.is_dir():
-        if not ((folder / "config.json").is_file() and any(folder.glob("*.safetensors"))):
-            raise ModelError(f"evaluation.encoder {reference}: holds no encoder (config.json and .safetensors weights)")
-    elif is_meant_as_path(reference):
-        raise ModelError(f"evaluation.encoder {reference}: there is no such folder; mend the path, or give a hub id")
+    if reference == DEMO_NAME or not (Path(reference).expanduser().exists() or is_meant_as_path(reference)):
+        return
+    kind = read_kind(reference)
+    if kind not in IMAGE_ENCODERS:
+        raise _unknown_kind(reference, kind)
+    check_files(reference, reads_texts=kind not in WITHOUT_TEXTS)
 
 
 def check_encoder_on_hub(reference: str) -> None:
-    """Whether there is this encoder: asks the hub if it is to come from there, and tries a class of the user's own.
+    """Whether there is this encoder: asks the hub if it is to come from there, makes a folder's without its weights'
+    numbers, and tries a class of the user's own.
 
     Fetches a configuration and no weights.
 
     Raises:
-        ModelError: no such model, one of an unknown kind, or a class that breaks `ImageEncoder`'s contract.
+        ModelError: no such model, one of an unknown kind, another model's weights, or a class that breaks
+            `ImageEncoder`'s contract.
     """
     check_encoder(reference)
     if is_own_name(reference):
         load_own_encoder(reference, "cpu")
-    elif not _is_at_hand(reference):
+    elif is_at_hand(reference):
+        load_encoder(reference, DEVICE_WITHOUT_WEIGHTS)
+    else:
         kind = _kind_on_hub(reference)
         if kind not in IMAGE_ENCODERS:
             raise _unknown_kind(reference, kind)
@@ -226,12 +231,13 @@ def embeds_texts(reference: str) -> bool:
     """
     if is_own_name(reference):
         return load_own_encoder(reference, "cpu").texts(["a prompt"]) is not None
-    if not _is_at_hand(reference):
+    if not is_at_hand(reference):
         return _kind_on_hub(reference) not in WITHOUT_TEXTS
     return reference == DEMO_NAME or _kind_in(reference) not in WITHOUT_TEXTS
 
 
-def _is_at_hand(reference: str) -> bool:
+def is_at_hand(reference: str) -> bool:
+    """Whether an encoder's weights lie on this machine's disk under that name."""
     return reference == DEMO_NAME or Path(reference).expanduser().is_dir()
 
 
@@ -267,6 +273,8 @@ def load_encoder(reference: str, device: str = "cpu") -> ImageEncoder:
         kind = AutoConfig.from_pretrained(source).model_type
         builder = IMAGE_ENCODERS.get(kind)
         encoder = builder(source, device) if builder else None
+    except ModelError as error:
+        raise ModelError(f"evaluation.encoder {reference}: {error}") from None
     except Exception as error:  # transformers and huggingface_hub raise many kinds
         raise ModelError(f"evaluation.encoder {reference}: can't be loaded: {first_line(error)}") from error
     if encoder is None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raylora.config import Experiment, LimitsConfig
+from raylora.config import Experiment, LimitsConfig, SearchConfig
+from raylora.config_search import GROWS_WITH_TRAINING
 from raylora.diffusion.families import resolve_base, save_as_folder
 from raylora.errors import RayloraError, first_line
 from raylora.execution.confirm import Candidate
@@ -43,7 +45,7 @@ def conclude(
     out = search.out
     write_trials_csv(out.root / "trials.csv", trials, search.job.experiment)
     if not found:
-        raise _no_result(out, trials, search.job.experiment.search.limits)
+        raise _no_result(out, trials, search.job.experiment.search)
     search.say("Writing the winner …")
     winner = found[0].trial
     baseline = next((trial for trial in trials if trial.is_baseline and trial.history), None)
@@ -68,11 +70,17 @@ def conclude(
     return summary
 
 
-def _no_result(out: OutFolder, trials: Sequence[TrialRecord], limits: LimitsConfig) -> RayloraError:
+def _no_result(out: OutFolder, trials: Sequence[TrialRecord], config: SearchConfig) -> RayloraError:
     """Kept in the state too: `raylora resume` has nothing to go on with, and says so."""
-    over = [trial for trial in trials if trial.over_limits]
-    reasons = "; ".join(sorted({trial.stop_reason or "no report" for trial in trials if not trial.over_limits}))
+    over, limits = [trial for trial in trials if trial.over_limits], config.limits
+    failures = [trial.stop_reason or "no report" for trial in trials if not trial.over_limits]
+    reasons = _causes(failures)
     told, mend = f"all {len(trials)} failed: {reasons}", "mend that"
+    if config.max_failures <= len(failures) == len(trials) < config.trials:
+        told = (
+            f"the first {len(trials)} of {config.trials} trials failed, so it stopped there (search.max_failures "
+            f"{config.max_failures}): {reasons}"
+        )
     if over:
         nearest = min(over, key=lambda trial: excess(limits, trial.over_limits))
         how_near = f"the nearest, {nearest.trial_id}, has {in_words(limits, nearest.over_limits)}"
@@ -85,10 +93,23 @@ def _no_result(out: OutFolder, trials: Sequence[TrialRecord], limits: LimitsConf
     )
 
 
+def _causes(failures: Sequence[str]) -> str:
+    """Reasons of failure, each kind once: what failed alike may differ in its numbers."""
+    kinds: dict[str, list[str]] = {}
+    for reason in sorted(set(failures)):
+        kinds.setdefault(re.sub(r"[\d.]*\d(e[+-]?\d+)?", "#", reason), []).append(reason)
+    return "; ".join(alike[0] + f" (others alike, with other numbers: {len(alike) - 1})" * (len(alike) > 1)
+                     for alike in kinds.values())  # fmt: skip
+
+
 def tradeoffs_of(search: Search, trials: Sequence[TrialRecord]) -> dict[str, Any]:
-    """The trials, each at its best, that none beats in all of `search.tradeoffs`, of those that kept all limits."""
+    """The trials, each at its best, that none beats in all of `search.tradeoffs`, of those that kept all limits.
+
+    Where a cost counts that grows with training, finished ones alone: one that was cut off would be cheap for that.
+    """
     named = search.job.experiment.search.tradeoffs
-    able = [trial for trial in trials if trial.best and trial.status != "failed" and not trial.over_limits]
+    fit = ("finished",) if set(named) & set(GROWS_WITH_TRAINING) else ("finished", "stopped_early")
+    able = [trial for trial in trials if trial.best and trial.status in fit and not trial.over_limits]
     points = {trial.trial_id: measures(trial.best or {}) for trial in able}
     if missing := [name for name in named if points and not any(name in point for point in points.values())]:
         search.say(f"warning: search.tradeoffs can't be told, since no trial has {', '.join(missing)}; leave that out")

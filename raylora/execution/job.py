@@ -74,10 +74,10 @@ def prepare_again(experiment: Experiment, space: SearchSpace, split_file: Path, 
         from raylora.execution.prepare import check_models  # seconds, to say what is wrong in its words
 
         check_models(experiment)
-    return Job(experiment, space, pictures, splits_of(pictures, experiment, split_file), regularization)
+    return Job(experiment, space, pictures, splits_of(pictures, experiment, split_file, warn), regularization)
 
 
-def splits_of(pictures: list[Picture], experiment: Experiment, file: Path | None) -> tuple[Split, ...]:
+def splits_of(pictures: list[Picture], experiment: Experiment, file: Path | None, warn: Warn) -> tuple[Split, ...]:
     """What is held out: as a file has it, or else one split or several, as the settings want it.
 
     Raises:
@@ -94,7 +94,7 @@ def splits_of(pictures: list[Picture], experiment: Experiment, file: Path | None
         return splits
     if dataset.folds > 1:
         return split_folds(pictures, dataset.folds)
-    return (split_pictures(pictures, dataset.holdout_fraction),)
+    return (split_pictures(pictures, dataset.holdout_fraction, warn),)
 
 
 def read_pictures(experiment: Experiment, warn: Warn) -> list[Picture]:

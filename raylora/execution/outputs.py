@@ -277,7 +277,7 @@ def verdict_on(trial: TrialRecord, experiment: Experiment, trials: Sequence[Tria
     """`verdict`, `evidence` and `cure` of a trial, beside the others of its search."""
     failure = (trial.stop_reason or "no report") if trial.status == "failed" else None
     best = max((one for one in trials if not one.over_limits), key=lambda one: one.score, default=trial)
-    verdict = judge(trial.history, failure, best.history)
+    verdict = judge(trial.history, failure, best.history, experiment.evaluation.score.ratio_ref)
     settings = experiment.with_params(trial.params) if trial.history else experiment
     cure = in_words(cures(verdict, settings, trial.history))
     return {"verdict": verdict.label, "evidence": verdict.evidence, "cure": cure}
@@ -292,7 +292,12 @@ def _row(trial: TrialRecord, verdict: dict[str, str]) -> dict[str, Any]:
         **verdict,
         "images_seen": trial.images_seen,
         "score": trial.score if trial.history else "",
-        **trial.params,
+        **{path: _cell(value) for path, value in trial.params.items()},
     }
     row |= {f"last.{key}": value for key, value in measures(trial.last or {}).items()}
     return row | {f"best.{key}": value for key, value in measures(trial.best or {}).items()}
+
+
+def _cell(value: Any) -> Any:
+    """A setting in a table: an empty cell is one that the trial didn't search, so null is told from it."""
+    return json.dumps(value) if value is None or isinstance(value, list | dict) else value

@@ -18,7 +18,7 @@ from raylora.diffusion.lora_file import lora_bytes
 from raylora.execution.material import Material, schedules
 from raylora.execution.node_cache import framed
 from raylora.execution.refit import refit_experiment
-from raylora.search.space import SearchSpace
+from raylora.search.space import Known, SearchSpace
 from raylora.training.fit import evaluation_points
 
 BYTES_PER_TRAINED_WEIGHT = 4 * 4
@@ -173,6 +173,7 @@ class Plan:
             ),
             ("Searched", self.space.function or ", ".join(self.searched)),
             *_fixed_lines(self.space, self.experiment),
+            *_unsearched_lines(self.space, self.experiment),
             ("First point", _first_point(self.space)),
             *([("Limits", limits)] if (limits := describe(search.limits.model_dump(exclude_none=True))) else []),
             ("Rungs", f"{', '.join(f'{point:,}' for point in self.points)} images seen"),
@@ -198,10 +199,16 @@ def _settings(experiment: Experiment) -> str:
 
 def _fixed_lines(space: SearchSpace, experiment: Experiment) -> list[tuple[str, str]]:
     """What the space would search, had it not been set: a line for each file or option."""
-    values, by_source = flatten(experiment.model_dump()), defaultdict[str, list[str]](list)
+    values, by_source = Known(experiment), defaultdict[str, list[str]](list)
     for path, source in space.fixed.items():
-        by_source[source].append(f"{path} {shown(values.get(path))}")
+        by_source[source].append(f"{path} {shown(values[path])}")
     return [(f"Fixed by {source}: ", ", ".join(settings)) for source, settings in by_source.items()]
+
+
+def _unsearched_lines(space: SearchSpace, experiment: Experiment) -> list[tuple[str, str]]:
+    """What the space names and no trial searches, and why: a condition may hang on what was set by hand."""
+    reasons = [f"{path}, since {reason}" for path, reason in space.unsearched(experiment).items()]
+    return [("Not searched: ", "; ".join(reasons))] if reasons else []
 
 
 def _first_point(space: SearchSpace) -> str:

@@ -10,10 +10,11 @@ from pathlib import Path
 from raylora.bundled import DEMO_NAME
 from raylora.config import Experiment
 from raylora.config_files import check_complete
-from raylora.dataset.folder import named_repeats, resolve_dataset
+from raylora.dataset.folder import Picture, named_repeats, resolve_dataset
 from raylora.dataset.split import Split
+from raylora.diffusion.base_digest import base_digest
 from raylora.diffusion.families import check_base_on_hub, resolve_base
-from raylora.errors import ConfigError, UnreachableError
+from raylora.errors import ConfigError, DatasetError, UnreachableError
 from raylora.evaluation.encoders import check_encoder, check_encoder_on_hub, embeds_texts
 from raylora.execution.job import Job, Warn, read_pictures, read_regularization, splits_of
 from raylora.execution.node_cache import framed
@@ -45,7 +46,8 @@ def prepare(
     pictures = read_pictures(experiment, warn)
     regularization = read_regularization(experiment, warn)
     framed([*pictures, *regularization], experiment.dataset)
-    splits = splits_of(pictures, experiment, split_file) if holds_out else (Split(tuple(pictures), ()),)
+    splits = splits_of(pictures, experiment, split_file, warn) if holds_out else (Split(tuple(pictures), ()),)
+    _check_unseen(regularization, splits)
     job = Job(experiment, space, pictures, splits, regularization)
     _warn_of_repeats(job.plan, warn)
     if space:
@@ -81,6 +83,20 @@ def _check_folds(experiment: Experiment, searches: bool, holds_out: bool) -> Non
         raise ConfigError(
             f"search.refit false: with dataset.folds {folds} a trial has {folds} LoRAs, and the one that is handed "
             "over is trained on all images; leave search.refit at true, or set dataset.folds=1"
+        )
+
+
+def _check_unseen(regularization: Sequence[Picture], splits: Sequence[Split]) -> None:
+    """Whether trials learn none of the pictures that judge them.
+
+    Raises:
+        DatasetError: regularization pictures are among the held-out ones.
+    """
+    held = {picture.digest for split in splits for picture in split.holdout}
+    if shared := [picture.path for picture in regularization if picture.digest in held]:
+        raise DatasetError(
+            f"dataset.regularization: {len(shared)} of its {len(regularization)} pictures are held out to judge by "
+            f"too, such as {shared[0]}, so trials would learn them; take them out of one of the folders"
         )
 
 
@@ -200,3 +216,9 @@ def absolute(experiment: Experiment) -> Experiment:
     if encoder != DEMO_NAME and Path(encoder).expanduser().is_dir():
         params["evaluation.encoder"] = str(Path(encoder).expanduser().resolve())
     return experiment.with_params(params)
+
+
+def digest_of_base(experiment: Experiment) -> str | None:
+    """What the base model's weights are known by, wherever they lie; None of one on the hub."""
+    assert experiment.model.base_model is not None
+    return base_digest(experiment.model.base_model, experiment.model.family)

@@ -51,7 +51,7 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
         UserError: the output folder, the cluster or the tracking server can't be used; nothing was started or left.
         RayloraError: no trial came to a result.
     """
-    from raylora.execution.prepare import absolute
+    from raylora.execution.prepare import absolute, digest_of_base
 
     uri = check_start(job, out, address)
     with _tracker(uri, job.experiment, out, say) as tracker, _cluster(job.experiment, address) as share, out.claimed():
@@ -65,12 +65,23 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
             keep_earlier(out.study, [trial for taken in job.warm_start for trial in taken.trials])
         space = yaml.safe_dump(job.space.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
         write_text(out.space, space)
+        search = Search(replace(job, experiment=experiment), out, tracker, listener, say, share)
+        _load_judge(search)
         tags = {"dataset.digest": dataset_digest(job.pictures), "dataset.images": str(len(job.pictures))}
         with _ended_in(tracker):
             tracker.start(out.root.name, _parent_params(experiment, job.space), tags)
             going_on = {"tracking_uri": uri, "parent_run_id": tracker.parent_run_id, "address": address}
-            out.write_state("running", **going_on, wall_s=0.0)
-            return _run(Search(replace(job, experiment=experiment), out, tracker, listener, say, share))
+            out.write_state("running", **going_on, base_digest=digest_of_base(experiment), wall_s=0.0)
+            return _run(search)
+
+
+def _load_judge(search: Search) -> None:
+    """Load an encoder that `check_hub` could not look into, where trials will: what fails now leaves nothing behind."""
+    from raylora.execution.trial import encoder_of, pick_device
+
+    experiment = search.job.experiment
+    if not is_at_hand(experiment.evaluation.encoder):
+        search.run_in_cluster(lambda: bool(encoder_of(experiment, pick_device())), "loads the image encoder")
 
 
 def check_start(job: Job, out: OutFolder, address: str | None = None, warn: Say | None = None) -> str:

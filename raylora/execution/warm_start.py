@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from raylora.config import Experiment
 from raylora.config_files import read_experiment
 from raylora.dataset.split import digests_of_split
 from raylora.errors import ConfigError, OutputError
 from raylora.execution.job import Job
 from raylora.execution.outputs import OutFolder
-from raylora.execution.prepare import absolute
-from raylora.search.study import read_trials
+from raylora.execution.prepare import absolute, digest_of_base
+from raylora.search.study import STUDY_NAME, read_trials, storage_of
 from raylora.search.warm_start import EarlierSearch, Taken, take
 
 Warn = Callable[[str], None]
@@ -47,13 +48,18 @@ def warm_started(job: Job, folders: Sequence[Path], warn: Warn, force: bool = Fa
 def _taken_from(out: OutFolder, job: Job, force: bool) -> Taken:
     assert job.space is not None
     earlier, experiment = read_search(out), absolute(job.experiment)
-    pictures = [] if _same_pictures(out.split, job) else [DATASET]
-    taken = take(earlier, job.space, experiment, pictures)
+    differing = [] if _same_pictures(out.split, job) else [DATASET]
+    here, there = experiment.model.base_model, earlier.experiment.model.base_model
+    is_same, others = _same_weights(out, experiment), ""
+    if is_same:
+        earlier = replace(earlier, experiment=earlier.experiment.with_params({BASE_MODEL: here}))
+    elif is_same is False and here == there:
+        differing, others = [*differing, BASE_MODEL], " with other weights than those that are there now"
+    taken = take(earlier, job.space, experiment, differing)
     if BASE_MODEL in taken.differing and not force:
         raise OutputError(
-            f"{OPTION} {out.root}: searched for {earlier.experiment.model.base_model}, and this search is for "
-            f"{experiment.model.base_model}; where one's good settings serve the other, add --force, "
-            f"else leave {OPTION} out"
+            f"{OPTION} {out.root}: searched for {there}{others}, and this search is for {here}; where one's good "
+            f"settings serve the other, add --force, else leave {OPTION} out"
         )
     if not taken.trials:
         raise OutputError(
@@ -78,7 +84,9 @@ def read_search(out: OutFolder) -> EarlierSearch:
     try:
         trials = read_trials(out.study)
     except (ValueError, KeyError, TypeError, AssertionError, OSError):
-        raise OutputError(f"{out.study}: can't be read as a study; {MEND}") from None
+        raise _broken(out) from None
+    if not trials and out.study.stat().st_size and not _holds_study(out):
+        raise _broken(out)
     if not any(trial.state.is_finished() and trial.value is not None for trial in trials):
         raise OutputError(
             f"{OPTION} {out.root}: no trial of that search has ended with a score; "
@@ -87,11 +95,36 @@ def read_search(out: OutFolder) -> EarlierSearch:
     return EarlierSearch(str(out.root), read_experiment(out.experiment), trials)
 
 
+def _holds_study(out: OutFolder) -> bool:
+    """Optuna passes over a line that was cut off, and so over a file that is nothing else."""
+    return STUDY_NAME in (study.study_name for study in storage_of(out.study).get_all_studies())
+
+
+def _broken(out: OutFolder) -> OutputError:
+    return OutputError(
+        f"{OPTION} {out.root}: its {out.study.name} is damaged or of another program, so its trials can't be read; put "
+        f"back a copy of it, give another search's folder, or leave {OPTION} out"
+    )
+
+
 def _holds_training(out: OutFolder) -> bool:
     try:
         return out.holds_training
     except OutputError:
         return False
+
+
+def _same_weights(out: OutFolder, experiment: Experiment) -> bool | None:
+    """Whether the base model had the same weights there, wherever they lay; None where that isn't known.
+
+    Folders from before digests were kept, and models on the hub, are known by their names alone.
+    """
+    try:
+        there = out.read_state().get("base_digest")
+    except OutputError:
+        return None
+    here = digest_of_base(experiment)
+    return there == here if there and here else None
 
 
 def _same_pictures(split_file: Path, job: Job) -> bool:

@@ -26,6 +26,8 @@ import numpy.typing as npt
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from raylora.config import shown
+from raylora.search.parameter import for_optuna
 from raylora.search.ranking import PARAMS_KEY
 
 Array = npt.NDArray[np.float64]
@@ -279,5 +281,5 @@ def _in_words(axis: Axis, best: Sequence[FrozenTrial]) -> str:
         return f"not searched in the best {len(best)} trials"
     if axis.levels is None:
         return f"{min(values):.3g} to {max(values):.3g} in the best {len(best)} trials"
-    value, times = Counter(values).most_common(1)[0]
+    value, times = Counter(shown(for_optuna(value)) for value in values).most_common(1)[0]
     return f"{value} in {times} of the best {len(best)} trials"

@@ -7,7 +7,8 @@ from typing import Any
 
 from raylora.config import Experiment, flatten
 from raylora.errors import ConfigError
-from raylora.search.space import SEARCHABLE, Known, Params, SearchSpace
+from raylora.search.searchable import SEARCHABLE, field_of
+from raylora.search.space import Known, Params, SearchSpace, nothing_to_search
 
 ASSIGNMENTS = "--set"
 
@@ -24,6 +25,7 @@ def pin(space: SearchSpace, pins: Mapping[str, str], experiment: Experiment) -> 
     Raises:
         ConfigError: nothing is left to search.
     """
+    pins = {field_of(path): source for path, source in pins.items()}
     fixed = {path: source for path, source in pins.items() if _is_searched(space, path)}
     left = space.model_copy(
         update={
@@ -35,14 +37,15 @@ def pin(space: SearchSpace, pins: Mapping[str, str], experiment: Experiment) -> 
     for point in space.first_points:
         moved = _moved(space, left, point, experiment) if pins else dict(point)
         points += [moved] if moved not in points else []
-    if fixed and not left.function and not left.searched(experiment):
-        raise ConfigError(_nothing_left(space, fixed))
+    if not left.function and not left.searched(experiment):
+        raise ConfigError(_nothing_left(space, fixed)) if fixed else nothing_to_search(space, _why(space, experiment))
     return left.model_copy(update={"first_points": tuple(points)})
 
 
 def first_point(space: SearchSpace, pins: Mapping[str, str], experiment: Experiment) -> Params:
     """The settings of a space's first point, with what is pinned left out; empty if it has none."""
-    left = [path for path in space.parameters if path not in pins]
+    pinned = {field_of(path) for path in pins}
+    left = [path for path in space.parameters if path not in pinned]
     if not space.first_points:
         return {}
     parameters = {path: space.parameters[path] for path in left}
@@ -60,7 +63,7 @@ def _moved(space: SearchSpace, left: SearchSpace, point: Params, experiment: Exp
     unscaled: dict[str, Any] = {}
     for path, parameter in space.parameters.items():
         if parameter.holds(before) and path in point:
-            unscaled[path] = parameter.unscaled(point[path], before, f"search space {space.name}: {path}")
+            unscaled[path] = parameter.unscaled(point[path], before, f"{space.title}: {path}")
         elif parameter.holds(before) and path in left.parameters:
             return _rest(space, left, point)  # it is incomplete, which `check_space` tells
     moved = left.point_of(lambda path, parameter: unscaled.get(path, parameter.lowest), experiment)
@@ -71,11 +74,17 @@ def _rest(space: SearchSpace, left: SearchSpace, point: Params) -> Params:
     return {path: point[path] for path in point if path in left.parameters or path not in space.parameters}
 
 
+def _why(space: SearchSpace, experiment: Experiment) -> str:
+    """Why no setting of a space is searched though nothing was set by hand."""
+    reasons = [f"{path}, where {reason}" for path, reason in space.unsearched(experiment).items()]
+    return f"names only {'; '.join(reasons)}" if reasons else "names no parameters"
+
+
 def _nothing_left(space: SearchSpace, fixed: Mapping[str, str]) -> str:
     sources = list(dict.fromkeys(fixed.values()))
     files = [source for source in sources if source != ASSIGNMENTS]
     mend = f"delete the lines that are to be searched from {files[-1]}" if files else "leave out those to be searched"
     return (
-        f"search space {space.name}: what {' and '.join(sources)} set{'s' * (len(sources) == 1)} leaves nothing to "
+        f"{space.title}: what {' and '.join(sources)} set{'s' * (len(sources) == 1)} leaves nothing to "
         f"search; {mend}, choose another space with --space, or train with these settings by `raylora train`"
     )

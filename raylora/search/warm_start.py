@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from raylora.config import Experiment, flatten
 from raylora.errors import ConfigError, NotInSpaceError
 from raylora.search.ranking import COSTS_KEY, ENDED, PARAMS_KEY, excess_of
+from raylora.search.searchable import field_of
 from raylora.search.space import Known, Params, SearchSpace
 from raylora.search.study import COMPARES_KEY, SOURCE_KEY
 
@@ -149,5 +150,5 @@ def _differing(earlier: EarlierSearch, space: SearchSpace, experiment: Experimen
     moved = {path for trial in earlier.trials for path in trial.user_attrs.get(PARAMS_KEY, ())}
     moved |= {*space.parameters, *space.fixed}
     there, here = flatten(earlier.experiment.model_dump()), flatten(experiment.model_dump())
-    constant = [path for path in here | there if path not in moved and not path.startswith(NOT_JUDGING)]
+    constant = [path for path in here | there if field_of(path) not in moved and not path.startswith(NOT_JUDGING)]
     return [path for path in constant if there.get(path) != here.get(path)]

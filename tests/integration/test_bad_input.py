@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,8 @@ SETTINGS = [
      "search.tradeoffs: prompt_alignment", "encoder silent_faces:Faces", "CLIP or SigLIP"),
     ("tune good.yaml --set search.tradeoffs=[score,prompt_alignment] --set evaluation.encoder=dino --dry-run",
      "search.tradeoffs: prompt_alignment", "encoder dino", "CLIP or SigLIP"),
+    ("tune good.yaml --set search.tradeoffs=[score,score]", "--set: search.tradeoffs", "each measure once"),
+    ("tune good.yaml --set 'evaluation.score={w_loss: 0, w_sim: 0}'", "--set: evaluation.score.w_loss", "all 0"),
     ("tune good.yaml --set search.tradeoffs=[]", "--set: search.tradeoffs", "1 or more entries"),
     ("tune good.yaml --set search.limits.lora_mb=0", "--set: search.limits.lora_mb", "above 0"),
     ("tune good.yaml --set search.limits.train=9", "search.limits.train", "did you mean search.limits.train_s?"),
@@ -119,7 +122,9 @@ DATASETS = [
     ("train good.yaml --dataset indexed", "metadata.jsonl, line 2", "file_name"),
     ("train good.yaml --dataset outside", "metadata.jsonl, line 1", "../good.yaml", "outside"),
     ("train good.yaml --dataset binary_index", "metadata.jsonl", "UTF-8"),
-    ("train good.yaml --dataset copies --holdout", "copies"),
+    ("train good.yaml --dataset copies --holdout", "copies", "near-duplicates"),
+    ("tune good.yaml --dry-run --set dataset.regularization=pictures", "5 of its 20 pictures are held out", "picture_"),
+    ("train good.yaml --holdout --set dataset.regularization=pictures", "5 of its 20 pictures are held out"),
     ("tune good.yaml --dataset seven_more --set dataset.folds=8", "14 images are too few", "dataset.folds=7 or less"),
     ("train good.yaml --holdout --set dataset.folds=2", "dataset.folds 2", "dataset.folds=1", "raylora tune"),
     ("tune good.yaml --set dataset.folds=3 --set search.refit=false", "search.refit false", "leave search.refit at"),
@@ -128,7 +133,7 @@ DATASETS = [
     ("tune good.yaml --set dataset.folds=2 --split no_folds.json", "no_folds.json", "not a split file"),
     ("train good.yaml --split missing.json", "missing.json", "split.json of an output folder"),
     ("train good.yaml --split not_split.json", "not_split.json", "not a split file"),
-    ("train good.yaml --split other_split.json", "other_split.json", "1 images", "lacks"),
+    ("train good.yaml --split other_split.json", "other_split.json: is of other data", "none of the 1"),
     ("train good.yaml --split empty_split.json", "empty_split.json"),
     ("train good.yaml --split whole_split.json", "whole_split.json"),
 ]
@@ -165,6 +170,11 @@ MODELS = [
     ("tune good.yaml --set evaluation.encoder=long_faces:Faces", "encoder long_faces:Faces", "lengths", "length 1"),
     ("tune good.yaml --dry-run --set evaluation.encoder=long_faces:Faces", "long_faces:Faces", "lengths", "length 1"),
     ("train good.yaml --holdout --set evaluation.encoder=long_faces:Faces", "long_faces:Faces", "lengths", "length 1"),
+    ("tune good.yaml --dry-run --set evaluation.encoder=./dinos_weights", "dinos_weights", "another model's"),
+    ("tune good.yaml --set evaluation.encoder=./dinos_weights", "dinos_weights", "another model's"),
+    ("train good.yaml --holdout --set evaluation.encoder=./dinos_weights", "dinos_weights", "another model's"),
+    ("train good.yaml --dry-run --set evaluation.encoder=./cut_encoder", "cut_encoder", "model.safetensors is cut off"),
+    ("train good.yaml --set evaluation.encoder=./good.yaml", "evaluation.encoder ./good.yaml: is a file", "the folder"),
     (r"tune good.yaml --set 'evaluation.encoder=C:\models\clip'", r"encoder C:\models\clip", "path of a folder"),
 ]
 PLACES = [
@@ -328,6 +338,17 @@ def test_nothing_is_left_where_something_else_is_wrong_too(run: Run, tmp_path: P
     result = run(f"tune good.yaml --out full --tracking-uri sqlite:///{tmp_path}/mlflow.db")
     assert_refused(result, tmp_path, "not empty")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_encoder_that_fails_where_trials_run_leaves_nothing(
+    run: Run, bad_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one on the hub, of which only the configuration is looked at before."""
+    monkeypatch.setenv("DRIVER", str(os.getpid()))
+    result = run(f"tune good.yaml --space small.yaml --set evaluation.encoder=drivers_faces:Faces {OUT}")
+    assert result.status == 2, result.stderr
+    assert "evaluation.encoder drivers_faces:Faces: fails on " in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_lora_of_another_shape_gives_one_message(cli: Callable[..., Any], bad_world: Path) -> None:

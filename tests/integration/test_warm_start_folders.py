@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import read_folder
 from raylora.dataset.split import split_folds, split_pictures, write_splits
+from raylora.diffusion.base_digest import base_digest
 from raylora.execution.cluster import Share
 from raylora.execution.outputs import OutFolder
 from raylora.search.space import load_space
@@ -114,6 +116,7 @@ def test_what_is_taken_is_in_the_journal_before_the_first_trial(
     out = OutFolder(tmp_path / "out")
     assert (result.status, out.read_unfinished()["state"]) == (130, "interrupted")
     assert f"raylora resume {out.root}" in result.stderr
+    assert out.read_state()["base_digest"] == base_digest(str(bad_world / "base"), "sd15")
     taken = read_trials(out.study, EARLIER_NAME)
     assert [trial.user_attrs[SOURCE_KEY] for trial in taken] == [str(search)] * 4
     study = SearchStudy(out.study, load_space(str(out.space)), read_experiment(out.experiment), same_length)
@@ -149,11 +152,15 @@ def test_a_search_without_an_ended_trial_is_refused(run: Run, bad_world: Path, t
     refused(run(f"{TUNE} --warm-start {search}"), "no trial of that search has ended", f"raylora resume {search}")
 
 
-@pytest.mark.parametrize("content", ["no\njournal\n", "[]\n", '{"op_code": 99}\n', '{"op_code": 5}\n', "5\n"])
+@pytest.mark.parametrize(
+    "content", ["no\njournal\n", "[]\n", '{"op_code": 99}\n', '{"op_code": 5}\n', "5\n", "garbage", "\0" * 99]
+)
 def test_a_broken_journal_is_refused(content: str, run: Run, bad_world: Path, tmp_path: Path) -> None:
     search = make_search(bad_world, tmp_path / "search")
     (search / "study.journal").write_text(content)
-    refused(run(f"{TUNE} --warm-start {search}"), "study.journal")
+    refused(
+        run(f"{TUNE} --warm-start {search}"), "study.journal is damaged", "put back a copy", "leave --warm-start out"
+    )
 
 
 def test_a_search_of_which_nothing_fits_is_refused(run: Run, bad_world: Path, tmp_path: Path) -> None:
@@ -172,6 +179,39 @@ def test_a_search_for_another_base_model_is_refused_unless_forced(run: Run, bad_
     assert told.status == 0
     assert "Warm start  4 of 5" in told.stderr
     assert "model.base_model differs" in told.stderr
+
+
+def test_the_same_base_model_elsewhere_is_the_same(run: Run, bad_world: Path, tmp_path: Path) -> None:
+    search = make_search(bad_world, tmp_path / "search")
+    OutFolder(search).write_state("interrupted", base_digest=base_digest(str(bad_world / "base"), "sd15"))
+    shutil.copytree(bad_world / "base", tmp_path / "moved")
+    told = run(f"{TUNE} --set model.base_model={tmp_path}/moved --warm-start {search}")
+    assert told.status == 0
+    assert "Warm start  4 of 5" in told.stderr
+    assert "differ" not in told.stderr
+
+
+def test_another_base_model_in_the_same_place_is_another(run: Run, bad_world: Path, tmp_path: Path) -> None:
+    search = make_search(bad_world, tmp_path / "search")
+    OutFolder(search).write_state("interrupted", base_digest="of what lay there before")
+    ask = f"{TUNE} --warm-start {search}"
+    refused(run(ask), f"searched for {bad_world}/base with other weights than those that are there now", "add --force")
+    assert "model.base_model differs" in run(f"{ask} --force").stderr
+
+
+def test_a_base_model_is_known_by_its_weights(bad_world: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(bad_world / "base", base)
+    known = base_digest(str(bad_world / "base"), "sd15")
+    assert base_digest(str(base), "sd15") == known != base_digest("demo", "sd15")
+    (base / "unet" / "notes.txt").write_text("not a weight")
+    weights = base / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    save_file(tensors, weights, {"format": "pt", "note": "saved again"})
+    assert base_digest(str(base), "sd15") == known
+    save_file({name: tensor + 1e-3 for name, tensor in tensors.items()}, weights, {"format": "pt"})
+    assert base_digest(str(base), "sd15") != known
+    assert base_digest("nobody/nothing", "sd15") is None
 
 
 def test_force_without_a_warm_start_is_refused(run: Run) -> None:

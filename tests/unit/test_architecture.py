@@ -19,7 +19,7 @@ from raylora.search.space import Parameter, SearchSpace
 FLOORS = (
     {"__init__", "errors"},
     {"config_section", "own_code"},
-    {"config_optimization", "config_search"},
+    {"config_evaluation", "config_optimization", "config_search"},
     {"bundled", "config", "files", "world"},
     {"config_files"},
     {"dataset"},

@@ -23,6 +23,7 @@ KNOWN = {
     "lion": "underfit",
     "rate 2e-3": "good",
     "rate 4e-3": "good",
+    "rate 8e-3": "good",
     "4 pictures only": "overfit",
     "another style": "overfit",
     "collapse": "collapsed",
@@ -96,8 +97,38 @@ def test_a_trial_is_judged_beside_the_best_that_keeps_the_limits() -> None:
     assert verdict_on(poor, experiment(), [poor, good])["cure"].startswith("optimizer.unet_lr=0.002 ")
     too_large = trial(2, 0.4, over_limits={"lora_mb": 9.0})
     assert verdict_on(poor, experiment(), [poor, too_large]) == {
-        "verdict": "good", "evidence": "the held-out loss ended at 0.80 times the base model's", "cure": ""
+        "verdict": "good", "evidence": "the held-out loss ended at 0.800 times the base model's", "cure": ""
     }  # fmt: skip
+
+
+def test_cures_that_the_configuration_refuses_are_left_out() -> None:
+    widest = cured("underfit", **{"lora.rank": 1024})
+    assert [*widest[0], *widest[1]] == ["optimizer.unet_lr", "optimizer.text_encoder_lr", "training.epochs"]
+    assert len(widest) == 2
+    slow = {"lr_scheduler.name": "polynomial", "optimizer.unet_lr": 2e-7}
+    assert cured("collapsed", **slow) == []
+
+
+def test_a_longer_training_is_not_stopped_where_it_was_before() -> None:
+    longer = cured("underfit", **{"training.stop_at": 300})[1]
+    assert longer == {"training.stop_at": 600, "training.epochs": 20}
+    capped = cured("underfit", **{"training.stop_at": 300, "training.max_images": 1200})[1]
+    assert capped == {"training.max_images": 2400, "training.stop_at": 600, "training.epochs": 20}
+
+
+def test_a_wider_lora_keeps_alpha_at_rank_or_below() -> None:
+    assert cured("underfit", **{"lora.rank": 8, "lora.alpha": 32})[2] == {"lora.rank": 16, "lora.alpha": 16}
+
+
+def test_a_lone_training_is_judged_by_what_its_models_can_gain() -> None:
+    def lone(ratio: float, **params: Any) -> str:
+        report = {"images_seen": 100, "holdout_loss": ratio, "holdout_loss_ratio": ratio, "score": 0.0,
+                  "is_finished": True}  # fmt: skip
+        record = TrialRecord("train", 0, {}, True, "", "finished", history=[report])
+        return verdict_on(record, experiment(**params), [record])["verdict"]
+
+    assert lone(0.98) == "good"
+    assert lone(0.98, **{"evaluation.score.ratio_ref": 0.37}) == "underfit"
 
 
 def recorded() -> list[Any]:
@@ -105,9 +136,12 @@ def recorded() -> list[Any]:
     return [pytest.param(row, rows, id=f"{row['style']}, {row['case']}, {row['seed']}") for row in rows]
 
 
+@pytest.mark.parametrize("ratio_ref", [0.37, 0.97])
 @pytest.mark.parametrize(("row", "rows"), recorded())
-def test_verdicts_on_trainings_of_known_quality(row: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+def test_verdicts_on_trainings_of_known_quality(
+    row: dict[str, Any], rows: list[dict[str, Any]], ratio_ref: float
+) -> None:
     rivals = [one["curve"] for one in rows if (one["style"], one["seed"]) == (row["style"], row["seed"])]
     best = max(rivals, key=lambda curve: curve[-1]["score"])
-    verdict = judge(row["curve"], best=best)
+    verdict = judge(row["curve"], best=best, ratio_ref=ratio_ref)
     assert verdict.label == KNOWN.get(row["case"], verdict.label), verdict.evidence

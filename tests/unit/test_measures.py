@@ -171,7 +171,7 @@ def test_a_reference_survives_json() -> None:
         ([0.9, 0.8, 0.7], "good"),
         ([0.9, 0.8, 0.79], "good"),
         ([0.9, 0.8, 0.805], "good"),
-        ([0.9, 0.8, 0.81], "overfit"),
+        ([0.9, 0.8, 0.815], "overfit"),
         ([0.8, 0.9, 0.85], "overfit"),
         ([0.9, 1.2], "collapsed"),
         ([1.3, 1.2], "collapsed"),
@@ -184,6 +184,35 @@ def test_verdicts(losses: list[float], label: str) -> None:
     verdict = judge(curve(losses))
     assert verdict.label == label
     assert verdict.evidence
+
+
+@pytest.mark.parametrize(
+    ("ratios", "label"),
+    [
+        ([0.99, 0.97], "good"),
+        ([0.98, 0.970, 0.971], "good"),
+        ([0.98, 0.970, 0.979], "overfit"),
+        ([1.0, 1.0001], "underfit"),
+        ([1.0, 0.9999, 1.0001], "underfit"),
+        ([0.999, 0.998], "underfit"),
+        ([0.999, 0.996], "good"),
+        ([0.99, 1.004], "overfit"),
+        ([1.01, 1.02], "collapsed"),
+    ],
+)
+def test_verdicts_where_full_size_models_losses_lie(ratios: list[float], label: str) -> None:
+    """A rate that is far too low ends at the base model's own loss: it must not be told to be lower still."""
+    verdict = judge(curve(ratios))
+    assert verdict.label == label, verdict.evidence
+
+
+def test_a_trial_that_was_stopped_has_not_learned_nothing_yet() -> None:
+    """Beside one that had fallen as little by then."""
+    best = trained((100, 0.9995, 0.9995), (400, 0.97, 0.96))
+    assert judge(trained((100, 0.9996, 0.9994), is_over=False), best=best).label == "unknown"
+    assert judge(trained((50, 0.9996, 0.9994), is_over=False), best=best).label == "unknown"
+    assert judge(trained((400, 0.9996, 0.9994), is_over=False), best=best).label == "underfit"
+    assert judge(trained((400, 0.9996, 0.9994)), best=best).label == "underfit"
 
 
 def trained(*points: tuple[int, float, float], is_over: bool = True) -> list[dict[str, float]]:
@@ -223,7 +252,7 @@ def test_a_trial_that_failed_is_diverged_or_broken_whatever_it_had_reached(losse
 
 def test_a_verdict_gives_its_numbers() -> None:
     assert "10.0%" in judge(curve([0.5, 0.55])).evidence
-    assert "1.25 times" in judge(curve([0.25], base_loss=0.2)).evidence
+    assert "1.250 times" in judge(curve([0.25], base_loss=0.2)).evidence
 
 
 @pytest.mark.parametrize(

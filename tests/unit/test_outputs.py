@@ -150,17 +150,27 @@ def test_a_lock_that_was_left_takes_no_folder(out: OutFolder) -> None:
         pass
 
 
-def test_a_search_of_which_all_trials_failed_is_not_gone_on_with(out: OutFolder) -> None:
+def failed_search(out: OutFolder, *reasons: str) -> tuple[Search, list[TrialRecord]]:
     begin_search(out)
-    trials = [TrialRecord(f"t{number:03d}", number, {}, False, "", "failed", "out of memory") for number in range(2)]
-    search = Search(
-        cast(Any, SimpleNamespace(experiment=Experiment())),
-        out,
-        cast(Any, None),
-        Listeners([]),
-        print,
-        Share(1, 0.0, 1, 1),
-    )
+    trials = [TrialRecord(f"t{at:03d}", at, {}, False, "", "failed", reason) for at, reason in enumerate(reasons)]
+    job = cast(Any, SimpleNamespace(experiment=Experiment()))
+    return Search(job, out, cast(Any, None), Listeners([]), print, Share(1, 0.0, 1, 1)), trials
+
+
+def test_a_search_that_gave_up_says_so_and_names_a_cause_once(out: OutFolder) -> None:
+    """Two causes, told of five trials; the numbers differ from trial to trial."""
+    reasons = [f"out of GPU memory: tried {size} MiB" for size in (512, 64, 1.5, 2)]
+    search, trials = failed_search(out, *reasons, "no weights")
+    with pytest.raises(RayloraError) as told, out.working() as wall_s:
+        conclude(search, trials, [], False, wall_s)
+    message = str(told.value)
+    assert "the first 5 of 20 trials failed, so it stopped there (search.max_failures 5): no weights; " in message
+    assert message.count("out of GPU memory") == 1
+    assert "(others alike, with other numbers: 3)" in message
+
+
+def test_a_search_of_which_all_trials_failed_is_not_gone_on_with(out: OutFolder) -> None:
+    search, trials = failed_search(out, "out of memory", "out of memory")
     with pytest.raises(RayloraError, match=r"all 2 failed: out of memory\. .*start anew"), out.working() as wall_s:
         conclude(search, trials, [], False, wall_s)
     assert state_of(out) == "failed"

@@ -118,7 +118,7 @@ def test_a_folder_of_one_picture_in_many_copies_cannot_be_split(tmp_path: Path, 
     for number in range(8):
         picture.save(tmp_path / f"copy_{number}.jpg", quality=80 + number * other_bytes)
         (tmp_path / f"copy_{number}.txt").write_text("sks")
-    with pytest.raises(DatasetError):
+    with pytest.raises(DatasetError, match=r"0 of the 4 images that were to be held out can be: .* remove near-dup"):
         split_pictures(read_folder(tmp_path), QUARTER)
 
 
@@ -142,7 +142,7 @@ def test_a_split_of_a_changed_dataset_is_refused(tmp_path: Path) -> None:
     write_splits([split], tmp_path / "split.json")
     Image.new("RGB", (64, 64)).save(split.holdout[0].path)
     split.holdout[1].path.unlink()
-    with pytest.raises(DatasetError, match="2 images that the dataset lacks"):
+    with pytest.raises(DatasetError, match=r"holds out 4 images, of which the dataset lacks 2: .* leave --split out"):
         read_splits(tmp_path / "split.json", read_folder(tmp_path))
 
 
@@ -153,8 +153,58 @@ def test_other_files_are_no_splits(tmp_path: Path, content: str) -> None:
         read_splits(tmp_path / "split.json", [])
 
 
+def copies_and_others(folder: Path, others: int) -> list[Picture]:
+    """Eight copies of one picture, and others."""
+    make_pictures(folder, others + 1)
+    for number in range(7):
+        Image.open(folder / "picture_00.png").save(folder / f"copy_{number}.jpg", quality=80 + number)
+        (folder / f"copy_{number}.txt").write_text("sks")
+    return read_folder(folder)
+
+
+def test_fewer_held_out_than_wanted_are_told_with_both_numbers(tmp_path: Path) -> None:
+    told: list[str] = []
+    split = split_pictures(copies_and_others(tmp_path, 2), QUARTER, told.append)
+    assert len(split.holdout) == 2
+    (warning,) = told
+    assert warning.startswith("2 images are held out to judge by, where 4 were wanted: others are near-duplicates")
+
+
+def test_as_many_as_wanted_are_no_news(tmp_path: Path) -> None:
+    split_pictures(read_folder(make_pictures(tmp_path, 12)), QUARTER, pytest.fail)
+
+
+def test_one_picture_is_too_few_to_judge_by(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"1 of the 4 images that were to be held out can be: .* 2 are needed"):
+        split_pictures(copies_and_others(tmp_path, 1), QUARTER)
+
+
+def test_folders_of_one_picture_each_are_no_copies(tmp_path: Path) -> None:
+    for number in range(8):
+        make_pictures(tmp_path / f"5_a{number}", 1, size=(64 + 8 * number, 64))
+    with pytest.raises(DatasetError, match=r"8 images in 8 folders, of which at most half .* leave 0") as told:
+        split_pictures(read_folder(tmp_path), QUARTER)
+    assert str(told.value).startswith(f"{tmp_path}: ")
+    assert "put images of one subject into one folder" in str(told.value)
+
+
+def test_a_split_of_other_data_says_so(tmp_path: Path) -> None:
+    split = split_pictures(read_folder(make_pictures(tmp_path / "here", 12)), QUARTER)
+    write_splits([split], tmp_path / "split.json")
+    others = read_folder(make_pictures(tmp_path / "others", 12, size=(128, 64)))
+    with pytest.raises(DatasetError, match="is of other data: the dataset has none of the 4 images that it holds out"):
+        read_splits(tmp_path / "split.json", others)
+
+
+def test_a_split_of_one_picture_is_refused(tmp_path: Path) -> None:
+    pictures = read_folder(make_pictures(tmp_path, 12))
+    write_splits([Split(tuple(pictures[1:]), tuple(pictures[:1]))], tmp_path / "split.json")
+    with pytest.raises(DatasetError, match="holds out 1 image, and 2 or more are needed to judge by"):
+        read_splits(tmp_path / "split.json", pictures)
+
+
 def test_a_split_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"split\.json"):
+    with pytest.raises(DatasetError, match=r"split\.json: there is no such file"):
         read_splits(tmp_path / "split.json", [])
 
 

@@ -92,6 +92,15 @@ def test_trials_count_at_their_best_if_they_were_measured_and_kept_the_limits() 
     assert said == []
 
 
+def test_a_trial_that_was_cut_off_is_not_the_cheapest() -> None:
+    """What grows with training is low wherever a trial was stopped."""
+    trials = [trial(0, (0.9, 0.3)), trial(1, (0.8, 0.2), status="stopped_early")]
+    for record, seconds in zip(trials, (60.0, 8.0), strict=True):
+        record.history[0]["train_s"] = seconds
+    assert [row["trial_id"] for row in told(trials, [], "score", "train_s")["trials"]] == ["t000"]
+    assert [row["trial_id"] for row in told(trials, [], "score", "holdout_loss")["trials"]] == ["t000", "t001"]
+
+
 def test_a_measure_that_no_trial_has_is_told() -> None:
     said: list[str] = []
     assert told([trial(0, (0.5, 0.1))], said, "score", "prompt_alignment")["trials"] == []
@@ -149,3 +158,22 @@ def test_the_verdict_and_its_cure_are_told(
     print_summary(told, Path(), False)
     printed = capsys.readouterr().out
     assert line in printed and ("Verdict" in printed) == bool(line)
+
+
+def test_the_number_of_images_says_what_it_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(summary([]), Path(), False)
+    assert "they saw 1 images, repeats counted; 1 s in all" in capsys.readouterr().out
+    print_summary({**summary([]), "confirmed": [{}], "refit": True}, Path(), False)
+    assert "1 images, repeats counted, without new seeds and training on all images;" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("recommended", "ends"), [(1.0, "; the lead of 1.2 may be chance)"), (1.2, "1.300 at 1.2)")])
+def test_a_higher_score_at_another_strength_is_said_to_be_chance(
+    recommended: float, ends: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = summary([])
+    told["best"] |= {"strength": recommended, "strength_scores": {"0.8": 1.0, "1": 1.2, "1.2": 1.3}}
+    print_summary(told, Path(), False)
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Best used at strength"))
+    assert f" {recommended:g} (scores: 1.000 at 0.8, 1.200 at 1, 1.300 at 1.2" in line
+    assert line.endswith(ends)
