@@ -56,14 +56,23 @@ class Candidate:
             "new_seed_scores": self.scores,
             "failed_seeds": len(self.again) - len(self.scores),
             "selection_score": self.trial.score,
+            "expected_score": self.trial.expected,
         }
 
 
 def best_trials(trials: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
-    """The trials with the highest scores that kept all limits, failed ones left out unless there are no others."""
+    """The most promising trials that kept all limits, failed ones left out unless there are no others.
+
+    By what their settings can be expected to reach, since the highest score is also the luckiest. Where that isn't
+    known, as of trials that were stopped early, by their scores, after all others.
+    """
     scored = [trial for trial in trials if math.isfinite(trial.score) and not trial.over_limits]
     sound = [trial for trial in scored if trial.status != "failed"] or scored
-    return sorted(sound, key=lambda trial: -trial.score)[:count]
+    return sorted(sound, key=_promise, reverse=True)[:count]
+
+
+def _promise(trial: TrialRecord) -> tuple[bool, float]:
+    return trial.expected is not None, trial.score if trial.expected is None else trial.expected
 
 
 def confirmations(trials: Sequence[TrialRecord], experiment: Experiment) -> list[dict[str, Any]]:
@@ -90,7 +99,7 @@ def confirmations(trials: Sequence[TrialRecord], experiment: Experiment) -> list
 
 
 def candidates(trials: Sequence[TrialRecord], again: Sequence[TrialRecord]) -> list[Candidate]:
-    """The trials that were trained again, the winner first; without any, the trial with the best score alone."""
+    """The trials that were trained again, the winner first; without any, the most promising trial alone."""
     by_trial = {trial.trial_id: trial for trial in trials}
     confirmed = dict.fromkeys(record.confirms for record in again if record.confirms)
     if not confirmed:

@@ -182,7 +182,9 @@ def _search(search: Search) -> list[TrialRecord]:
     study, trials = _open_study(search), experiment.search.trials
     make_scheduler = TRIAL_SCHEDULERS[experiment.search.trial_scheduler]
     scheduler = make_scheduler(experiment.search, _settled_records(search, study), study)
-    return run_round(search, search.trial_job(), StudySearcher(study, trials), trials, scheduler)
+    found = run_round(search, search.trial_job(), StudySearcher(study, trials), trials, scheduler)
+    expected = _open_study(search).expected()  # opened anew, so that a resume expects the same to the last digit
+    return [replace(record, expected=expected.get(record.number)) for record in found]
 
 
 def _open_study(search: Search) -> SearchStudy:

@@ -34,6 +34,8 @@ class TrialRecord:
     """The reports so far, in order of images seen; see `training.fit.Report`."""
     report_times: list[int] = field(default_factory=list)
     """When each report was heard of, in ms since 1970: MLflow takes a point sent again for the same by its time."""
+    expected: float | None = None
+    """What its settings can be expected to reach, once a search is over: less than a lucky training's score."""
     over_limits: dict[str, float] = field(default_factory=dict)
     """What it cost beyond `search.limits`, by the limit's name: such a trial can't win."""
 

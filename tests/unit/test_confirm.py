@@ -61,6 +61,7 @@ def test_the_highest_mean_over_new_seeds_wins_and_is_the_score() -> None:
         "new_seed_scores": [0.7, 0.9],
         "failed_seeds": 0,
         "selection_score": 0.8,
+        "expected_score": None,
     }
     assert (second.trial.trial_id, second.score) == ("t001", pytest.approx(0.7))
 
@@ -132,3 +133,12 @@ def test_the_refit_of_a_trial_by_folds_goes_by_the_schedule_that_they_share() ->
     folds = [Material(pictures("d", "a", "e"), pictures("b")), Material(pictures("b", "e"), pictures("a", "d"))]
     for images, stop_at in ((20, 40), (40, None)):
         assert refit_experiment(experiment, folds, images).training.stop_at == stop_at
+
+
+def test_what_can_be_expected_goes_before_what_was_lucky() -> None:
+    """The second trial had the best score and is expected to be the worst; a stopped one comes last."""
+    first, second, third = trial(0, 0.7), trial(1, 0.9), trial(2, 1.5, status="stopped_early")
+    first.expected, second.expected = 0.65, 0.5
+    assert best_trials([first, second, third], 3) == [first, second, third]
+    (only,) = candidates([first, second, third], [])
+    assert (only.trial, only.as_dict()["expected_score"]) == (first, 0.65)

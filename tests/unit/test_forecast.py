@@ -1,0 +1,157 @@
+"""What a search foretells of its trials, proposes by it, and hands over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raylora.config import Experiment
+from raylora.search.forecast import Seen, paired_noise
+from raylora.search.space import Parameter, Params, SearchSpace
+from raylora.search.study import Outcome, SearchStudy, read_trials
+from tests.reports import same_length
+
+SPACE = SearchSpace(
+    name="rates",
+    parameters={
+        "optimizer.name": Parameter(choices=("adamw", "lion")),
+        "optimizer.unet_lr": Parameter(low=1e-5, high=1e-2, log=True),
+        "lora.rank": Parameter(choices=(4, 8, 16, 32)),
+    },
+)
+EXPERIMENT = Experiment().with_params({"search.startup_trials": 6})
+WEIGHT = EXPERIMENT.evaluation.score.w_loss / (1 - EXPERIMENT.evaluation.score.ratio_ref)
+BEST_RATE = 1e-3
+
+
+def open_study(folder: Path, experiment: Experiment = EXPERIMENT) -> SearchStudy:
+    return SearchStudy(folder / "study.journal", SPACE, experiment, same_length)
+
+
+def distance(params: Params) -> float:
+    """From the best rate, in powers of ten; Lion is a power off anyway."""
+    return abs(math.log10(params["optimizer.unet_lr"] / BEST_RATE)) + (params["optimizer.name"] == "lion")
+
+
+def report(params: Params, images: int, luck: float = 0.0) -> dict[str, Any]:
+    """Losses fall with images, the more the nearer the rate; similarity only adds luck."""
+    loss_part = (1 - 0.4 * distance(params)) * math.log(images) / math.log(1200)
+    score = loss_part + luck
+    return {"images_seen": images, "score": score, "best_score": score, "holdout_loss_ratio": 1 - loss_part / WEIGHT,
+            "image_scores": [score - 0.1, score + 0.1, score]}  # fmt: skip
+
+
+def train(study: SearchStudy, number: int, params: Params, points: tuple[int, ...], luck: float = 0.0) -> None:
+    """A trial to the last of these points, which is its own end at 1,200 images; luck is what it has there alone."""
+    for images in points:
+        told = report(params, images, luck if images == points[-1] else 0.0)
+        study.report(number, images, told["best_score"])
+        study.learn(number, told)
+    outcome = Outcome.FINISHED if points[-1] == 1200 else Outcome.STOPPED_EARLY
+    study.tell(number, outcome, told["best_score"])
+
+
+def test_proposals_find_the_best_rate_in_few_trials(tmp_path: Path) -> None:
+    study, far = open_study(tmp_path), []
+    for _ in range(16):
+        number, params = study.ask()
+        train(study, number, params, (100, 400, 1200))
+        far.append(distance(params))
+    assert np.mean(far[:6]) > 0.8
+    assert max(far[-4:]) < 0.2
+
+
+def test_what_was_stopped_early_teaches_too(tmp_path: Path) -> None:
+    """One trial came to its end, the others to a tenth of it; the next is where losses fell most."""
+    study = open_study(tmp_path)
+    for place in range(10):
+        number, params = study.ask()
+        train(study, number, params, (100, 400, 1200) if place == 0 else (100,))
+    assert distance(study.ask()[1]) < 0.5
+
+
+def test_two_proposals_at_once_are_not_the_same(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    for _ in range(8):
+        number, params = study.ask()
+        train(study, number, params, (100, 400, 1200))
+    (_, first), (_, second) = study.ask(), study.ask()
+    assert first != second
+
+
+def test_a_lucky_trial_is_not_expected_to_be_the_best(tmp_path: Path) -> None:
+    """Its samples happened to be good and its loss is not."""
+    study, scores = open_study(tmp_path), {}
+    generator = np.random.default_rng(0)
+    for place in range(12):
+        number, params = study.ask()
+        luck = 0.5 if place == 3 else 0.05 * generator.standard_normal()
+        train(study, number, params, (100, 400, 1200), luck)
+        scores[number] = (report(params, 1200, luck)["score"], report(params, 1200)["score"])
+    assert max(scores, key=lambda number: scores[number][0]) == 3
+    expected = study.expected()
+    assert max(expected, key=lambda number: expected[number]) != 3
+    assert expected[3] < scores[3][0] - 0.25
+
+
+def test_a_trial_with_a_bad_rate_has_no_chance_and_one_with_a_good_rate_has(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    assert study.chance(0) is None  # nothing is known
+    for _ in range(8):
+        number, params = study.ask()
+        train(study, number, params, (100, 400, 1200))
+    known = {trial.number: distance(trial.params) for trial in read_trials(tmp_path / "study.journal")}
+    good, _ = study.ask()
+    assert distance(read_trials(tmp_path / "study.journal")[good].params) < min(known.values()) + 0.1
+    for number, params in [(good, read_trials(tmp_path / "study.journal")[good].params)]:
+        study.learn(number, report(params, 100))
+        chance = study.chance(number)
+        assert chance is not None
+        assert chance > 0.2
+    worst = max(known, key=lambda number: known[number])
+    chance = study.chance(worst)
+    assert chance is not None
+    assert chance < 0.05
+
+
+def test_limits_keep_proposals_from_what_costs_too_much(tmp_path: Path) -> None:
+    """Files grow with the rank; those above 16 MB can't win."""
+    limited = EXPERIMENT.with_params({"search.limits.lora_mb": 10})
+    study = open_study(tmp_path, limited)
+    for _ in range(12):
+        number, params = study.ask()
+        told = report(params, 1200)
+        study.report(number, 1200, told["best_score"])
+        study.learn(number, told)
+        study.tell(number, Outcome.FINISHED, told["best_score"], {"lora_mb": float(params["lora.rank"])})
+    assert study.ask()[1]["lora.rank"] <= 8
+    expected = study.expected()
+    ranks = {trial.number: trial.params["lora.rank"] for trial in read_trials(tmp_path / "study.journal")}
+    assert all(ranks[number] <= 8 for number in expected)
+
+
+def test_a_search_that_goes_on_expects_the_same(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    for _ in range(7):
+        number, params = study.ask()
+        train(study, number, params, (100, 1200))
+    assert open_study(tmp_path).expected() == open_study(tmp_path).expected() != {}
+
+
+def test_paired_noise_is_what_differs_from_image_to_image() -> None:
+    """Images differ alike in all trials, which is no noise; what is left scatters by 0.3, over 9 images."""
+    generator = np.random.default_rng(0)
+    images = generator.normal(0, 5.0, 9)
+
+    def seen(scores: list[float]) -> Seen:
+        point: Mapping[str, Any] = {"images": 100, "loss": 0.0, "rest": 0.0, "image_scores": scores}
+        return Seen(None, [], [dict(point)], 1200)  # type: ignore[arg-type]
+
+    trials = [seen((images + generator.normal(0, 0.3, 9)).tolist()) for _ in range(200)]
+    assert math.sqrt(paired_noise(trials)) == pytest.approx(0.3 / 3, rel=0.1)
+    assert math.isnan(paired_noise(trials[:1]))

@@ -1,0 +1,61 @@
+"""The regression that forecasts are made with."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import check_grad
+
+from raylora.search.gaussian_process import GaussianProcess, Scales, _negative_log_likelihood
+
+PRIOR = Scales(np.zeros(3), 0.0, math.log(0.05))
+
+
+def made_up(count: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A wave in the first column, a slope in the second; the third moves nothing."""
+    generator = np.random.default_rng(seed)
+    rows = generator.random((count, 3))
+    return rows, np.sin(5 * rows[:, 0]) + rows[:, 1] + noise * generator.standard_normal(count)
+
+
+def test_the_gradient_is_that_of_the_likelihood() -> None:
+    rows, values = made_up(20, 0.1)
+    squares = (rows[:, None] - rows[None]) ** 2
+    at = np.log([0.5, 0.8, 1.5, 1.2, 0.1])
+    error = check_grad(
+        lambda array: _negative_log_likelihood(Scales.of(array), rows, values, squares)[0],
+        lambda array: _negative_log_likelihood(Scales.of(array), rows, values, squares)[1],
+        at,
+    )
+    assert error < 1e-4
+
+
+def test_a_function_is_learned_from_noisy_values_and_what_is_idle_is_seen_to_be() -> None:
+    model = GaussianProcess(*made_up(60, 0.2), PRIOR)
+    rows, truth = made_up(200, 0.0, seed=1)
+    mean, sd = model.predict(rows)
+    assert np.sqrt(np.mean((mean - truth) ** 2)) < 0.1  # half of the noise of one value
+    assert np.mean(np.abs(mean - truth) < 2 * sd) > 0.85
+    assert np.argmax(model.scales.lengths) == 2
+
+
+def test_what_is_far_from_all_points_is_uncertain() -> None:
+    rows, values = made_up(30, 0.01)
+    model = GaussianProcess(rows, values, PRIOR)
+    _, sd = model.predict(np.array([[0.5, 0.5, 0.5], [4.0, 4.0, 0.5]]))
+    assert sd[1] > 5 * sd[0]
+
+
+def test_scales_that_were_fitted_before_are_taken_as_they_are() -> None:
+    rows, values = made_up(30, 0.1)
+    fitted = GaussianProcess(rows, values, PRIOR).scales
+    again = GaussianProcess(rows[:25], values[:25], PRIOR, fitted)
+    assert again.scales is fitted
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_equal_values_give_that_value(value: float) -> None:
+    model = GaussianProcess(np.random.default_rng(0).random((5, 3)), np.full(5, value), PRIOR)
+    assert model.predict(np.ones((1, 3)))[0] == pytest.approx(value, abs=1e-6)
