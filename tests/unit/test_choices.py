@@ -19,6 +19,7 @@ from raylora.search.space import SearchSpace, check_space, load_space
 from raylora.search.study import Outcome, SearchStudy, keep_earlier, read_trials
 from raylora.search.warm_start import EarlierSearch, take
 from raylora.tracking.recorder import TrialRecord
+from tests.reports import same_length
 from tests.unit.test_pinning import request
 from tests.unit.test_space import complaint, write
 
@@ -51,7 +52,7 @@ def space(tmp_path: Path) -> SearchSpace:
 
 def searched(space: SearchSpace, journal: Path) -> list[dict[str, Any]]:
     """A whole search of nothing but settings: the narrower LoRA is the better one."""
-    study, points = SearchStudy(journal, space, Experiment()), []
+    study, points = SearchStudy(journal, space, Experiment(), same_length), []
     for _ in range(TRIALS):
         number, params = study.ask()
         score = 1.0 if params["lora.targets"] == ["attention"] else 0.0

@@ -102,7 +102,7 @@ def test_a_trial_is_judged_beside_the_best_that_keeps_the_limits() -> None:
 
 
 def test_cures_that_the_configuration_refuses_are_left_out() -> None:
-    widest = cured("underfit", **{"lora.rank": 1024})
+    widest = cured("underfit", **{"lora.rank": 1024, "lora.alpha": 1024})
     assert [*widest[0], *widest[1]] == ["optimizer.unet_lr", "optimizer.text_encoder_lr", "training.epochs"]
     assert len(widest) == 2
     slow = {"lr_scheduler.name": "polynomial", "optimizer.unet_lr": 2e-7}
@@ -110,14 +110,14 @@ def test_cures_that_the_configuration_refuses_are_left_out() -> None:
 
 
 def test_a_longer_training_is_not_stopped_where_it_was_before() -> None:
-    longer = cured("underfit", **{"training.stop_at": 300})[1]
+    longer = cured("underfit", **{"training.stop_at": 300})[-1]
     assert longer == {"training.stop_at": 600, "training.epochs": 20}
-    capped = cured("underfit", **{"training.stop_at": 300, "training.max_images": 1200})[1]
+    capped = cured("underfit", **{"training.stop_at": 300, "training.max_images": 1200})[-1]
     assert capped == {"training.max_images": 2400, "training.stop_at": 600, "training.epochs": 20}
 
 
 def test_a_wider_lora_keeps_alpha_at_rank_or_below() -> None:
-    assert cured("underfit", **{"lora.rank": 8, "lora.alpha": 32})[2] == {"lora.rank": 16, "lora.alpha": 16}
+    assert cured("underfit", **{"lora.rank": 8, "lora.alpha": 32})[1] == {"lora.rank": 16, "lora.alpha": 16}
 
 
 def test_a_lone_training_is_judged_by_what_its_models_can_gain() -> None:

@@ -19,7 +19,7 @@ from raylora.execution.conclude import conclude
 from raylora.execution.confirm import best_trials, candidates, confirmations
 from raylora.execution.listening import RayListener
 from raylora.execution.outputs import OutFolder
-from raylora.execution.results import as_result
+from raylora.execution.results import REPORT, as_result
 from raylora.execution.searcher import StudySearcher
 from raylora.execution.trial import TrialJob
 from raylora.execution.underway import Search
@@ -94,7 +94,8 @@ def test_the_searcher_learns_to_avoid_what_costs_too_much(limited: bool, warm: b
         for _ in range(15):
             number, params = study.ask()
             score, costs = math.log10(params[RATE]), slow_above(params)
-            study.report(number, 100, score)
+            study.report(number, 1200, score)
+            study.learn(number, *reports.result(1200, score)[REPORT])
             study.tell(number, Outcome.FINISHED, score, costs)
     rates = [trial.params[RATE] for trial in read_trials(journal)[-12:]]
     assert (statistics.median(rates) > 2e-4) != limited

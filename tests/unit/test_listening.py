@@ -44,7 +44,7 @@ def test_records_of_trials_that_the_study_knows_to_have_ended_are_ended(tmp_path
     assert [trial.number for trial in changed] == [0, 1, 2, 3]
     assert [(trial.status, trial.stop_reason) for trial in read_records(tmp_path / "trials")] == [
         ("finished", None),
-        ("stopped_early", "asha at 100 images"),
+        ("stopped_early", "forecast at 100 images"),
         ("failed", "out of GPU memory"),
         ("failed", "the worker died"),
         ("running", None),
