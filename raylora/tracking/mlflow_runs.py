@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -93,8 +94,12 @@ class MlflowTracker:
         self._tried: set[Path] = set()
         """Trials that may have a run which nothing beside their records names."""
         self._is_told, self._silent_until = False, 0.0
-        self._client = MlflowClient(uri)
         self.experiment_id = self.parent_run_id = ""
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        """Made when it is first needed: it makes a sqlite file, in an output folder that may not be claimed yet."""
+        return MlflowClient(self.uri)
 
     def check(self) -> None:
         """Ask the store whether it is there.

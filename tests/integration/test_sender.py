@@ -62,6 +62,15 @@ def test_what_it_is_told_of_is_sent(sender: MlflowSender, trials: Path, told: li
     assert told == []
 
 
+def test_nothing_is_made_before_the_search_starts(tmp_path: Path) -> None:
+    """An output folder that is not empty is refused, and the store may lie in it."""
+    out = tmp_path / "out"
+    out.mkdir()
+    with MlflowSender(f"sqlite:///{out / 'mlflow.db'}", "raylora", [out / "trials"], print) as sender:
+        sender.check()
+        assert list(out.iterdir()) == []
+
+
 def test_a_store_that_is_away_gets_everything_later_and_is_told_of_once(
     sender: MlflowSender, trials: Path, told: list[str]
 ) -> None:
