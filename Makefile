@@ -36,4 +36,6 @@ bench: install ## run the quick benchmarks; PEER=SCRIPT (PEER_PATH=FOLDERS) adds
 	$(BIN)/python -m benchmarks.train_step --quick
 	$(BIN)/python -m benchmarks.gpu_step --quick
 	$(BIN)/python -m benchmarks.measures --quick
+	$(BIN)/python -m benchmarks.search --quick
+	$(BIN)/python -m benchmarks.scale --quick
 	@if [ -n "$(PEER)" ]; then $(BIN)/python -m benchmarks.against_diffusers --quick --peer $(PEER) $(if $(PEER_PATH),--peer-path $(PEER_PATH)); fi
