@@ -166,11 +166,11 @@ class Plan:
     def _search_lines(self) -> list[tuple[str, str]]:
         assert self.space is not None
         search = self.experiment.search
+        how = f"proposed by {search.optuna_sampler}, stopped by {search.trial_scheduler}"
+        if search.optuna_sampler == search.trial_scheduler:
+            how = f"proposed and stopped by {search.optuna_sampler}"
         return [
-            (
-                "Search",
-                f"{search.trials} trials of {self.space.name}: {search.optuna_sampler} + {search.trial_scheduler}",
-            ),
+            ("Search", f"{search.trials} trials of {self.space.name}: {how}"),
             ("Searched", self.space.function or ", ".join(self.searched)),
             *_fixed_lines(self.space, self.experiment),
             *_unsearched_lines(self.space, self.experiment),

@@ -22,7 +22,8 @@ from raylora.diffusion.base import BaseModel
 from raylora.errors import TrainingDivergedError
 from raylora.evaluation import scorecard
 from raylora.evaluation.scorecard import Evaluation, Evaluator
-from raylora.execution.node_cache import read_folds, schedules
+from raylora.execution.material import schedules
+from raylora.execution.node_cache import read_folds
 from raylora.execution.outputs import OutFolder
 from raylora.execution.refit import run_refit
 from raylora.execution.trial import TrialJob, run_trial

@@ -194,7 +194,7 @@ def test_a_dry_run_divides_by_the_batch(run: Run) -> None:
 
 def test_a_dry_run_of_a_search_tells_its_rungs_and_its_first_point(run: Run) -> None:
     told = run("tune good.yaml --dry-run --space realistic --trials 7 --set search.grace_period=500").stderr
-    assert "7 trials of realistic: tpe + asha" in told
+    assert "7 trials of realistic: proposed and stopped by forecast" in told
     assert "500, 1,000, 2,000, 2,250 images seen" in told
     assert "unet_lr 0.0001" in told and "optimizer adamw8bit" in told and "lr_scheduler cosine" in told
 

@@ -25,6 +25,7 @@ from raylora.execution.underway import Search
 from raylora.search.space import Parameter, SearchSpace
 from raylora.tracking.mlflow_runs import MlflowTracker
 from raylora.tracking.recorder import Listeners, TrialRecord, read_records
+from tests import reports
 from tests.integration.test_tracking import (
     Flaky,
     assert_all_there_once,
@@ -178,7 +179,7 @@ def test_a_resume_ends_the_run_of_a_trial_whose_end_its_record_missed(
         trial.hear(report(8, best_score=0.5, is_finished=True))
         trial.write()
         search.tracker.trial_reported(trial)
-        searcher.on_trial_complete("a", {"images_seen": 8, "best_score": 0.5, "is_over": True})
+        searcher.on_trial_complete("a", reports.result(8, 0.5, is_over=True))
         raise KeyboardInterrupt
 
     def looked_at(search: Search, *more: Any) -> None:
