@@ -67,14 +67,13 @@ class SparingScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no typ
             self._enter(trial.config["number"], result)
 
 
+def _forecast(config: SearchConfig, earlier: Sequence[TrialRecord], study: SearchStudy | None) -> TrialScheduler:
+    rungs = Rungs(config.grace_period, config.reduction_factor, best_share(config.reduction_factor))
+    return SparingScheduler(rungs, config.limits, earlier, study)
+
+
 def _asha(config: SearchConfig, earlier: Sequence[TrialRecord], study: SearchStudy) -> TrialScheduler:
-    passes = best_share(config.reduction_factor)
-    return SparingScheduler(Rungs(config.grace_period, config.reduction_factor, passes), config.limits, earlier)
-
-
-def _forecast(config: SearchConfig, earlier: Sequence[TrialRecord], study: SearchStudy) -> TrialScheduler:
-    passes = best_share(config.reduction_factor)
-    return SparingScheduler(Rungs(config.grace_period, config.reduction_factor, passes), config.limits, earlier, study)
+    return _forecast(config, earlier, None)
 
 
 def _median(config: SearchConfig, earlier: Sequence[TrialRecord], study: SearchStudy) -> TrialScheduler:

@@ -28,7 +28,7 @@ LEAST_POINTS = 5
 NEAR = 0.5
 """Distance, in lengths, within which a proposal would say much the same as a trial under way."""
 STALE = 1.02
-"""Draws are judged anew when there are this many times the reports of the last time."""
+"""Draws are judged anew when there are this many times the reports and ends of the last time."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Draws:
 class Judged:
     """All draws by one forecast: what each is worth at its end, (draws,), and the best that was tried."""
 
-    reports: int
+    news: int
     mean: Array
     sd: Array
     best: float
@@ -60,7 +60,7 @@ class Forecaster:
     def __init__(self, space: SearchSpace, experiment: Experiment, images_of: ImagesOf):
         self._space, self._experiment, self._images_of = space, experiment, images_of
         self._forecast: Forecast | None = None
-        self._reports = 0
+        self._news = 0
         self._judged: Judged | None = None
         self._known: dict[int, tuple[list[float], int]] = {}
 
@@ -88,11 +88,11 @@ class Forecaster:
         return np.array([self._encoder.row(trial.params) for trial in self._draws.trials])
 
     def _seen(self, trials: Sequence[FrozenTrial]) -> list[Seen]:
-        """Those with reports."""
+        """Those that have begun; some have no reports, as what is too large isn't trained."""
         return [
-            Seen(one, row, points, images)
+            Seen(one, row, one.user_attrs.get(POINTS_KEY, []), images)
             for one in trials
-            if (points := one.user_attrs.get(POINTS_KEY))
+            if PARAMS_KEY in one.user_attrs
             for row, images in [self._of(one)]
         ]
 
@@ -108,9 +108,11 @@ class Forecaster:
         reports = sum(len(trial.user_attrs.get(POINTS_KEY, ())) for trial in trials)
         if reports < LEAST_POINTS:
             return None
-        if self._forecast is None or reports != self._reports:
-            self._forecast = Forecast(self._seen(trials), self._encoder.lengths, self._forecast)
-            self._reports = reports
+        news = reports + sum(trial.state.is_finished() for trial in trials)
+        if self._forecast is None or news != self._news:
+            seen = [one for one in self._seen(trials) if one.points]
+            self._forecast = Forecast(seen, self._encoder.lengths, self._forecast)
+            self._news = news
         return self._forecast
 
     def propose(self, trials: Sequence[FrozenTrial]) -> Params | None:
@@ -134,10 +136,10 @@ class Forecaster:
         return chosen
 
     def _judge(self, forecast: Forecast, trials: Sequence[FrozenTrial]) -> Judged:
-        if self._judged is None or self._reports > STALE * self._judged.reports:
+        if self._judged is None or self._news > STALE * self._judged.news:
             mean, sd = forecast.at(self._rows, self._draws.images)
             best = max(self.expected(trials).values(), default=float(mean.mean()))
-            self._judged = Judged(self._reports, mean, sd, best)
+            self._judged = Judged(self._news, mean, sd, best)
         return self._judged
 
     def _chance_within(self, trials: Sequence[FrozenTrial]) -> Array | float:

@@ -155,3 +155,19 @@ def test_paired_noise_is_what_differs_from_image_to_image() -> None:
     trials = [seen((images + generator.normal(0, 0.3, 9)).tolist()) for _ in range(200)]
     assert math.sqrt(paired_noise(trials)) == pytest.approx(0.3 / 3, rel=0.1)
     assert math.isnan(paired_noise(trials[:1]))
+
+
+def test_what_was_too_large_to_be_trained_teaches_what_is_too_large(tmp_path: Path) -> None:
+    """Such a trial has costs and no report."""
+    study = open_study(tmp_path, EXPERIMENT.with_params({"search.limits.lora_mb": 10}))
+    for place in range(12):
+        number, params = study.ask()
+        costs = {"lora_mb": 1000.0 if params["optimizer.name"] == "adamw" else 1.0}
+        if costs["lora_mb"] > 10:
+            study.tell(number, Outcome.STOPPED_EARLY, None, costs)
+        else:
+            told = report(params, 1200, luck=0.01 * place)
+            study.report(number, 1200, told["best_score"])
+            study.learn(number, told)
+            study.tell(number, Outcome.FINISHED, told["best_score"], costs)
+    assert study.ask()[1]["optimizer.name"] == "lion"
