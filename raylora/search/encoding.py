@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
+from raylora.search.axes import Axis, axes_of
 from raylora.search.gaussian_process import Array
 
 PRIOR_LENGTH = 1.0
@@ -22,32 +21,25 @@ the schedule least. It is where a fit begins, not what it must end with.
 
 
 class Encoder:
-    """A row of numbers for each point of a space.
+    """A row of numbers for each trial of a space.
 
-    A range becomes one column (its logarithm, where it is searched so), choices of numbers one with their places in
-    order, other choices one each. What a point doesn't have, since its condition doesn't hold, is 0.
+    A setting whose values are in order becomes one column, other choices one each. What a trial doesn't have, since its
+    condition doesn't hold, and a value that no known trial has are 0.
 
     Args:
-        trials: between them they have every parameter that there is.
+        trials: between them they have every setting and every value that there is.
     """
 
-    def __init__(self, trials: Iterable[FrozenTrial]):
-        self._distributions: dict[str, BaseDistribution] = {}
-        for trial in trials:
-            self._distributions |= trial.distributions
+    def __init__(self, trials: Sequence[FrozenTrial]):
+        self._axes = axes_of(trials)
 
     @property
     def lengths(self) -> Array:
         """The prior length of each column."""
-        widths = {name: _columns(distribution) for name, distribution in self._distributions.items()}
-        return np.array([_length(name) for name, width in widths.items() for _ in range(width)])
+        return np.array([_length(axis.name) for axis in self._axes for _ in range(_columns(axis))])
 
-    def row(self, params: Mapping[str, Any]) -> list[float]:
-        """One point, in Optuna's parameters."""
-        found: list[float] = []
-        for name, distribution in self._distributions.items():
-            found += _encoded(params[name], distribution) if name in params else [0.0] * _columns(distribution)
-        return found
+    def row(self, trial: FrozenTrial) -> list[float]:
+        return [column for axis in self._axes for column in _encoded(trial, axis)]
 
 
 def _length(name: str) -> float:
@@ -55,26 +47,13 @@ def _length(name: str) -> float:
     return next((length for part, length in reversed(LENGTHS.items()) if part in setting), PRIOR_LENGTH)
 
 
-def _ordered(distribution: CategoricalDistribution) -> list[float] | None:
-    """The choices in order, if all are numbers."""
-    numbers = [choice for choice in distribution.choices if isinstance(choice, int | float)]
-    is_numeric = len(numbers) == len(distribution.choices) and not any(isinstance(one, bool) for one in numbers)
-    return sorted(map(float, numbers)) if is_numeric else None
+def _columns(axis: Axis) -> int:
+    return 1 if axis.levels is None or axis.is_ordered else len(axis.levels)
 
 
-def _columns(distribution: BaseDistribution) -> int:
-    if isinstance(distribution, CategoricalDistribution) and _ordered(distribution) is None:
-        return len(distribution.choices)
-    return 1
-
-
-def _encoded(value: Any, distribution: BaseDistribution) -> list[float]:
-    if isinstance(distribution, FloatDistribution | IntDistribution):
-        low, high = float(distribution.low), float(distribution.high)
-        if distribution.log:
-            value, low, high = math.log(value), math.log(low), math.log(high)
-        return [(value - low) / (high - low) if high > low else 0.0]
-    assert isinstance(distribution, CategoricalDistribution)
-    if (order := _ordered(distribution)) is None:
-        return [float(value == choice) for choice in distribution.choices]
-    return [order.index(float(value)) / max(1, len(order) - 1)]
+def _encoded(trial: FrozenTrial, axis: Axis) -> list[float]:
+    value = trial.params.get(axis.name)
+    if axis.levels is not None and not axis.is_ordered:
+        return [float(axis.name in trial.params and value == level) for level in axis.levels]
+    place = axis.place(trial) if axis.levels is None or value in axis.levels else math.nan
+    return [0.0 if math.isnan(place) else place]

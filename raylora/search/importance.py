@@ -19,14 +19,14 @@ import math
 from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from raylora.config import shown
+from raylora.search.axes import Axis, axes_of
 from raylora.search.parameter import for_optuna
 from raylora.search.ranking import PARAMS_KEY
 
@@ -43,8 +43,8 @@ REPETITIONS, PLANTINGS = 60, 20
 TREES, LEAF, FEATURES = 8, 2, 0.5
 """The forest: trees, trials in a leaf at least, settings that a split chooses among. In simulated searches of 10 to
 100 trials, fewer features or single trees found less; of settings in pure noise, about 1% were called important."""
-GRID, POINTS = 8, 64
-"""Values of a setting at which predictions are averaged, and over how many points of the other settings."""
+POINTS = 64
+"""Over how many points of the other settings a value's predictions are averaged."""
 
 
 @dataclass(frozen=True)
@@ -67,36 +67,6 @@ class Importance:
     best: str = ""
 
 
-@dataclass(frozen=True)
-class Axis:
-    """A searched setting, its values laid out on 0 to 1: a range by its scale, choices at equal distances."""
-
-    name: str
-    low: float = 0.0
-    high: float = 1.0
-    log: bool = False
-    levels: tuple[Any, ...] | None = None
-
-    def place(self, trial: FrozenTrial) -> float:
-        """Where the trial's value lies; NaN where it was not searched."""
-        if self.name not in trial.params:
-            return math.nan
-        value = trial.params[self.name]
-        if self.levels is not None:
-            return self.levels.index(value) / max(1, len(self.levels) - 1)
-        low, high, at = (math.log(x) if self.log else x for x in (self.low, self.high, value))
-        return (at - low) / (high - low)
-
-    @property
-    def grid(self) -> Array:
-        """All levels, or the middles of equal parts of a range."""
-        return (np.arange(GRID) + 0.5) / GRID if self.levels is None else np.linspace(0, 1, len(self.levels))
-
-    def draw(self, count: int, rng: np.random.Generator) -> Array:
-        """Random places, uniform over the setting's values."""
-        return rng.random(count) if self.levels is None else rng.choice(self.grid, count)
-
-
 def importance(trials: Sequence[FrozenTrial], seed: int = 0, leave_out: Container[str] = ()) -> list[Importance]:
     """What the trials of a search say of each searched setting, the highest shares first; the same for the same seed.
 
@@ -108,7 +78,7 @@ def importance(trials: Sequence[FrozenTrial], seed: int = 0, leave_out: Containe
     """
     scores = credited_scores(trials)
     judged = [trial for trial in trials if trial.number in scores]
-    axes = [axis for axis in _axes(judged) if axis.name not in leave_out]
+    axes = [axis for axis in axes_of(judged) if axis.name not in leave_out]
     if len(judged) < FEWEST_TRIALS or not axes:
         return [Importance(axis.name, None, 0.0, 1.0, "can't tell") for axis in axes]
     places = np.array([[axis.place(trial) for axis in axes] for trial in judged])
@@ -158,29 +128,6 @@ def _without_outliers(scores: Sequence[float]) -> Array:
     values = np.array(scores)
     first, third = np.percentile(values, [25, 75])
     return np.maximum(values, first - 1.5 * (third - first)) if third > first else values
-
-
-def _axes(trials: Sequence[FrozenTrial]) -> list[Axis]:
-    """The settings that the trials searched, in order of appearance; not those with one possible value."""
-    seen: dict[str, list[BaseDistribution]] = {}
-    for trial in trials:
-        for name, distribution in trial.distributions.items():
-            seen.setdefault(name, []).append(distribution)
-    return [_axis(name, seen[name], trials) for name in seen if not all(one.single() for one in seen[name])]
-
-
-def _axis(name: str, distributions: Sequence[BaseDistribution], trials: Sequence[FrozenTrial]) -> Axis:
-    """A function of a user's may change a setting's bounds from trial to trial, and even its kind."""
-    ranges = [one for one in distributions if isinstance(one, FloatDistribution | IntDistribution)]
-    choices = [choice for one in distributions if isinstance(one, CategoricalDistribution) for choice in one.choices]
-    if ranges and not choices:
-        low, high = min(one.low for one in ranges), max(one.high for one in ranges)
-        if not (all(isinstance(one, IntDistribution) for one in ranges) and high - low < GRID):
-            return Axis(name, low, high, log=all(one.log for one in ranges))
-    levels = list(dict.fromkeys([*choices, *(trial.params[name] for trial in trials if name in trial.params)]))
-    if all(isinstance(level, int | float) for level in levels):
-        levels.sort()
-    return Axis(name, levels=tuple(levels))
 
 
 def _judge(axes: Sequence[Axis], places: Array, scores: Array, seed: int) -> list[Importance]:

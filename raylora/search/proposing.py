@@ -85,7 +85,7 @@ class Forecaster:
 
     @cached_property
     def _rows(self) -> Array:
-        return np.array([self._encoder.row(trial.params) for trial in self._draws.trials])
+        return np.array([self._encoder.row(trial) for trial in self._draws.trials])
 
     def _seen(self, trials: Sequence[FrozenTrial]) -> list[Seen]:
         """Those that have begun; some have no reports, as what is too large isn't trained."""
@@ -100,7 +100,7 @@ class Forecaster:
         """A trial's row and its last image: neither changes."""
         if trial.number not in self._known:
             images = self._images_of(trial.user_attrs[PARAMS_KEY])
-            self._known[trial.number] = self._encoder.row(trial.params), images
+            self._known[trial.number] = self._encoder.row(trial), images
         return self._known[trial.number]
 
     def forecast(self, trials: Sequence[FrozenTrial]) -> Forecast | None:
@@ -127,7 +127,7 @@ class Forecaster:
         gain = judged.mean - judged.best
         ratio = gain / judged.sd
         promise = judged.sd * (ratio * norm.cdf(ratio) + norm.pdf(ratio))
-        under_way = [self._encoder.row(one.params) for one in trials if one.state is TrialState.RUNNING]
+        under_way = [self._encoder.row(one) for one in trials if one.state is TrialState.RUNNING]
         if under_way:
             nearest = forecast.distances(self._rows, np.array(under_way)).min(axis=1)
             promise = promise * (1 - np.exp(-((nearest / NEAR) ** 2)))

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import FrozenTrial, create_trial
 
 from raylora.config import Experiment
+from raylora.search.encoding import Encoder
 from raylora.search.forecast import Seen, paired_noise
 from raylora.search.space import Parameter, Params, SearchSpace
 from raylora.search.study import Outcome, SearchStudy, read_trials
@@ -171,3 +174,17 @@ def test_what_was_too_large_to_be_trained_teaches_what_is_too_large(tmp_path: Pa
             study.learn(number, told)
             study.tell(number, Outcome.FINISHED, told["best_score"], costs)
     assert study.ask()[1]["optimizer.name"] == "lion"
+
+
+def test_choices_that_differ_from_trial_to_trial_have_one_order() -> None:
+    """As a user's function may have them. Names get a column each; what nobody has drawn, and what is missing, is 0."""
+    drawn = [ended({"lora.rank": 8, "optimizer.name": "lion"}, ranks=(4, 8)), ended({"lora.rank": 8}, ranks=(8, 16))]
+    encoder = Encoder(drawn)
+    assert encoder.row(drawn[0]) == [0.5, 0.0, 1.0]
+    assert encoder.row(ended({"lora.rank": 16}, ranks=(16,))) == [1.0, 0.0, 0.0]
+    assert encoder.row(ended({"lora.rank": 64}, ranks=(64,))) == [0.0, 0.0, 0.0]
+
+
+def ended(params: Params, ranks: tuple[int, ...]) -> FrozenTrial:
+    known = {"lora.rank": CategoricalDistribution(ranks), "optimizer.name": CategoricalDistribution(("adamw", "lion"))}
+    return create_trial(value=1.0, params=params, distributions={name: known[name] for name in params})
