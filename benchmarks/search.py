@@ -29,8 +29,8 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.common import Row, report, target
-from benchmarks.recorded.__main__ import TABLE
 from benchmarks.recorded.configurations import demo_space
+from benchmarks.recorded.packing import TABLE
 from benchmarks.recorded.surrogate import Answer, Surrogate, at, read_table
 from raylora.execution.results import METRIC, MODE, REPORT, TIME_ATTR
 from raylora.execution.schedulers import TRIAL_SCHEDULERS

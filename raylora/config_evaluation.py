@@ -23,6 +23,11 @@ class ScoreConfig(Section):
         0.97, gt=0, lt=1, description="The held-out loss ratio of a good LoRA: 0.97 for real models, 0.37 in the demo."
     )
 
+    @property
+    def loss_weight(self) -> float:
+        """What a held-out loss that is lower by the base model's whole one adds to the score."""
+        return self.w_loss / (1 - self.ratio_ref)
+
 
 def check_score(score: ScoreConfig) -> None:
     """Without any weight every trial has the score 0.

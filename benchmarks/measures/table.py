@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,8 +14,8 @@ from scipy.stats import spearmanr
 
 from benchmarks.common import Row
 from benchmarks.measures.study import WEIGHTS
-from benchmarks.recorded.__main__ import TABLE
 from benchmarks.recorded.configurations import FIRST_STYLE, SECOND_STYLE
+from benchmarks.recorded.packing import TABLE, unpack
 from raylora.config import ScoreConfig
 from raylora.evaluation.scorecard import closeness
 from raylora.search.space import Params
@@ -57,11 +55,9 @@ class Training:
 
 
 def read_trainings() -> list[Training]:
-    rows = [json.loads(line) for line in gzip.decompress(TABLE.read_bytes()).decode().splitlines()]
     return [
         Training(row["style"], row["number"], row["seed"], row["params"], [_with_gap(point) for point in row["points"]])
-        for row in rows
-        if not row["failed"]
+        for row in unpack(TABLE)
     ]
 
 

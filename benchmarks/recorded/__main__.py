@@ -7,27 +7,16 @@ what is done is kept. `--pack` gathers all that lies in DIR into the table that 
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from benchmarks.recorded.configurations import trainings
+from benchmarks.recorded.packing import TABLE, pack
 from benchmarks.recorded.record import record_all
 
-TABLE = Path(__file__).with_name("table.json.gz")
 AT_ONCE = 2
-
-
-def pack(work: Path, table: Path) -> int:
-    """All recordings as one compressed file, the same for the same recordings; how many there are."""
-    done = [work / f"{training.name}.json" for training in trainings()]
-    rows = [json.loads(file.read_text()) for file in done if file.is_file()]
-    content = "\n".join(json.dumps(row, separators=(",", ":")) for row in rows) + "\n"
-    table.write_bytes(gzip.compress(content.encode(), mtime=0))
-    return len(rows)
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
 from collections import defaultdict
@@ -22,6 +21,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.recorded.configurations import FIRST_STYLE, demo_space
+from benchmarks.recorded.packing import unpack
 from benchmarks.recorded.record import POINTS
 from raylora.dataset.batches import make_schedule
 from raylora.search.space import Params, optuna_name
@@ -76,9 +76,8 @@ class Answer:
 
 
 def loss_weight() -> float:
-    """What a held-out loss lower by the base model's whole one adds to the demo's score."""
-    weights = demo_space()[1].evaluation.score
-    return weights.w_loss / (1 - weights.ratio_ref)
+    """Of the demo's score."""
+    return demo_space()[1].evaluation.score.loss_weight
 
 
 def at(curve: Curve, images: int) -> NDArray[np.float64]:
@@ -89,8 +88,7 @@ def at(curve: Curve, images: int) -> NDArray[np.float64]:
 
 def read_table(table: Path, style: str = FIRST_STYLE) -> list[Recording]:
     """The trainings of a style that came to their end."""
-    rows = [json.loads(line) for line in gzip.decompress(table.read_bytes()).decode().splitlines()]
-    return [_recording(row) for row in rows if row["style"] == style and not row["failed"]]
+    return [_recording(row) for row in unpack(table) if row["style"] == style]
 
 
 def _recording(row: dict[str, Any]) -> Recording:

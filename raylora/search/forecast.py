@@ -47,7 +47,7 @@ def point_of(report: Mapping[str, Any], weight: float) -> dict[str, Any]:
     """What is kept of a report.
 
     Args:
-        weight: of the loss in the score: `w_loss / (1 - ratio_ref)`.
+        weight: of the loss in the score: `ScoreConfig.loss_weight`.
 
     Returns:
         images seen; the score's part by the loss, and the rest; the score of each held-out image.

@@ -207,10 +207,10 @@ class SearchStudy:
 
     def learn(self, number: int, report: Mapping[str, Any]) -> None:
         """What a report says of the trial's end. Saying it twice is harmless."""
-        trial, score = self._running[number], self._experiment.evaluation.score
+        trial = self._running[number]
         points = trial.user_attrs.get(POINTS_KEY, [])
         if report["images_seen"] not in [point["images"] for point in points]:
-            trial.set_user_attr(POINTS_KEY, [*points, point_of(report, score.w_loss / (1 - score.ratio_ref))])
+            trial.set_user_attr(POINTS_KEY, [*points, point_of(report, self._experiment.evaluation.score.loss_weight)])
 
     def chance(self, number: int) -> float | None:
         """That a trial's settings are worth more at their end than all that came to theirs; None while that can't be

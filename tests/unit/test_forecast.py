@@ -28,7 +28,7 @@ SPACE = SearchSpace(
     },
 )
 EXPERIMENT = Experiment().with_params({"search.startup_trials": 6})
-WEIGHT = EXPERIMENT.evaluation.score.w_loss / (1 - EXPERIMENT.evaluation.score.ratio_ref)
+WEIGHT = EXPERIMENT.evaluation.score.loss_weight
 BEST_RATE = 1e-3
 
 
