@@ -146,5 +146,5 @@ def test_what_names_something_else_is_not_taken_for_an_own_class(reference: str)
 def test_a_folder_that_is_named_like_a_class_is_a_folder(tmp_path: Path) -> None:
     assert is_own_name("own_faces:Good")
     (tmp_path / "own_faces:Good").mkdir()
-    with pytest.raises(ModelError, match="holds no encoder"):
+    with pytest.raises(ModelError, match="has no config"):
         check_encoder("own_faces:Good")
