@@ -20,6 +20,7 @@ def result(images_seen: int, best_score: float, is_over: bool = False, **more: A
         "score": best_score,
         "best_score": best_score,
         "is_over": is_over,
+        "train_s": images_seen / 100,
         "holdout_loss_ratio": 1 - best_score / 20,
         "image_scores": [best_score - 0.1, best_score + 0.1],
         **more,

@@ -64,6 +64,8 @@ class Answer:
     curve: Curve
     deviations: NDArray[np.float64]
     """(points of `POINTS`, images)."""
+    image_s: float
+    """Processor seconds of training, per image."""
 
     def report(self, images: int) -> dict[str, Any]:
         """What a trial would report after so many images."""
@@ -71,7 +73,7 @@ class Answer:
         score = float(loss + rest)
         deviations = self.deviations[min(int(np.searchsorted(POINTS, images)), len(POINTS) - 1)]
         ratio = 1 - float(loss) / loss_weight()
-        return {"images_seen": images, "score": score, "holdout_loss_ratio": ratio,
+        return {"images_seen": images, "train_s": images * self.image_s, "score": score, "holdout_loss_ratio": ratio,
                 "image_scores": (score + deviations).tolist()}  # fmt: skip
 
 
@@ -175,7 +177,7 @@ class Surrogate:
         """One training: the mean with some recorded training's noise."""
         noise, deviations = self._noises[generator.integers(len(self._noises))]
         curve = {images: parts + at(noise, images) for images, parts in self.mean_curve(params).items()}
-        return Answer(curve, deviations)
+        return Answer(curve, deviations, self.image_s)
 
     def error(self) -> dict[str, float]:
         """Of the best score of configurations that the regressions have not seen (10 folds), the noise within.

@@ -14,9 +14,6 @@ from raylora.search.stopping import IS_OVER, Rungs, above_median, best_share
 from raylora.search.study import SearchStudy
 from raylora.tracking.recorder import TrialRecord
 
-LEAST_CHANCE = 0.2
-"""Of becoming the best, below which a trial is stopped."""
-
 
 class SparingScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
     """Stops at rungs, by the best score so far. The baseline's scores count, but it always goes on.
@@ -24,7 +21,7 @@ class SparingScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no typ
     Reports over a limit are no measure for others: such a trial ends itself, or is the baseline and can't win.
 
     Args:
-        study: where chances are to be asked of; without one, places at rungs decide alone.
+        study: which trials are worth going on with is to be asked of it; without one, places at rungs decide alone.
         earlier: records of trials that this search has seen before it was interrupted. Their scores are entered and
             not judged: records don't say in which order they came. A trial that goes on says so by `went_on_at`.
     """
@@ -54,13 +51,13 @@ class SparingScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no typ
         return str(TrialScheduler.CONTINUE if goes_on or trial.config["is_baseline"] else TrialScheduler.STOP)
 
     def _goes_on(self, number: int, result: dict[str, Any], has_gone_on: bool) -> bool:
-        """By its chance to become the best, where that can be told; else by its place at the rung."""
+        """By what it promises for what it costs, where that can be told; else by its place at the rung."""
         by_place = self._rungs.goes_on(number, result[TIME_ATTR], result[METRIC], has_gone_on)
         if self._study is None or has_gone_on:
             return by_place
         self._study.learn(number, *result[REPORT])  # Tune tells the searcher of a report after its scheduler
-        chance = self._study.chance(number)
-        return by_place if chance is None else chance >= LEAST_CHANCE
+        is_worth_it = self._study.is_worth_going_on(number)
+        return by_place if is_worth_it is None else is_worth_it
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         if METRIC in result:  # Tune gives a trial's last report here alone

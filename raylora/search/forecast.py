@@ -50,11 +50,13 @@ def point_of(report: Mapping[str, Any], weight: float) -> dict[str, Any]:
         weight: of the loss in the score: `ScoreConfig.loss_weight`.
 
     Returns:
-        images seen; the score's part by the loss, and the rest; the score of each held-out image.
+        images seen and seconds of training so far; the score's part by the loss, and the rest; the score of each
+        held-out image.
     """
     loss_part = weight * (1 - report["holdout_loss_ratio"])
     rest = report["score"] - loss_part
-    return {"images": report["images_seen"], "loss": loss_part, "rest": rest, "image_scores": report["image_scores"]}
+    return {"images": report["images_seen"], "seconds": report[GROWING], "loss": loss_part, "rest": rest,
+            "image_scores": report["image_scores"]}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,19 @@ class Seen:
         return max(float(point["loss"] + point["rest"]) for point in self.points)
 
     @property
+    def image_s(self) -> float:
+        """Seconds of training for each image."""
+        return float(self.points[-1]["seconds"] / self.points[-1]["images"])
+
+    @property
+    def images_left(self) -> int:
+        """Until its end."""
+        return max(0, self.images_end - int(self.points[-1]["images"]))
+
+    @property
     def is_whole(self) -> bool:
         """Whether it came to its own end: by its last image, or since it began to overfit."""
-        return self.trial.state is TrialState.COMPLETE or bool(self.points[-1]["images"] >= self.images_end)
+        return self.trial.state is TrialState.COMPLETE or not self.images_left
 
     @property
     def counts_at(self) -> int:
@@ -129,6 +141,11 @@ class Forecast:
         (loss, loss_sd), (rest, rest_sd) = self._loss.predict(placed), self._rest.predict(placed)
         return loss + rest, np.hypot(loss_sd, rest_sd)
 
+    @property
+    def noise_sd(self) -> float:
+        """Standard deviation of one training's score around what its settings are worth."""
+        return math.hypot(self._loss.noise_sd, self._rest.noise_sd)
+
     def worth(self, trials: Sequence[Seen]) -> tuple[Array, Array]:
         """The same for the settings of trials that are known, where they count."""
         return self.at([one.row for one in trials], [one.counts_at for one in trials])
@@ -168,26 +185,31 @@ def _rows(rows: Sequence[Sequence[float]] | Array, images: Sequence[int]) -> Arr
 
 
 class CostForecast:
-    """Whether trainings keep the limits, by their settings.
+    """What trainings cost, by their settings: how long they take, and whether they keep the limits.
 
     Args:
-        trials: that have ended, whatever came of them.
+        trials: that have begun, whatever came of them; of more than `MOST_POINTS` the latest.
     """
 
     def __init__(self, trials: Sequence[Seen], lengths: Array, limits: LimitsConfig):
         self._limits = {name: math.log(limit) for name, limit in limits.model_dump().items() if limit is not None}
         self._models: dict[str, GaussianProcess] = {}
-        for name in self._limits:
-            known = [(one.row, cost) for one in trials if (cost := _cost(one, name)) is not None]
+        for name in {*self._limits, GROWING}:
+            known = [(one.row, cost) for one in trials[-MOST_POINTS:] if (cost := _cost(one, name))]
             if len(known) > 1:
                 rows, costs = np.array([row for row, _ in known]), np.log([cost for _, cost in known])
                 self._models[name] = GaussianProcess(rows, costs, Scales(np.log(lengths), 0.0, math.log(COST_NOISE)))
 
+    def seconds(self, rows: Array, images: Sequence[int]) -> Array:
+        """Of training to the end, (rows,); while nothing is known, as if an image took one."""
+        model = self._models.get(GROWING)
+        return np.asarray(images) * (np.exp(model.predict(rows)[0]) if model else 1.0)
+
     def chance_within(self, rows: Array, images: Sequence[int]) -> Array:
         """That every limit is kept to the end (constrained expected improvement; Gardner et al. 2014), (rows,)."""
         chance = np.ones(len(rows))
-        for name, model in self._models.items():
-            mean, sd = model.predict(rows)
+        for name in self._limits.keys() & self._models.keys():
+            mean, sd = self._models[name].predict(rows)
             whole = np.log(images) if name == GROWING else 0.0
             chance *= norm.cdf((self._limits[name] - mean - whole) / sd)
         return chance
@@ -195,7 +217,6 @@ class CostForecast:
 
 def _cost(one: Seen, name: str) -> float | None:
     """What the trial cost; of what grows with training, as much as an image costs."""
-    cost = costs_of(one.trial.user_attrs.get(COSTS_KEY, {})).get(name)
-    if cost is None or name != GROWING:
-        return cost
-    return cost / one.points[-1]["images"] if one.points else None
+    if name == GROWING:
+        return one.image_s if one.points else None
+    return costs_of(one.trial.user_attrs.get(COSTS_KEY, {})).get(name)

@@ -58,6 +58,11 @@ class GaussianProcess:
         self._root = cholesky(covariance, lower=True)
         self._weights = cho_solve((self._root, True), standardized)
 
+    @property
+    def noise_sd(self) -> float:
+        """Standard deviation of a value around the function."""
+        return float(np.exp(self.scales.noise / 2) * self._spread)
+
     def predict(self, rows: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the function, without a value's noise, each (points,)."""
         between = _kernel(_distances(rows, self._rows, self.scales), self.scales)

@@ -27,6 +27,8 @@ LEAST_POINTS = 5
 """Reports before anything is foretold."""
 NEAR = 0.5
 """Distance, in lengths, within which a proposal would say much the same as a trial under way."""
+LEAST_CHANCE = 0.2
+"""Of becoming the best, from which on a trial goes on in any case."""
 STALE = 1.02
 """Draws are judged anew when there are this many times the reports and ends of the last time."""
 
@@ -42,16 +44,16 @@ class Draws:
 
 @dataclass(frozen=True)
 class Judged:
-    """All draws by one forecast: what each is worth at its end, (draws,), and the best that was tried."""
+    """All draws by one forecast, (draws,) each."""
 
     news: int
-    mean: Array
-    sd: Array
-    best: float
+    promise: Array
+    seconds: Array
+    """Of training to the end."""
 
 
 class Forecaster:
-    """Proposals by expected improvement (Jones et al. 1998) at the end of training, and the chances of trials.
+    """Proposals by expected improvement at the end of training, and which trials are worth going on with.
 
     Args:
         images_of: images that a training with given settings sees.
@@ -123,31 +125,30 @@ class Forecaster:
         forecast = self.forecast(trials)
         if forecast is None:
             return None
-        judged = self._judge(forecast, trials)
-        gain = judged.mean - judged.best
-        ratio = gain / judged.sd
-        promise = judged.sd * (ratio * norm.cdf(ratio) + norm.pdf(ratio))
+        promise = self._new_promise(forecast, trials)
         under_way = [self._encoder.row(one) for one in trials if one.state is TrialState.RUNNING]
         if under_way:
             nearest = forecast.distances(self._rows, np.array(under_way)).min(axis=1)
             promise = promise * (1 - np.exp(-((nearest / NEAR) ** 2)))
-        promise = promise * self._chance_within(trials)
         chosen: Params = self._draws.trials[int(np.argmax(promise))].params
         return chosen
 
+    def _new_promise(self, forecast: Forecast, trials: Sequence[FrozenTrial]) -> Array:
+        """Of the draws that were not tried yet, the others' 0; of all, once all were tried."""
+        promise = self._judge(forecast, trials).promise
+        tried = {tuple(self._of(one)[0]) for one in trials if PARAMS_KEY in one.user_attrs}
+        untried = np.array([tuple(row) not in tried for row in self._rows.tolist()])
+        return promise * untried if untried.any() else promise
+
     def _judge(self, forecast: Forecast, trials: Sequence[FrozenTrial]) -> Judged:
         if self._judged is None or self._news > STALE * self._judged.news:
+            costs = CostForecast(self._seen(trials), self._encoder.lengths, self._experiment.search.limits)
             mean, sd = forecast.at(self._rows, self._draws.images)
             best = max(self.expected(trials).values(), default=float(mean.mean()))
-            self._judged = Judged(self._news, mean, sd, best)
+            promise = _improvement(mean, sd, best, forecast.noise_sd)
+            promise = promise * costs.chance_within(self._rows, self._draws.images)
+            self._judged = Judged(self._news, promise, costs.seconds(self._rows, self._draws.images))
         return self._judged
-
-    def _chance_within(self, trials: Sequence[FrozenTrial]) -> Array | float:
-        limits = self._experiment.search.limits
-        if not limits.model_dump(exclude_none=True):
-            return 1.0
-        costs = CostForecast(self._seen(trials), self._encoder.lengths, limits)
-        return costs.chance_within(self._rows, self._draws.images)
 
     def expected(self, trials: Sequence[FrozenTrial]) -> dict[int, float]:
         """What the settings of each trial that came to its end can be expected to reach, by number.
@@ -166,14 +167,31 @@ class Forecaster:
     def _is_within(self, one: Seen) -> bool:
         return not over_limits(self._experiment.search.limits, one.trial.user_attrs.get(COSTS_KEY, {}))
 
-    def chance(self, number: int, trials: Sequence[FrozenTrial]) -> float | None:
-        """That the settings of a trial are worth more at their end than the best that came to theirs.
+    def is_worth_going_on(self, number: int, trials: Sequence[FrozenTrial]) -> bool | None:
+        """Whether a trial that has reports is to be trained further; None while that can't be told.
 
-        None while no other has, or too little is known.
+        It is if it may well become the best, or if the time that it still takes could not be put to better use: if it
+        promises as much for each second as the best of what was not tried yet.
         """
         forecast = self.forecast(trials)
         best = max((value for other, value in self.expected(trials).items() if other != number), default=None)
-        if forecast is None or best is None:
+        asked = [one for one in forecast.trials if one.trial.number == number] if forecast else []
+        if forecast is None or best is None or not asked:
             return None
-        mean, sd = forecast.worth([one for one in forecast.trials if one.trial.number == number])
-        return float(norm.cdf((mean[0] - best) / sd[0])) if len(mean) else None
+        (mean,), (sd,) = forecast.worth(asked)
+        if norm.cdf((mean - best) / sd) >= LEAST_CHANCE:
+            return True
+        seconds = asked[0].images_left * asked[0].image_s
+        others = self._new_promise(forecast, trials) / self._judge(forecast, trials).seconds
+        return bool(_improvement(mean, sd, best, forecast.noise_sd) >= seconds * others.max())
+
+
+def _improvement(mean: Array, sd: Array, best: float, noise_sd: float) -> Array:
+    """Augmented expected improvement (Huang et al. 2006, equation 12), each (points,).
+
+    That of Jones et al. 1998, less where a training would say little: what is known better than a single noisy score
+    can tell is not worth another.
+    """
+    ratio = (mean - best) / sd
+    expected: Array = sd * (ratio * norm.cdf(ratio) + norm.pdf(ratio))
+    return expected * (1 - noise_sd / np.hypot(noise_sd, sd))

@@ -212,11 +212,11 @@ class SearchStudy:
         if report["images_seen"] not in [point["images"] for point in points]:
             trial.set_user_attr(POINTS_KEY, [*points, point_of(report, self._experiment.evaluation.score.loss_weight)])
 
-    def chance(self, number: int) -> float | None:
-        """That a trial's settings are worth more at their end than all that came to theirs; None while that can't be
-        told.
+    def is_worth_going_on(self, number: int) -> bool | None:
+        """Whether a trial is to be trained further, by what its settings can be expected to reach and what it still
+        costs; None while that can't be told.
         """
-        return self._forecaster.chance(number, self._study.get_trials(deepcopy=False))
+        return self._forecaster.is_worth_going_on(number, self._study.get_trials(deepcopy=False))
 
     def expected(self) -> dict[int, float]:
         """What the settings of trials that came to their end can be expected to reach, by number; empty if unknown."""
