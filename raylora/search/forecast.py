@@ -141,6 +141,12 @@ class Forecast:
         (loss, loss_sd), (rest, rest_sd) = self._loss.predict(placed), self._rest.predict(placed)
         return loss + rest, np.hypot(loss_sd, rest_sd)
 
+    def covariance(self, rows: Array, images: Sequence[int], trials: Sequence[Seen]) -> Array:
+        """Of scores after so many images with what trials are worth, (points, trials)."""
+        first = _rows(rows, images)
+        second = _rows([one.row for one in trials], [one.counts_at for one in trials])
+        return self._loss.covariance(first, second) + self._rest.covariance(first, second)
+
     @property
     def noise_sd(self) -> float:
         """Standard deviation of one training's score around what its settings are worth."""

@@ -58,6 +58,16 @@ class GaussianProcess:
         self._root = cholesky(covariance, lower=True)
         self._weights = cho_solve((self._root, True), standardized)
 
+    def covariance(self, rows: Array, others: Array) -> Array:
+        """Of the function at points with others, (points, others)."""
+        before = _kernel(_distances(rows, others, self.scales), self.scales)
+        first, second = (
+            solve_triangular(self._root, _kernel(_distances(self._rows, some, self.scales), self.scales), lower=True)
+            for some in (rows, others)
+        )
+        found: Array = (before - first.T @ second) * self._spread**2
+        return found
+
     @property
     def noise_sd(self) -> float:
         """Standard deviation of a value around the function."""
