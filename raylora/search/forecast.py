@@ -171,18 +171,18 @@ def _share(noise: float, variance: float) -> float:
 
 
 def _most_telling(trials: Sequence[Seen]) -> list[Seen]:
-    """As many as `MOST_POINTS` allows: the best, and the latest of the others."""
+    """As many as `MOST_POINTS` allows: those that came to their end first, and of these the latest.
+
+    Not the best: among many trainings of much the same settings these are the lucky ones.
+    """
     if sum(len(one.points) for one in trials) <= MOST_POINTS:
         return list(trials)
-    best = sorted(trials, key=lambda one: (len(one.points), one.best), reverse=True)
-    latest = sorted(trials, key=lambda one: one.trial.number, reverse=True)
-    chosen: dict[int, Seen] = {}
-    room = MOST_POINTS
-    for one in itertools.chain.from_iterable(zip(best, latest, strict=True)):
-        if one.trial.number not in chosen and len(one.points) <= room:
-            chosen[one.trial.number] = one
+    chosen, room = [], MOST_POINTS
+    for one in sorted(trials, key=lambda one: (one.is_whole, one.trial.number), reverse=True):
+        if len(one.points) <= room:
+            chosen.append(one)
             room -= len(one.points)
-    return list(chosen.values())
+    return chosen
 
 
 def _rows(rows: Sequence[Sequence[float]] | Array, images: Sequence[int]) -> Array:

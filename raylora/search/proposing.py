@@ -30,7 +30,7 @@ NEAR = 0.5
 LEAST_CHANCE = 0.2
 """Of becoming the best, from which on a trial goes on in any case."""
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
-WEIGHTS=WEIGHTS/WEIGHTS.sum()
+"""What a training may come out as, in standard deviations, for a mean over a normal distribution."""
 STALE = 1.02
 """Draws are judged anew when there are this many times the reports and ends of the last time."""
 
@@ -55,7 +55,7 @@ class Judged:
 
 
 class Forecaster:
-    """Proposals by expected improvement at the end of training, and which trials are worth going on with.
+    """Proposals by knowledge gradient at the end of training, and which trials are worth going on with.
 
     Args:
         images_of: images that a training with given settings sees.
@@ -145,8 +145,8 @@ class Forecaster:
     def _judge(self, forecast: Forecast, trials: Sequence[FrozenTrial]) -> Judged:
         if self._judged is None or self._news > STALE * self._judged.news:
             costs = CostForecast(self._seen(trials), self._encoder.lengths, self._experiment.search.limits)
-            promise = self._knowledge(forecast, self._rows, self._draws.images)
-            promise = promise * costs.chance_within(self._rows, self._draws.images)
+            gain = self._gain(forecast, self._rows, self._draws.images)
+            promise = gain * costs.chance_within(self._rows, self._draws.images)
             self._judged = Judged(self._news, promise, costs.seconds(self._rows, self._draws.images))
         return self._judged
 
@@ -158,14 +158,11 @@ class Forecaster:
         forecast = self.forecast(trials)
         if forecast is None:
             return {}
-        whole = [one for one in forecast.trials if one.is_whole and self._is_within(one)]
+        whole = self._whole(forecast)
         if not whole:
             return {}
         mean, _ = forecast.worth(whole)
         return {one.trial.number: float(value) for one, value in zip(whole, mean, strict=True)}
-
-    def _is_within(self, one: Seen) -> bool:
-        return not over_limits(self._experiment.search.limits, one.trial.user_attrs.get(COSTS_KEY, {}))
 
     def is_worth_going_on(self, number: int, trials: Sequence[FrozenTrial]) -> bool | None:
         """Whether a trial that has reports is to be trained further; None while that can't be told.
@@ -174,41 +171,40 @@ class Forecaster:
         promises as much for each second as the best of what was not tried yet.
         """
         forecast = self.forecast(trials)
-        best = max((value for other, value in self.expected(trials).items() if other != number), default=None)
         asked = [one for one in forecast.trials if one.trial.number == number] if forecast else []
-        if forecast is None or best is None or not asked:
+        others = [one for one in self._whole(forecast) if one.trial.number != number] if forecast else []
+        if forecast is None or not asked or not others:
             return None
         (mean,), (sd,) = forecast.worth(asked)
-        seconds = asked[0].images_left * asked[0].image_s
-        others = self._new_promise(forecast, trials) / self._judge(forecast, trials).seconds
-        import os
-        if os.environ.get('PURE')!='1' and norm.cdf((mean - best) / sd) >= float(os.environ.get('LC','.2')):
+        best = forecast.worth(others)[0].max()
+        if norm.cdf((mean - best) / sd) >= LEAST_CHANCE:
             return True
-        own = self._knowledge(forecast, np.array([asked[0].row]), [asked[0].images_end], but=number)[0]
-        return bool(own >= seconds * others.max())
+        gain = self._gain(forecast, np.array([asked[0].row]), [asked[0].images_end])[0]
+        per_second = self._new_promise(forecast, trials) / self._judge(forecast, trials).seconds
+        return bool(gain >= asked[0].images_left * asked[0].image_s * per_second.max())
 
-    def _knowledge(self, forecast, rows, images, but=None):
-        whole = [one for one in forecast.trials if one.is_whole and self._is_within(one) and one.trial.number!=but]
+    def _whole(self, forecast: Forecast) -> list[Seen]:
+        """Trials that came to their end and keep the limits: one of them is to win."""
+        limits = self._experiment.search.limits
+        return [
+            one
+            for one in forecast.trials
+            if one.is_whole and not over_limits(limits, one.trial.user_attrs.get(COSTS_KEY, {}))
+        ]
+
+    def _gain(self, forecast: Forecast, rows: Array, images: Sequence[int]) -> Array:
+        """By how much a training to its end lifts what the then best trial can be expected to be worth, (rows,).
+
+        The knowledge gradient over what was tried and the new point (Scott, Frazier & Powell 2011): a
+        training may turn out best itself, or show that its neighbours are better or worse than they seemed, which its
+        noise limits.
+        """
         mean, sd = forecast.at(rows, images)
-        if not whole:
-            return _improvement(mean, sd, float(mean.mean()), forecast.noise_sd)
-        known, _ = forecast.worth(whole)
-        scale = np.sqrt(sd**2 + forecast.noise_sd**2)
-        pull = forecast.covariance(rows, images, whole) / scale[:, None]
-        own = sd**2 / scale
-        found = np.zeros(len(rows))
-        for node, weight in zip(NODES, WEIGHTS, strict=True):
-            after = (known + pull * node).max(axis=1)
-            found += np.maximum(after, mean + own * node) * weight
-        return found - known.max()
-
-
-def _improvement(mean: Array, sd: Array, best: float, noise_sd: float) -> Array:
-    """Augmented expected improvement (Huang et al. 2006, equation 12), each (points,).
-
-    That of Jones et al. 1998, less where a training would say little: what is known better than a single noisy score
-    can tell is not worth another.
-    """
-    ratio = (mean - best) / sd
-    expected: Array = sd * (ratio * norm.cdf(ratio) + norm.pdf(ratio))
-    return expected * (1 - noise_sd / np.hypot(noise_sd, sd))
+        whole = self._whole(forecast)
+        known = forecast.worth(whole)[0] if whole else np.array([mean.mean()])
+        shown = np.hypot(sd, forecast.noise_sd)
+        own = sd**2 / shown
+        pulls = forecast.covariance(rows, images, whole) / shown[:, None] if whole else np.zeros((len(rows), 1))
+        best = np.array([np.maximum((known + pulls * node).max(axis=1), mean + own * node) for node in NODES])
+        gain: Array = WEIGHTS @ best / WEIGHTS.sum() - known.max()
+        return gain

@@ -66,7 +66,7 @@ def test_proposals_find_the_best_rate_in_few_trials(tmp_path: Path) -> None:
         train(study, number, params, (100, 400, 1200))
         far.append(distance(params))
     assert np.mean(far[:6]) > 0.8
-    assert max(far[-4:]) < 0.2
+    assert np.median(far[-6:]) < 0.2
 
 
 def test_what_was_stopped_early_teaches_too(tmp_path: Path) -> None:
@@ -102,24 +102,35 @@ def test_a_lucky_trial_is_not_expected_to_be_the_best(tmp_path: Path) -> None:
     assert expected[3] < scores[3][0] - 0.25
 
 
-def test_a_trial_with_a_bad_rate_has_no_chance_and_one_with_a_good_rate_has(tmp_path: Path) -> None:
+def test_a_trial_that_learns_badly_is_stopped_and_one_with_a_good_rate_goes_on(tmp_path: Path) -> None:
     study = open_study(tmp_path)
-    assert study.chance(0) is None  # nothing is known
+    assert study.is_worth_going_on(0) is None  # nothing is known
     for _ in range(8):
         number, params = study.ask()
         train(study, number, params, (100, 400, 1200))
     known = {trial.number: distance(trial.params) for trial in read_trials(tmp_path / "study.journal")}
-    good, _ = study.ask()
-    assert distance(read_trials(tmp_path / "study.journal")[good].params) < min(known.values()) + 0.1
-    for number, params in [(good, read_trials(tmp_path / "study.journal")[good].params)]:
-        study.learn(number, report(params, 100))
-        chance = study.chance(number)
-        assert chance is not None
-        assert chance > 0.2
-    worst = max(known, key=lambda number: known[number])
-    chance = study.chance(worst)
-    assert chance is not None
-    assert chance < 0.05
+    good, params = study.ask()
+    assert distance(params) < min(known.values()) + 0.1
+    study.learn(good, report(params, 100))
+    assert study.is_worth_going_on(good) is True
+    bad, params = study.ask()
+    study.learn(bad, report({**params, "optimizer.unet_lr": 1e-5}, 100))
+    assert study.is_worth_going_on(bad) is False
+
+
+def test_a_trial_without_much_chance_goes_on_where_it_costs_little(tmp_path: Path) -> None:
+    """The same reports of two settings; those of one took a hundred times the time."""
+    answers = {}
+    for seconds in (0.01, 1.0, 100.0):
+        (tmp_path / str(seconds)).mkdir()
+        study = open_study(tmp_path / str(seconds))
+        for _ in range(12):
+            number, params = study.ask()
+            train(study, number, params, (100, 400, 1200))
+        number, params = study.ask()
+        study.learn(number, {**report(params, 100), "train_s": seconds, "holdout_loss_ratio": 1 - 0.42 / WEIGHT})
+        answers[seconds] = study.is_worth_going_on(number)
+    assert (answers[0.01], answers[100.0]) == (True, False)
 
 
 def test_limits_keep_proposals_from_what_costs_too_much(tmp_path: Path) -> None:
