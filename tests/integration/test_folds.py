@@ -271,7 +271,7 @@ def test_a_whole_search_by_folds_hands_over_a_lora_of_all_images(
     del tree["lora"]["dropout"]  # it is searched
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(tree))
     (tmp_path / "space.yaml").write_text("parameters: {lora.dropout: {choices: [0, 0.1]}}\n")
-    done = cli("tune", "experiment.yaml", "--space", "space.yaml", "--out", "out", "--json", timeout_s=600)
+    done = cli("tune", "experiment.yaml", "--space", "space.yaml", "--out", "out", "--json", timeout_s=1200)
     assert done.returncode == 0, done.stderr
     summary, out = json.loads(done.stdout), OutFolder(tmp_path / "out")
     assert (summary["refit"], summary["images_seen"]) == (True, FOLDS * 24)

@@ -293,20 +293,22 @@ def test_interrupted_search_goes_on_with_nothing_lost_or_doubled(world: World) -
     assert len(runs) == TRIALS + 1 + again
 
 
-def test_a_trial_on_two_workers_gives_the_losses_of_one(world: World) -> None:
+def test_a_trial_on_two_workers_gives_the_losses_of_one(world: World, out: Path) -> None:
     """The same configuration through Ray Train's TorchTrainer with two gloo workers, and in the Tune trial.
 
-    So is the refit: two workers and one give the same LoRA.
+    So is the refit: two workers and one, by `raylora train`, give the same LoRA.
     """
-    losses, loras = {}, {}
-    for workers in (1, 2):
-        out = world.folder / f"workers_{workers}"
-        done = world.raylora("tune", "experiment.yaml", "--space", "space.yaml", "--trials", 1, "--out", out,
-                             "--gpus-per-trial", workers, "--set", "search.confirm_trials=0")  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        record = json.loads((out / "trials" / "t000" / "trial.json").read_text())
-        assert record["status"] == "finished"
-        losses[workers] = [loss for report in record["history"] for _, loss in report["train_losses"]]
-        loras[workers] = load_file(out / "best" / "lora.safetensors")
-    assert losses[2] == pytest.approx(losses[1], abs=1e-5)
-    assert all(torch.allclose(loras[2][key], value, atol=1e-3) for key, value in loras[1].items())
+    two, alone = world.folder / "workers_2", world.folder / "alone"
+    done = world.raylora("tune", "experiment.yaml", "--space", "space.yaml", "--trials", 1, "--out", two,
+                         "--gpus-per-trial", 2, "--set", "search.confirm_trials=0")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    done = world.raylora("train", two / "best" / "experiment.yaml", "--out", alone)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads((folder / "trials" / "t000" / "trial.json").read_text()) for folder in (two, out)]
+    assert [record["status"] for record in records] == ["finished"] * 2
+    together, single = (
+        [loss for report in record["history"] for _, loss in report["train_losses"]] for record in records
+    )
+    assert together == pytest.approx(single, abs=1e-5)
+    ours, theirs = (load_file(folder / "best" / "lora.safetensors") for folder in (two, alone))
+    assert all(torch.allclose(ours[key], value, atol=1e-3) for key, value in theirs.items())

@@ -57,7 +57,7 @@ def test_a_search_learns_from_one_with_other_bounds(folder: Path, cli: Cli) -> N
     def search(out: str, low: float, high: float, trials: int, *more: object) -> dict[str, Any]:
         (folder / "space.yaml").write_text(yaml.safe_dump(space(low, high)))
         what = ("experiment.yaml", "--space", "space.yaml", "--trials", trials, "--out", out)
-        done = cli("tune", *what, "--json", *more, timeout_s=600)
+        done = cli("tune", *what, "--json", *more, timeout_s=1200)
         assert done.returncode == 0, done.stderr
         told.append(done.stderr)
         summary: dict[str, Any] = json.loads(done.stdout)
