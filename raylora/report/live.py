@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -103,7 +104,7 @@ class TableView:
         self._draw()
 
     def _draw(self) -> None:
-        self._live.update(trials_table(self._shown.records, self._shown.ended, self._trials))
+        self._live.update(trials_table(self._shown.records, self._shown.ended, self._trials), refresh=True)
 
 
 def trials_table(records: list[TrialRecord], ended: int, trials: int) -> Table:
@@ -114,15 +115,23 @@ def trials_table(records: list[TrialRecord], ended: int, trials: int) -> Table:
     """
     counted = [record for record in records if _counts(record)]
     best = best_of(counted)
-    table = Table(title=f"{ended} of {trials} trials ended, {_best_so_far(best)}")
-    for column in ("trial", "status", "images", "score", "held-out loss", "similarity", "settings"):
-        table.add_column(
-            column, justify="right" if column in ("images", "score", "held-out loss", "similarity") else "left"
-        )
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        title=f"{ended} of {trials} trials ended, {_best_so_far(best)}",
+    )
+    table.add_column("trial", no_wrap=True)
+    table.add_column("status")
+    for column in ("images", "score", "held-out\nloss", "similarity"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("settings")
     again = [record for record in records if not _counts(record)]
     kept = sorted(counted, key=lambda record: (record.status != "running", -record.score))[:MOST_ROWS]
     for record in [*sorted(kept, key=lambda record: record.number), *again]:
-        table.add_row(*map(Text, _cells(record)), style="bold green" if record is best else None)
+        *short, settings = _cells(record)
+        one_line = Text(settings, no_wrap=True, overflow="ellipsis")
+        table.add_row(*map(Text, short), one_line, style="bold green" if record is best else None)
     return table
 
 
@@ -165,5 +174,5 @@ def view(console: Console, trials: int, earlier: Sequence[TrialRecord] = ()) -> 
     if not console.is_terminal:
         yield PlainView(console, trials, earlier)
         return
-    with Live(console=console, refresh_per_second=4, transient=False) as live:
+    with Live(console=console, auto_refresh=False) as live:
         yield TableView(live, trials, earlier)

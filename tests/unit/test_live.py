@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import time
 from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
-from raylora.report.live import MOST_ROWS, best_of, view
+from raylora.report.live import MOST_ROWS, best_of, trials_table, view
 from raylora.tracking.recorder import Status, TrialRecord
 
 
@@ -53,6 +54,28 @@ def test_the_table_names_the_guides_own_trial_and_a_reason() -> None:
     table = shown(True, [record(0, 1.0, "finished")], record(1, 0.5, "stopped_early", "asha"))
     assert "t000 guide" in table
     assert "asha" in table
+
+
+def test_a_trial_takes_no_more_than_two_lines_of_a_narrow_terminal() -> None:
+    text, trials = (
+        io.StringIO(),
+        [record(number, 0.5, "stopped_early", "forecast at 100 images") for number in range(5)],
+    )
+    for trial in trials:
+        trial.params = {"optimizer.unet_lr": 0.001, "lora.rank": 16, "lora.alpha": 8, "lr_scheduler.name": "cosine"}
+    console = Console(file=text, width=80, _environ={})
+    console.print(trials_table(trials, 5, 14))
+    assert len(text.getvalue().splitlines()) <= 6 + 2 * len(trials)
+
+
+def test_the_table_is_drawn_when_something_changes_and_not_all_the_time() -> None:
+    """Drawing takes the processor from the trials."""
+    text = io.StringIO()
+    with view(Console(file=text, force_terminal=True, width=160, _environ={}), 5) as listener:
+        listener.trial_started(record(0, 1.0))
+        drawn = text.tell()
+        time.sleep(0.6)
+        assert text.tell() == drawn > 0
 
 
 @pytest.mark.parametrize("is_terminal", [True, False], ids=["table", "lines"])
