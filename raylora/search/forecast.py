@@ -73,9 +73,10 @@ class Seen:
         return max(float(point["loss"] + point["rest"]) for point in self.points)
 
     @property
-    def image_s(self) -> float:
-        """Seconds of training for each image."""
-        return float(self.points[-1]["seconds"] / self.points[-1]["images"])
+    def image_s(self) -> float | None:
+        """Seconds of training for each image; None where studies of earlier versions don't tell."""
+        seconds = self.points[-1].get("seconds")
+        return None if seconds is None else float(seconds / self.points[-1]["images"])
 
     @property
     def images_left(self) -> int:

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
@@ -27,6 +28,8 @@ LEAST_POINTS = 5
 """Reports before anything is foretold."""
 NEAR = 0.5
 """Distance, in lengths, within which a proposal would say much the same as a trial under way."""
+TRIED = -1.0
+"""Less than any promise."""
 LEAST_CHANCE = 0.2
 """Of becoming the best, from which on a trial goes on in any case."""
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
@@ -66,7 +69,7 @@ class Forecaster:
         self._forecast: Forecast | None = None
         self._news = 0
         self._judged: Judged | None = None
-        self._known: dict[int, tuple[list[float], int]] = {}
+        self._known: dict[int, tuple[list[float], int] | None] = {}
 
     @cached_property
     def _draws(self) -> Draws:
@@ -93,18 +96,17 @@ class Forecaster:
 
     def _seen(self, trials: Sequence[FrozenTrial]) -> list[Seen]:
         """Those that have begun; some have no reports, as what is too large isn't trained."""
-        return [
-            Seen(one, row, one.user_attrs.get(POINTS_KEY, []), images)
-            for one in trials
-            if PARAMS_KEY in one.user_attrs
-            for row, images in [self._of(one)]
-        ]
+        begun = [(one, self._of(one)) for one in trials if PARAMS_KEY in one.user_attrs]
+        return [Seen(one, found[0], one.user_attrs.get(POINTS_KEY, []), found[1]) for one, found in begun if found]
 
-    def _of(self, trial: FrozenTrial) -> tuple[list[float], int]:
-        """A trial's row and its last image: neither changes."""
+    def _of(self, trial: FrozenTrial) -> tuple[list[float], int] | None:
+        """A trial's row and its last image: neither changes. None where its settings don't go together: it failed."""
         if trial.number not in self._known:
-            images = self._images_of(trial.user_attrs[PARAMS_KEY])
-            self._known[trial.number] = self._encoder.row(trial), images
+            try:
+                images = self._images_of(trial.user_attrs[PARAMS_KEY])
+                self._known[trial.number] = self._encoder.row(trial), images
+            except ValidationError:
+                self._known[trial.number] = None
         return self._known[trial.number]
 
     def forecast(self, trials: Sequence[FrozenTrial]) -> Forecast | None:
@@ -127,20 +129,20 @@ class Forecaster:
         forecast = self.forecast(trials)
         if forecast is None:
             return None
-        promise = self._new_promise(forecast, trials)
+        promise = self._judge(forecast, trials).promise
         under_way = [self._encoder.row(one) for one in trials if one.state is TrialState.RUNNING]
         if under_way:
             nearest = forecast.distances(self._rows, np.array(under_way)).min(axis=1)
             promise = promise * (1 - np.exp(-((nearest / NEAR) ** 2)))
+        promise = np.where(self._untried(trials), promise, TRIED)
         chosen: Params = self._draws.trials[int(np.argmax(promise))].params
         return chosen
 
-    def _new_promise(self, forecast: Forecast, trials: Sequence[FrozenTrial]) -> Array:
-        """Of the draws that were not tried yet, the others' 0; of all, once all were tried."""
-        promise = self._judge(forecast, trials).promise
-        tried = {tuple(self._of(one)[0]) for one in trials if PARAMS_KEY in one.user_attrs}
+    def _untried(self, trials: Sequence[FrozenTrial]) -> NDArray[np.bool_]:
+        """Which draws were not tried yet, (draws,); all, once none is left."""
+        tried = {tuple(found[0]) for one in trials if PARAMS_KEY in one.user_attrs and (found := self._of(one))}
         untried = np.array([tuple(row) not in tried for row in self._rows.tolist()])
-        return promise * untried if untried.any() else promise
+        return untried if untried.any() else ~untried
 
     def _judge(self, forecast: Forecast, trials: Sequence[FrozenTrial]) -> Judged:
         if self._judged is None or self._news > STALE * self._judged.news:
@@ -179,9 +181,12 @@ class Forecaster:
         best = forecast.worth(others)[0].max()
         if norm.cdf((mean - best) / sd) >= LEAST_CHANCE:
             return True
+        image_s, judged = asked[0].image_s, self._judge(forecast, trials)
+        if image_s is None:
+            return False
         gain = self._gain(forecast, np.array([asked[0].row]), [asked[0].images_end])[0]
-        per_second = self._new_promise(forecast, trials) / self._judge(forecast, trials).seconds
-        return bool(gain >= asked[0].images_left * asked[0].image_s * per_second.max())
+        per_second = judged.promise / judged.seconds * self._untried(trials)
+        return bool(gain > 0 and gain >= asked[0].images_left * image_s * per_second.max())
 
     def _whole(self, forecast: Forecast) -> list[Seen]:
         """Trials that came to their end and keep the limits: one of them is to win."""
@@ -207,4 +212,4 @@ class Forecaster:
         pulls = forecast.covariance(rows, images, whole) / shown[:, None] if whole else np.zeros((len(rows), 1))
         best = np.array([np.maximum((known + pulls * node).max(axis=1), mean + own * node) for node in NODES])
         gain: Array = WEIGHTS @ best / WEIGHTS.sum() - known.max()
-        return gain
+        return np.maximum(gain, 0.0)
