@@ -25,7 +25,9 @@ from raylora.search.ranking import COSTS_KEY
 POINTS_KEY = "points"
 """User attribute of a trial: its reports as `point_of` has them."""
 MOST_POINTS = 300
-"""That a regression is fitted to: of longer searches those of the best trials and the latest."""
+"""That a regression is fitted to, in longer searches than that: `_most_telling`."""
+WHOLE_SHARE = 0.6
+"""Of these points, at most for trials that came to their end."""
 IMAGES_LENGTH = 0.6
 """Prior length along the logarithm of images seen, of which tenfold is 1."""
 LOSS_NOISE = 0.003
@@ -128,8 +130,9 @@ class Forecast:
         rows = _rows([one.row for one in used for _ in one.points], [point["images"] for point in points])
         loss, rest = (np.array([float(point[part]) for point in points]) for part in ("loss", "rest"))
         lengths = np.log(np.append(lengths, IMAGES_LENGTH))
-        kept = earlier if earlier is not None and len(points) < REFIT * earlier.fitted_to else None
-        self.fitted_to: int = kept.fitted_to if kept else len(points)
+        reports = sum(len(one.points) for one in trials)
+        kept = earlier if earlier is not None and reports < REFIT * earlier.fitted_to else None
+        self.fitted_to: int = kept.fitted_to if kept else reports
         fitted = kept.scales if kept else (None, None)
         self._loss = GaussianProcess(rows, loss, Scales(lengths, 0.0, math.log(LOSS_NOISE)), fitted[0])
         noise = _share(paired_noise(used), float(rest.var()))
@@ -172,17 +175,26 @@ def _share(noise: float, variance: float) -> float:
 
 
 def _most_telling(trials: Sequence[Seen]) -> list[Seen]:
-    """As many as `MOST_POINTS` allows: those that came to their end first, and of these the latest.
+    """As many as `MOST_POINTS` allows: those under way, those that came to their end, the others; the latest of each.
 
     Not the best: among many trainings of much the same settings these are the lucky ones.
     """
     if sum(len(one.points) for one in trials) <= MOST_POINTS:
         return list(trials)
-    chosen, room = [], MOST_POINTS
-    for one in sorted(trials, key=lambda one: (one.is_whole, one.trial.number), reverse=True):
-        if len(one.points) <= room:
-            chosen.append(one)
-            room -= len(one.points)
+    latest = sorted(trials, key=lambda one: one.trial.number, reverse=True)
+    under_way = [one for one in latest if one.trial.state is TrialState.RUNNING]
+    ended = [one for one in latest if one.trial.state is not TrialState.RUNNING]
+    chosen: list[Seen] = []
+    for group, room in (
+        (under_way, MOST_POINTS),
+        ([one for one in ended if one.is_whole], int(WHOLE_SHARE * MOST_POINTS)),
+        ([one for one in ended if not one.is_whole], MOST_POINTS),
+    ):
+        left = min(room, MOST_POINTS - sum(len(one.points) for one in chosen))
+        for one in group:
+            if len(one.points) <= left:
+                chosen.append(one)
+                left -= len(one.points)
     return chosen
 
 

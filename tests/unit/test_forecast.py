@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution
-from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from raylora.config import Experiment
 from raylora.search.encoding import Encoder
-from raylora.search.forecast import POINTS_KEY, Seen, paired_noise
+from raylora.search.forecast import POINTS_KEY, Forecast, Seen, paired_noise
 from raylora.search.proposing import Forecaster
 from raylora.search.space import Parameter, Params, SearchSpace
 from raylora.search.study import Outcome, SearchStudy, read_trials
@@ -133,6 +133,25 @@ def test_a_trial_without_much_chance_goes_on_where_it_costs_little(tmp_path: Pat
         study.learn(number, {**poor, "train_s": seconds})
         answers[seconds] = study.is_worth_going_on(number)
     assert answers == {0.01: True, 100.0: False}
+
+
+def test_in_a_long_search_what_a_trial_under_way_reports_still_counts() -> None:
+    """There are far more reports of trials that ended than a regression takes."""
+
+    def seen(number: int, state: TrialState, loss: float) -> Seen:
+        points = [{"images": images, "seconds": 1.0, "loss": loss, "rest": 0.0, "image_scores": [loss, loss + 0.1]}
+                  for images in ((100, 400, 1200) if state is TrialState.COMPLETE else (100,))]  # fmt: skip
+        trial = create_trial(state=state, value=loss if state is TrialState.COMPLETE else None)
+        trial.number = number
+        return Seen(trial, [number % 10 / 10 if number < 400 else 3.0], points, 1200)
+
+    ended = [seen(number, TrialState.COMPLETE, number % 10 / 10) for number in range(200)]
+    stopped = [seen(200 + number, TrialState.PRUNED, 0.1) for number in range(100)]
+    worths = []
+    for loss in (0.0, -3.0):
+        asked = seen(400, TrialState.RUNNING, loss)
+        worths.append(Forecast([*ended, *stopped, asked], np.array([1.0])).worth([asked])[0][0])
+    assert worths[1] < worths[0] - 0.3
 
 
 def test_a_study_without_seconds_goes_on(tmp_path: Path) -> None:
