@@ -95,7 +95,7 @@ def test_the_searcher_learns_to_avoid_what_costs_too_much(limited: bool, warm: b
             number, params = study.ask()
             score, costs = math.log10(params[RATE]), slow_above(params)
             study.report(number, 1200, score)
-            study.learn(number, *reports.result(1200, score)[REPORT])
+            study.learn(number, *reports.result(1200, score, **costs)[REPORT])
             study.tell(number, Outcome.FINISHED, score, costs)
     rates = [trial.params[RATE] for trial in read_trials(journal)[-12:]]
     assert (statistics.median(rates) > 2e-4) != limited
