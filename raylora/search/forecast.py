@@ -71,10 +71,6 @@ class Seen:
     images_end: int
 
     @property
-    def best(self) -> float:
-        return max(float(point["loss"] + point["rest"]) for point in self.points)
-
-    @property
     def image_s(self) -> float | None:
         """Seconds of training for each image; None where studies of earlier versions don't tell."""
         seconds = self.points[-1].get("seconds")
@@ -135,7 +131,7 @@ class Forecast:
         self.fitted_to: int = kept.fitted_to if kept else reports
         fitted = kept.scales if kept else (None, None)
         self._loss = GaussianProcess(rows, loss, Scales(lengths, 0.0, math.log(LOSS_NOISE)), fitted[0])
-        noise = _share(paired_noise(used), float(rest.var()))
+        noise = UNKNOWN_NOISE if kept else _share(paired_noise(used), float(rest.var()))  # kept scales have theirs
         self._rest = GaussianProcess(rows, rest, Scales(lengths, 0.0, math.log(noise)), fitted[1])
         self.scales: tuple[Scales, Scales] = (self._loss.scales, self._rest.scales)
 
@@ -144,6 +140,10 @@ class Forecast:
         placed = _rows(rows, images)
         (loss, loss_sd), (rest, rest_sd) = self._loss.predict(placed), self._rest.predict(placed)
         return loss + rest, np.hypot(loss_sd, rest_sd)
+
+    def worth(self, trials: Sequence[Seen]) -> tuple[Array, Array]:
+        """The same for the settings of trials that are known, where they count."""
+        return self.at([one.row for one in trials], [one.counts_at for one in trials])
 
     def covariance(self, rows: Array, images: Sequence[int], trials: Sequence[Seen]) -> Array:
         """Of scores after so many images with what trials are worth, (points, trials)."""
@@ -155,10 +155,6 @@ class Forecast:
     def noise_sd(self) -> float:
         """Standard deviation of one training's score around what its settings are worth."""
         return math.hypot(self._loss.noise_sd, self._rest.noise_sd)
-
-    def worth(self, trials: Sequence[Seen]) -> tuple[Array, Array]:
-        """The same for the settings of trials that are known, where they count."""
-        return self.at([one.row for one in trials], [one.counts_at for one in trials])
 
     def distances(self, rows: Array, others: Array) -> Array:
         """Between settings, in units of the lengths over which the loss hangs together, (rows, others)."""

@@ -173,20 +173,22 @@ class Forecaster:
         promises as much for each second as the best of what was not tried yet.
         """
         forecast = self.forecast(trials)
-        asked = [one for one in forecast.trials if one.trial.number == number] if forecast else []
-        others = [one for one in self._whole(forecast) if one.trial.number != number] if forecast else []
-        if forecast is None or not asked or not others:
+        if forecast is None:
             return None
-        (mean,), (sd,) = forecast.worth(asked)
+        asked = next((one for one in forecast.trials if one.trial.number == number), None)
+        others = [one for one in self._whole(forecast) if one.trial.number != number]
+        if asked is None or not others:
+            return None
+        (mean,), (sd,) = forecast.worth([asked])
         best = forecast.worth(others)[0].max()
         if norm.cdf((mean - best) / sd) >= LEAST_CHANCE:
             return True
-        image_s, judged = asked[0].image_s, self._judge(forecast, trials)
-        if image_s is None:
+        if asked.image_s is None:
             return False
-        gain = self._gain(forecast, np.array([asked[0].row]), [asked[0].images_end])[0]
+        gain = self._gain(forecast, np.array([asked.row]), [asked.images_end])[0]
+        judged = self._judge(forecast, trials)
         per_second = judged.promise / judged.seconds * self._untried(trials)
-        return bool(gain > 0 and gain >= asked[0].images_left * image_s * per_second.max())
+        return bool(gain > 0 and gain >= asked.images_left * asked.image_s * per_second.max())
 
     def _whole(self, forecast: Forecast) -> list[Seen]:
         """Trials that came to their end and keep the limits: one of them is to win."""

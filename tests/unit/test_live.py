@@ -57,10 +57,8 @@ def test_the_table_names_the_guides_own_trial_and_a_reason() -> None:
 
 
 def test_a_trial_takes_no_more_than_two_lines_of_a_narrow_terminal() -> None:
-    text, trials = (
-        io.StringIO(),
-        [record(number, 0.5, "stopped_early", "forecast at 100 images") for number in range(5)],
-    )
+    text = io.StringIO()
+    trials = [record(number, 0.5, "stopped_early", "forecast at 100 images") for number in range(5)]
     for trial in trials:
         trial.params = {"optimizer.unet_lr": 0.001, "lora.rank": 16, "lora.alpha": 8, "lr_scheduler.name": "cosine"}
     console = Console(file=text, width=80, _environ={})
