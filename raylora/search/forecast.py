@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import norm
 
 from raylora.config import LimitsConfig
-from raylora.search.gaussian_process import Array, GaussianProcess, Scales
+from raylora.search.gaussian_process import Array, GaussianProcess, Noise, Scales
 from raylora.search.limits import costs_of
 from raylora.search.ranking import COSTS_KEY
 
@@ -34,6 +34,10 @@ LOSS_NOISE = 0.003
 """Prior variance of the loss's part between seeds, as a share of its variance between settings; docs/measures.md."""
 LEAST_NOISE, UNKNOWN_NOISE, MOST_NOISE = 0.02, 0.2, 1.0
 """The same for the rest, which is estimated from paired cells: its bounds, and where nothing can be paired."""
+NOISE_SD = 0.3
+"""Width of that estimate, as of a prior, in natural logarithms: a wide one lets a lucky training pass for a peak."""
+NOISE_LENGTH = 0.4
+"""Over which a training's reports share their luck, along the logarithm of images seen, of which tenfold is 1."""
 COST_NOISE = 0.01
 """Prior variance of a cost's logarithm, as a share of its variance between settings."""
 GROWING = "train_s"
@@ -130,9 +134,12 @@ class Forecast:
         kept = earlier if earlier is not None and reports < REFIT * earlier.fitted_to else None
         self.fitted_to: int = kept.fitted_to if kept else reports
         fitted = kept.scales if kept else (None, None)
-        self._loss = GaussianProcess(rows, loss, Scales(lengths, 0.0, math.log(LOSS_NOISE)), fitted[0])
+        luck = _shared_luck(used)
+        self._loss = GaussianProcess(rows, loss, Scales(lengths, 0.0, math.log(LOSS_NOISE)), fitted[0], Noise(luck))
         noise = UNKNOWN_NOISE if kept else _share(paired_noise(used), float(rest.var()))  # kept scales have theirs
-        self._rest = GaussianProcess(rows, rest, Scales(lengths, 0.0, math.log(noise)), fitted[1])
+        self._rest = GaussianProcess(
+            rows, rest, Scales(lengths, 0.0, math.log(noise)), fitted[1], Noise(luck, NOISE_SD)
+        )
         self.scales: tuple[Scales, Scales] = (self._loss.scales, self._rest.scales)
 
     def at(self, rows: Sequence[Sequence[float]] | Array, images: Sequence[int]) -> tuple[Array, Array]:
@@ -162,6 +169,18 @@ class Forecast:
         difference = (rows[:, None] - others[None]) / np.minimum(lengths, 1.0)
         distance: Array = np.sqrt((difference**2).sum(axis=-1))
         return distance
+
+
+def _shared_luck(trials: Sequence[Seen]) -> Array:
+    """Correlation of the reports' noise, (points, points): within a training, the more the less was trained between.
+
+    It falls exponentially (Ornstein & Uhlenbeck 1930): a training that is lucky now is likely to be so a little later.
+    """
+    whose = np.array([place for place, one in enumerate(trials) for _ in one.points])
+    images = np.log10([point["images"] for one in trials for point in one.points])
+    between = np.abs(images[:, None] - images)
+    luck: Array = (whose[:, None] == whose) * np.exp(-between / NOISE_LENGTH)
+    return luck
 
 
 def _share(noise: float, variance: float) -> float:

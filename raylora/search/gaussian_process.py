@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 Array = NDArray[np.float64]
 JITTER = 1e-6
 """Added to the noise's variance, in shares of the values' own: keeps the matrix positive definite."""
-LENGTH_SD, VARIANCE_SD, NOISE_SD = 0.7, 1.0, 1.0
+LENGTH_SD, VARIANCE_SD = 0.7, 1.0
 """Widths of the priors, in natural logarithms."""
 MOST_STEPS = 30
 """Of the fit; further ones change predictions by less than their own uncertainty."""
@@ -36,6 +36,16 @@ class Scales:
         return cls(array[:-2], float(array[-2]), float(array[-1]))
 
 
+@dataclass(frozen=True)
+class Noise:
+    """What is known of the values' noise beforehand, beside its likeliest variance."""
+
+    correlation: Array
+    """(points, points): what values share of it."""
+    sd: float = 1.0
+    """Width of its variance's prior, in natural logarithms."""
+
+
 class GaussianProcess:
     """Matérn 5/2 with a length for each column (Rasmussen & Williams 2006, equation 4.17 and algorithm 2.1).
 
@@ -46,16 +56,19 @@ class GaussianProcess:
         values: (points,).
         prior: the scales that are likeliest before any point is seen.
         fitted: scales fitted earlier to nearly the same points, which are then taken as they are.
+        noise: independent from value to value unless given.
     """
 
-    def __init__(self, rows: Array, values: Array, prior: Scales, fitted: Scales | None = None):
+    def __init__(
+        self, rows: Array, values: Array, prior: Scales, fitted: Scales | None = None, noise: Noise | None = None
+    ):
+        noise = noise or Noise(np.eye(len(rows)))
         self._rows, self._centre = rows, float(values.mean())
         self._spread = max(float(values.std()), 1e-9)
         standardized = (values - self._centre) / self._spread
-        self.scales = fitted or _fit(rows, standardized, prior)
-        covariance = _kernel(_distances(rows, rows, self.scales), self.scales)
-        covariance[np.diag_indices_from(covariance)] += np.exp(self.scales.noise) + JITTER
-        self._root = cholesky(covariance, lower=True)
+        self.scales = fitted or _fit(rows, standardized, prior, noise)
+        kernel = _kernel(_distances(rows, rows, self.scales), self.scales)
+        self._root = cholesky(kernel + _scatter(self.scales, noise.correlation), lower=True)
         self._weights = cho_solve((self._root, True), standardized)
 
     def covariance(self, rows: Array, others: Array) -> Array:
@@ -97,13 +110,19 @@ def _kernel(distances: Array, scales: Scales) -> Array:
     return kernel
 
 
-def _fit(rows: Array, values: Array, prior: Scales) -> Scales:
+def _scatter(scales: Scales, correlation: Array) -> Array:
+    """Covariance of the values' noise."""
+    scatter: Array = np.exp(scales.noise) * correlation + JITTER * np.eye(len(correlation))
+    return scatter
+
+
+def _fit(rows: Array, values: Array, prior: Scales, noise: Noise) -> Scales:
     squares = (rows[:, None] - rows[None]) ** 2
     centre = prior.as_array()
-    widths = np.concatenate([np.full(rows.shape[1], LENGTH_SD), [VARIANCE_SD, NOISE_SD]])
+    widths = np.concatenate([np.full(rows.shape[1], LENGTH_SD), [VARIANCE_SD, noise.sd]])
 
     def loss(array: Array) -> tuple[float, Array]:
-        value, gradient = _negative_log_likelihood(Scales.of(array), rows, values, squares)
+        value, gradient = _negative_log_likelihood(Scales.of(array), values, squares, noise.correlation)
         away = (array - centre) / widths
         return value + float(away @ away) / 2, gradient + away / widths
 
@@ -112,16 +131,22 @@ def _fit(rows: Array, values: Array, prior: Scales) -> Scales:
     return Scales.of(found.x)
 
 
-def _negative_log_likelihood(scales: Scales, rows: Array, values: Array, squares: Array) -> tuple[float, Array]:
-    """And its gradient by the logarithms (Rasmussen & Williams 2006, equations 5.8 and 5.9)."""
-    distances = _distances(rows, rows, scales)
-    kernel, noise = _kernel(distances, scales), np.exp(scales.noise)
-    root = cholesky(kernel + (noise + JITTER) * np.eye(len(rows)), lower=True)
+def _negative_log_likelihood(scales: Scales, values: Array, squares: Array, correlation: Array) -> tuple[float, Array]:
+    """And its gradient by the logarithms (Rasmussen & Williams 2006, equations 5.8 and 5.9).
+
+    Args:
+        squares: of the points' differences, (points, points, columns).
+        correlation: of the values' noise.
+    """
+    distances = np.sqrt(squares @ np.exp(-2 * scales.lengths))
+    kernel = _kernel(distances, scales)
+    root = cholesky(kernel + _scatter(scales, correlation), lower=True)
     weights = cho_solve((root, True), values)
     value = float(values @ weights) / 2 + float(np.log(np.diag(root)).sum())
-    pull = cho_solve((root, True), np.eye(len(rows))) - np.outer(weights, weights)
+    pull = cho_solve((root, True), np.eye(len(values))) - np.outer(weights, weights)
     scaled = np.sqrt(5.0) * distances
     slope = pull * np.exp(scales.variance) * 5 / 3 * (1 + scaled) * np.exp(-scaled)
     by_length = np.einsum("ij,ijc->c", slope, squares) / np.exp(2 * scales.lengths) / 2
-    by_variance, by_noise = float((pull * kernel).sum()) / 2, float(noise * np.trace(pull)) / 2
+    by_variance = float((pull * kernel).sum()) / 2
+    by_noise = float(np.exp(scales.noise) * (pull * correlation).sum()) / 2
     return value, np.concatenate([by_length, [by_variance, by_noise]])

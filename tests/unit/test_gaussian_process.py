@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from raylora.search.gaussian_process import GaussianProcess, Scales, _negative_log_likelihood
+from raylora.search.gaussian_process import GaussianProcess, Noise, Scales, _negative_log_likelihood
 
 PRIOR = Scales(np.zeros(3), 0.0, math.log(0.05))
 
@@ -20,13 +20,19 @@ def made_up(count: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.nda
     return rows, np.sin(5 * rows[:, 0]) + rows[:, 1] + noise * generator.standard_normal(count)
 
 
+def in_pairs(count: int, correlation: float) -> np.ndarray:
+    """Of noise that each two neighbours share."""
+    return np.kron(np.eye(count // 2), [[1.0, correlation], [correlation, 1.0]])
+
+
 def test_the_gradient_is_that_of_the_likelihood() -> None:
     rows, values = made_up(20, 0.1)
     squares = (rows[:, None] - rows[None]) ** 2
     at = np.log([0.5, 0.8, 1.5, 1.2, 0.1])
+    shared = in_pairs(20, 0.7)
     error = check_grad(
-        lambda array: _negative_log_likelihood(Scales.of(array), rows, values, squares)[0],
-        lambda array: _negative_log_likelihood(Scales.of(array), rows, values, squares)[1],
+        lambda array: _negative_log_likelihood(Scales.of(array), values, squares, shared)[0],
+        lambda array: _negative_log_likelihood(Scales.of(array), values, squares, shared)[1],
         at,
     )
     assert error < 1e-4
@@ -39,6 +45,26 @@ def test_a_function_is_learned_from_noisy_values_and_what_is_idle_is_seen_to_be(
     assert np.sqrt(np.mean((mean - truth) ** 2)) < 0.1  # half of the noise of one value
     assert np.mean(np.abs(mean - truth) < 2 * sd) > 0.85
     assert np.argmax(model.scales.lengths) == 2
+
+
+def test_values_that_share_their_noise_count_for_one() -> None:
+    """Two equal values at a place say more of the function than one, unless the second is the first's echo."""
+    rows, values = made_up(10, 0.0)
+    rows, values = np.repeat(rows, 2, axis=0), np.repeat(values, 2)
+    scales = Scales(np.zeros(3), 0.0, math.log(0.5))
+    sds = [GaussianProcess(rows, values, PRIOR, scales, Noise(in_pairs(20, shared))).predict(rows)[1].mean()
+           for shared in (0.0, 0.999)]  # fmt: skip
+    once = GaussianProcess(rows[::2], values[::2], PRIOR, scales).predict(rows)[1].mean()
+    assert sds[0] < 0.9 * once
+    assert sds[1] == pytest.approx(once, rel=1e-3)
+
+
+def test_how_sure_the_noise_is_beforehand_counts() -> None:
+    """Few values, hardly noisy, said to be half noise: a narrow prior believes it, a wide one doesn't."""
+    rows, values = made_up(15, 0.02)
+    prior = Scales(np.zeros(3), 0.0, math.log(0.5))
+    narrow, wide = (GaussianProcess(rows, values, prior, noise=Noise(np.eye(15), sd)).scales.noise for sd in (0.1, 2.0))
+    assert narrow > prior.noise - 0.5 > wide
 
 
 def test_what_is_far_from_all_points_is_uncertain() -> None:
