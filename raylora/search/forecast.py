@@ -7,23 +7,22 @@ and images seen, so that a lucky set of samples is taken for what it is and the 
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
-from optuna.trial import FrozenTrial, TrialState
+from numpy.typing import NDArray
+from optuna.trial import TrialState
+from scipy.spatial.distance import cdist
 from scipy.stats import norm
 
 from raylora.config import LimitsConfig
 from raylora.search.gaussian_process import Array, GaussianProcess, Noise, Scales
 from raylora.search.limits import costs_of
 from raylora.search.ranking import COSTS_KEY
+from raylora.search.seen import GROWING, Seen, paired_noise
 
-POINTS_KEY = "points"
-"""User attribute of a trial: its reports as `point_of` has them."""
 MOST_POINTS = 300
 """That a regression is fitted to, in longer searches than that: `_most_telling`."""
 WHOLE_SHARE = 0.6
@@ -40,83 +39,51 @@ NOISE_LENGTH = 0.4
 """Over which a training's reports share their luck, along the logarithm of images seen, of which tenfold is 1."""
 COST_NOISE = 0.01
 """Prior variance of a cost's logarithm, as a share of its variance between settings."""
-GROWING = "train_s"
-"""The cost that grows with training."""
-REFIT = 1.15
-"""Scales are fitted anew when there are this many times the points of the last fit."""
-
-ImagesOf = Callable[[Mapping[str, Any]], int]
-"""Images that a training with these settings sees in all."""
-
-
-def point_of(report: Mapping[str, Any], weight: float) -> dict[str, Any]:
-    """What is kept of a report.
-
-    Args:
-        weight: of the loss in the score: `ScoreConfig.loss_weight`.
-
-    Returns:
-        images seen and seconds of training so far; the score's part by the loss, and the rest; the score of each
-        held-out image.
-    """
-    loss_part = weight * (1 - report["holdout_loss_ratio"])
-    rest = report["score"] - loss_part
-    return {"images": report["images_seen"], "seconds": report[GROWING], "loss": loss_part, "rest": rest,
-            "image_scores": report["image_scores"]}  # fmt: skip
+REFIT, LATE_REFIT = 1.15, 1.5
+"""Scales are fitted anew when there are this many times the points of the last fit; the second, to `MOST_POINTS`."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A trial with reports."""
+class Reports:
+    """What the regressions are fitted to."""
 
-    trial: FrozenTrial
-    row: list[float]
-    points: list[dict[str, Any]]
-    images_end: int
+    rows: Array
+    """(reports, columns): settings, and images seen on a logarithmic scale."""
+    whose: NDArray[np.int_]
+    """(reports,): the trial's number."""
+    loss: Array
+    """(reports,): the score's part by the loss."""
+    rest: Array
 
-    @property
-    def image_s(self) -> float | None:
-        """Seconds of training for each image; None where studies of earlier versions don't tell."""
-        seconds = self.points[-1].get("seconds")
-        return None if seconds is None else float(seconds / self.points[-1]["images"])
+    @classmethod
+    def of(cls, trials: Sequence[Seen], heard: Mapping[int, int] | None = None) -> Reports:
+        """All reports of these trials, but the first so many of each that were heard before."""
+        before = heard or {}
+        told = [(one, point) for one in trials for point in one.points[before.get(one.trial.number, 0) :]]
+        return cls(
+            _rows([one.row for one, _ in told], [point["images"] for _, point in told]),
+            np.array([one.trial.number for one, _ in told]),
+            *(np.array([float(point[part]) for _, point in told]) for part in ("loss", "rest")),
+        )
 
-    @property
-    def images_left(self) -> int:
-        """Until its end."""
-        return max(0, self.images_end - int(self.points[-1]["images"]))
+    def joined(self, others: Reports) -> Reports:
+        return Reports(
+            *(np.concatenate([getattr(some, name.name) for some in (self, others)]) for name in fields(Reports))
+        )
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether it came to its own end: by its last image, or since it began to overfit."""
-        return self.trial.state is TrialState.COMPLETE or not self.images_left
+    def luck_with(self, others: Reports) -> Array:
+        """Correlation of the reports' noise, (reports, others): within a training, the more the less lies between.
 
-    @property
-    def counts_at(self) -> int:
-        """Images after which it counts: where it was best, or if it is not whole at its end."""
-        best = max(self.points, key=lambda point: float(point["loss"] + point["rest"]))
-        return int(best["images"]) if self.is_whole else self.images_end
-
-
-def paired_noise(trials: Sequence[Seen]) -> float:
-    """Variance of one trial's score that chance alone makes: from trials after as many images, held-out image by image.
-
-    Two trials' differences at single images scatter around their mean. As in a paired t-test, the variance of that
-    mean is theirs divided by the number of images; half of it is one trial's. NaN where no two trials compare.
-    """
-    by_images: dict[int, list[list[float]]] = {}
-    for one in trials:
-        for point in one.points:
-            by_images.setdefault(point["images"], []).append(point["image_scores"])
-    found = []
-    for scores in by_images.values():
-        for first, second in itertools.pairwise(scores):
-            if len(first) == len(second) > 1:
-                found.append(np.var(np.subtract(first, second), ddof=1) / len(first) / 2)
-    return float(np.mean(found)) if found else math.nan
+        It falls exponentially (Ornstein & Uhlenbeck 1930): a training that is lucky now is likely to be so a little
+        later.
+        """
+        between = np.abs(self.rows[:, -1, None] - others.rows[:, -1])
+        luck: Array = (self.whose[:, None] == others.whose) * np.exp(-between / NOISE_LENGTH)
+        return luck
 
 
 class Forecast:
-    """Regressions on the reports of a search, for as long as nothing new is reported.
+    """Regressions on the reports of a search.
 
     Args:
         trials: with reports; at least one has two or more of them, or there are several.
@@ -124,23 +91,44 @@ class Forecast:
     """
 
     def __init__(self, trials: Sequence[Seen], lengths: Array, earlier: Forecast | None = None):
-        self.trials = trials
         used = _most_telling(trials)
-        points = [point for one in used for point in one.points]
-        rows = _rows([one.row for one in used for _ in one.points], [point["images"] for point in points])
-        loss, rest = (np.array([float(point[part]) for point in points]) for part in ("loss", "rest"))
-        lengths = np.log(np.append(lengths, IMAGES_LENGTH))
-        reports = sum(len(one.points) for one in trials)
-        kept = earlier if earlier is not None and reports < REFIT * earlier.fitted_to else None
-        self.fitted_to: int = kept.fitted_to if kept else reports
+        self._reports = reports = Reports.of(used)
+        self._built_of = len(reports.loss)
+        self._take(trials)
+        kept = earlier if earlier is not None and _still_fits(earlier.fitted_to, self._count) else None
+        self.fitted_to: int = kept.fitted_to if kept else self._count
         fitted = kept.scales if kept else (None, None)
-        luck = _shared_luck(used)
-        self._loss = GaussianProcess(rows, loss, Scales(lengths, 0.0, math.log(LOSS_NOISE)), fitted[0], Noise(luck))
-        noise = UNKNOWN_NOISE if kept else _share(paired_noise(used), float(rest.var()))  # kept scales have theirs
-        self._rest = GaussianProcess(
-            rows, rest, Scales(lengths, 0.0, math.log(noise)), fitted[1], Noise(luck, NOISE_SD)
-        )
+        noise = UNKNOWN_NOISE if kept else _share(paired_noise(used), float(reports.rest.var()))  # kept scales have it
+        lengths, luck = np.log(np.append(lengths, IMAGES_LENGTH)), reports.luck_with(reports)
+        priors = [Scales(lengths, 0.0, math.log(share)) for share in (LOSS_NOISE, noise)]
+        self._loss = GaussianProcess(reports.rows, reports.loss, priors[0], fitted[0], Noise(luck))
+        self._rest = GaussianProcess(reports.rows, reports.rest, priors[1], fitted[1], Noise(luck, NOISE_SD))
         self.scales: tuple[Scales, Scales] = (self._loss.scales, self._rest.scales)
+
+    def _take(self, trials: Sequence[Seen]) -> None:
+        self.trials = trials
+        self._heard = {one.trial.number: len(one.points) for one in trials}
+        self._count = sum(self._heard.values())
+
+    def is_outgrown_by(self, trials: Sequence[Seen]) -> bool:
+        """Whether they have reported so much since it was built that another is to be."""
+        new = sum(len(one.points) for one in trials) - self._count
+        return len(self._reports.loss) + new >= REFIT * self._built_of
+
+    def hear(self, trials: Sequence[Seen]) -> None:
+        """The trials as they are now: what they have reported since is added."""
+        new = Reports.of(trials, self._heard)
+        self._take(trials)
+        if len(new.loss):
+            self._reports = self._reports.joined(new)
+            luck = self._reports.luck_with(new)
+            self._loss.add(new.rows, new.loss, luck)
+            self._rest.add(new.rows, new.rest, luck)
+
+    def mean_worth(self, trials: Sequence[Seen]) -> Array:
+        """What the settings of known trials can be expected to reach where they count, (trials,)."""
+        placed = _rows([one.row for one in trials], [one.counts_at for one in trials])
+        return self._loss.mean(placed) + self._rest.mean(placed)
 
     def at(self, rows: Sequence[Sequence[float]] | Array, images: Sequence[int]) -> tuple[Array, Array]:
         """Score after so many images, mean and standard deviation, each (points,)."""
@@ -165,22 +153,14 @@ class Forecast:
 
     def distances(self, rows: Array, others: Array) -> Array:
         """Between settings, in units of the lengths over which the loss hangs together, (rows, others)."""
-        lengths = np.exp(self._loss.scales.lengths[:-1])
-        difference = (rows[:, None] - others[None]) / np.minimum(lengths, 1.0)
-        distance: Array = np.sqrt((difference**2).sum(axis=-1))
-        return distance
+        lengths = np.minimum(np.exp(self._loss.scales.lengths[:-1]), 1.0)
+        distances: Array = cdist(rows / lengths, others / lengths)
+        return distances
 
 
-def _shared_luck(trials: Sequence[Seen]) -> Array:
-    """Correlation of the reports' noise, (points, points): within a training, the more the less was trained between.
-
-    It falls exponentially (Ornstein & Uhlenbeck 1930): a training that is lucky now is likely to be so a little later.
-    """
-    whose = np.array([place for place, one in enumerate(trials) for _ in one.points])
-    images = np.log10([point["images"] for one in trials for point in one.points])
-    between = np.abs(images[:, None] - images)
-    luck: Array = (whose[:, None] == whose) * np.exp(-between / NOISE_LENGTH)
-    return luck
+def _still_fits(fitted_to: int, points: int) -> bool:
+    """Whether scales that were fitted to so many points serve for these."""
+    return points < (REFIT if points <= MOST_POINTS else LATE_REFIT) * fitted_to
 
 
 def _share(noise: float, variance: float) -> float:
@@ -223,16 +203,28 @@ class CostForecast:
 
     Args:
         trials: that have begun, whatever came of them; of more than `MOST_POINTS` the latest.
+        earlier: of the same search, whose scales serve while few trials are new.
     """
 
-    def __init__(self, trials: Sequence[Seen], lengths: Array, limits: LimitsConfig):
+    def __init__(
+        self, trials: Sequence[Seen], lengths: Array, limits: LimitsConfig, earlier: CostForecast | None = None
+    ):
+        kept = earlier if earlier is not None and _still_fits(earlier.fitted_to, len(trials)) else None
+        self.fitted_to: int = kept.fitted_to if kept else len(trials)
         self._limits = {name: math.log(limit) for name, limit in limits.model_dump().items() if limit is not None}
         self._models: dict[str, GaussianProcess] = {}
         for name in {*self._limits, GROWING}:
             known = [(one.row, cost) for one in trials[-MOST_POINTS:] if (cost := _cost(one, name))]
             if len(known) > 1:
                 rows, costs = np.array([row for row, _ in known]), np.log([cost for _, cost in known])
-                self._models[name] = GaussianProcess(rows, costs, Scales(np.log(lengths), 0.0, math.log(COST_NOISE)))
+                prior = Scales(np.log(lengths), 0.0, math.log(COST_NOISE))
+                fitted = kept.scales.get(name) if kept else None
+                self._models[name] = GaussianProcess(rows, costs, prior, fitted)
+
+    @property
+    def scales(self) -> dict[str, Scales]:
+        """By cost."""
+        return {name: model.scales for name, model in self._models.items()}
 
     def seconds(self, rows: Array, images: Sequence[int]) -> Array:
         """Of training to the end, (rows,); while nothing is known, as if an image took one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,10 +17,9 @@ from scipy.stats import norm
 
 from raylora.config import Experiment
 from raylora.search.encoding import Encoder
-from raylora.search.forecast import POINTS_KEY, CostForecast, Forecast, ImagesOf, Seen
+from raylora.search.forecast import CostForecast, Forecast
 from raylora.search.gaussian_process import Array
-from raylora.search.limits import over_limits
-from raylora.search.ranking import COSTS_KEY, PARAMS_KEY
+from raylora.search.seen import POINTS_KEY, ImagesOf, Seen, Sightings
 from raylora.search.space import Params, SearchSpace
 
 DRAWS = 1000
@@ -28,6 +28,8 @@ LEAST_POINTS = 5
 """Reports before anything is foretold."""
 NEAR = 0.5
 """Distance, in lengths, within which a proposal would say much the same as a trial under way."""
+LEADERS = 50
+"""Trials at most that may be best: those with the highest scores."""
 TRIED = -1.0
 """Less than any promise."""
 LEAST_CHANCE = 0.2
@@ -53,6 +55,7 @@ class Judged:
 
     news: int
     promise: Array
+    costs: CostForecast
     seconds: Array
     """Of training to the end."""
 
@@ -69,7 +72,8 @@ class Forecaster:
         self._forecast: Forecast | None = None
         self._news = 0
         self._judged: Judged | None = None
-        self._known: dict[int, tuple[list[float], int] | None] = {}
+        self._tried: dict[int, list[int]] = {}
+        self._sightings = Sightings(lambda trial: self._encoder.row(trial), images_of, experiment.search.limits)
 
     @cached_property
     def _draws(self) -> Draws:
@@ -94,21 +98,6 @@ class Forecaster:
     def _rows(self) -> Array:
         return np.array([self._encoder.row(trial) for trial in self._draws.trials])
 
-    def _seen(self, trials: Sequence[FrozenTrial]) -> list[Seen]:
-        """Those that have begun; some have no reports, as what is too large isn't trained."""
-        begun = [(one, self._of(one)) for one in trials if PARAMS_KEY in one.user_attrs]
-        return [Seen(one, found[0], one.user_attrs.get(POINTS_KEY, []), found[1]) for one, found in begun if found]
-
-    def _of(self, trial: FrozenTrial) -> tuple[list[float], int] | None:
-        """A trial's row and its last image: neither changes. None where its settings don't go together: it failed."""
-        if trial.number not in self._known:
-            try:
-                images = self._images_of(trial.user_attrs[PARAMS_KEY])
-                self._known[trial.number] = self._encoder.row(trial), images
-            except ValidationError:
-                self._known[trial.number] = None
-        return self._known[trial.number]
-
     def forecast(self, trials: Sequence[FrozenTrial]) -> Forecast | None:
         """From all reports there are; None while they are too few."""
         reports = sum(len(trial.user_attrs.get(POINTS_KEY, ())) for trial in trials)
@@ -116,8 +105,11 @@ class Forecaster:
             return None
         news = reports + sum(trial.state.is_finished() for trial in trials)
         if self._forecast is None or news != self._news:
-            seen = [one for one in self._seen(trials) if one.points]
-            self._forecast = Forecast(seen, self._encoder.lengths, self._forecast)
+            seen = [one for one in self._sightings.of(trials) if one.points]
+            if self._forecast is None or self._forecast.is_outgrown_by(seen):
+                self._forecast = Forecast(seen, self._encoder.lengths, self._forecast)
+            else:
+                self._forecast.hear(seen)
             self._news = news
         return self._forecast
 
@@ -130,7 +122,7 @@ class Forecaster:
         if forecast is None:
             return None
         promise = self._judge(forecast, trials).promise
-        under_way = [self._encoder.row(one) for one in trials if one.state is TrialState.RUNNING]
+        under_way = [one.row for one in self._sightings.of([one for one in trials if one.state is TrialState.RUNNING])]
         if under_way:
             nearest = forecast.distances(self._rows, np.array(under_way)).min(axis=1)
             promise = promise * (1 - np.exp(-((nearest / NEAR) ** 2)))
@@ -138,18 +130,30 @@ class Forecaster:
         chosen: Params = self._draws.trials[int(np.argmax(promise))].params
         return chosen
 
+    @cached_property
+    def _places(self) -> dict[tuple[float, ...], list[int]]:
+        """Where among the draws a row is."""
+        places: dict[tuple[float, ...], list[int]] = {}
+        for place, row in enumerate(self._rows.tolist()):
+            places.setdefault(tuple(row), []).append(place)
+        return places
+
     def _untried(self, trials: Sequence[FrozenTrial]) -> NDArray[np.bool_]:
         """Which draws were not tried yet, (draws,); all, once none is left."""
-        tried = {tuple(found[0]) for one in trials if PARAMS_KEY in one.user_attrs and (found := self._of(one))}
-        untried = np.array([tuple(row) not in tried for row in self._rows.tolist()])
+        for one in self._sightings.of([trial for trial in trials if trial.number not in self._tried]):
+            self._tried[one.trial.number] = self._places.get(tuple(one.row), [])
+        untried = np.ones(len(self._rows), dtype=bool)
+        untried[list(itertools.chain.from_iterable(self._tried.values()))] = False
         return untried if untried.any() else ~untried
 
     def _judge(self, forecast: Forecast, trials: Sequence[FrozenTrial]) -> Judged:
         if self._judged is None or self._news > STALE * self._judged.news:
-            costs = CostForecast(self._seen(trials), self._encoder.lengths, self._experiment.search.limits)
+            earlier = self._judged.costs if self._judged else None
+            seen, limits = self._sightings.of(trials), self._experiment.search.limits
+            costs = CostForecast(seen, self._encoder.lengths, limits, earlier)
             gain = self._gain(forecast, self._rows, self._draws.images)
             promise = gain * costs.chance_within(self._rows, self._draws.images)
-            self._judged = Judged(self._news, promise, costs.seconds(self._rows, self._draws.images))
+            self._judged = Judged(self._news, promise, costs, costs.seconds(self._rows, self._draws.images))
         return self._judged
 
     def expected(self, trials: Sequence[FrozenTrial]) -> dict[int, float]:
@@ -163,7 +167,7 @@ class Forecaster:
         whole = self._whole(forecast)
         if not whole:
             return {}
-        mean, _ = forecast.worth(whole)
+        mean = forecast.mean_worth(whole)
         return {one.trial.number: float(value) for one, value in zip(whole, mean, strict=True)}
 
     def is_worth_going_on(self, number: int, trials: Sequence[FrozenTrial]) -> bool | None:
@@ -176,11 +180,11 @@ class Forecaster:
         if forecast is None:
             return None
         asked = next((one for one in forecast.trials if one.trial.number == number), None)
-        others = [one for one in self._whole(forecast) if one.trial.number != number]
+        others = [one for one in self._leaders(forecast) if one.trial.number != number]
         if asked is None or not others:
             return None
         (mean,), (sd,) = forecast.worth([asked])
-        best = forecast.worth(others)[0].max()
+        best = forecast.mean_worth(others).max()
         if norm.cdf((mean - best) / sd) >= LEAST_CHANCE:
             return True
         if asked.image_s is None:
@@ -192,12 +196,10 @@ class Forecaster:
 
     def _whole(self, forecast: Forecast) -> list[Seen]:
         """Trials that came to their end and keep the limits: one of them is to win."""
-        limits = self._experiment.search.limits
-        return [
-            one
-            for one in forecast.trials
-            if one.is_whole and not over_limits(limits, one.trial.user_attrs.get(COSTS_KEY, {}))
-        ]
+        return [one for one in forecast.trials if one.is_whole and one.keeps_limits]
+
+    def _leaders(self, forecast: Forecast) -> list[Seen]:
+        return sorted(self._whole(forecast), key=lambda one: one.best_score)[-LEADERS:]
 
     def _gain(self, forecast: Forecast, rows: Array, images: Sequence[int]) -> Array:
         """By how much a training to its end lifts what the then best trial can be expected to be worth, (rows,).
@@ -207,8 +209,8 @@ class Forecaster:
         noise limits.
         """
         mean, sd = forecast.at(rows, images)
-        whole = self._whole(forecast)
-        known = forecast.worth(whole)[0] if whole else np.array([mean.mean()])
+        whole = self._leaders(forecast)
+        known = forecast.mean_worth(whole) if whole else np.array([mean.mean()])
         shown = np.hypot(sd, forecast.noise_sd)
         own = sd**2 / shown
         pulls = forecast.covariance(rows, images, whole) / shown[:, None] if whole else np.zeros((len(rows), 1))

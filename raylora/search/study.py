@@ -16,9 +16,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from raylora.config import Experiment, SearchConfig
-from raylora.search.forecast import POINTS_KEY, ImagesOf, point_of
 from raylora.search.proposing import Forecaster
 from raylora.search.ranking import COSTS_KEY, PARAMS_KEY, by_share, excess_of
+from raylora.search.seen import POINTS_KEY, ImagesOf, point_of
 from raylora.search.space import Params, SearchSpace
 
 STUDY_NAME = "raylora"

@@ -14,8 +14,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from raylora.config import Experiment
 from raylora.search.encoding import Encoder
-from raylora.search.forecast import POINTS_KEY, Forecast, Seen, paired_noise
+from raylora.search.forecast import Forecast
 from raylora.search.proposing import Forecaster
+from raylora.search.seen import POINTS_KEY, Seen, paired_noise
 from raylora.search.space import Parameter, Params, SearchSpace
 from raylora.search.study import Outcome, SearchStudy, read_trials
 from tests.reports import same_length
@@ -65,10 +66,12 @@ def train(study: SearchStudy, number: int, params: Params, points: tuple[int, ..
 
 def whole(setting: float, luck: float = 0.0, points: Sequence[int] = (100, 200, 400, 800, 1200)) -> Seen:
     """A trial that came to its end, of one setting that moves nothing, lucky at each of its reports."""
-    generator = np.random.default_rng(int(100 * setting) + len(points) + points[0])
+    generator = np.random.default_rng(round(100 * setting) + len(points) + points[0])
     told = [{"images": images, "seconds": 1.0, "loss": 0.0, "rest": luck,
              "image_scores": generator.normal(luck, IMAGE_SD, 3).tolist()} for images in points]  # fmt: skip
-    return Seen(create_trial(value=luck), [setting], told, 1200)
+    trial = create_trial(value=luck)
+    trial.number = round(100 * setting) + 1000 * len(points) + points[0]
+    return Seen(trial, [setting], told, 1200)
 
 
 def test_proposals_find_the_best_rate_in_few_trials(tmp_path: Path) -> None:
@@ -122,6 +125,19 @@ def test_five_reports_of_one_lucky_training_say_less_than_five_lucky_trainings()
         for lucky in ([], [whole(0.55, 0.2)], [whole(0.55, 0.2, (images,)) for images in (100, 200, 400, 800, 1200)])
     )
     assert often - usual > 2 * (once - usual) > 0
+
+
+def test_a_report_that_is_heard_later_counts_as_if_it_had_been_there() -> None:
+    """But for scales and centre, which are those of before."""
+    known = [whole(place / 20, 0.05 * (-1) ** place) for place in range(20)]
+    lucky = [whole(0.56, 0.2, (images,)) for images in (100, 200, 400, 800, 1200)]
+    forecast, asked = Forecast(known, np.ones(1)), [whole(0.56)]
+    before = forecast.mean_worth(asked)
+    at_once = Forecast([*known, *lucky], np.ones(1), forecast).mean_worth(asked)
+    for count in (2, 5, 5):  # nothing new the last time
+        forecast.hear([*known, *lucky[:count]])
+    assert at_once > before + 0.01
+    assert forecast.mean_worth(asked) == pytest.approx(at_once, abs=0.003)
 
 
 def test_a_trial_that_learns_badly_is_stopped_and_one_with_a_good_rate_goes_on(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from raylora.search.gaussian_process import GaussianProcess, Noise, Scales, _negative_log_likelihood
+from raylora.search.gaussian_process import JITTER, GaussianProcess, Noise, Scales, _negative_log_likelihood
 
 PRIOR = Scales(np.zeros(3), 0.0, math.log(0.05))
 
@@ -57,6 +58,31 @@ def test_values_that_share_their_noise_count_for_one() -> None:
     once = GaussianProcess(rows[::2], values[::2], PRIOR, scales).predict(rows)[1].mean()
     assert sds[0] < 0.9 * once
     assert sds[1] == pytest.approx(once, rel=1e-3)
+
+
+def test_values_that_are_added_count_as_if_they_had_been_there() -> None:
+    rows, values = made_up(20, 0.1)
+    shared, scales = in_pairs(20, 0.7), Scales(np.zeros(3), 0.0, math.log(0.3))
+    values -= values[:13].mean()  # both are centred by the values that they began with
+    values *= values[:13].std() ** -1
+    grown = GaussianProcess(rows[:13], values[:13], PRIOR, scales, Noise(shared[:13, :13]))
+    grown.add(rows[13:15], values[13:15], shared[:15, 13:15])
+    grown.add(rows[15:], values[15:], shared[:, 15:])
+    expected = posterior(rows, values, scales, shared)
+    asked, _ = made_up(30, 0.0, seed=1)
+    np.testing.assert_allclose(grown.mean(asked), expected(asked), atol=1e-8)
+    np.testing.assert_allclose(grown.predict(asked)[0], expected(asked), atol=1e-8)
+
+
+def posterior(rows: np.ndarray, values: np.ndarray, scales: Scales, shared: np.ndarray) -> Callable:
+    """The mean by the textbook, all values at once (Rasmussen & Williams 2006, equation 2.25; Matern by 4.17)."""
+
+    def kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        far = math.sqrt(5) * np.linalg.norm((first[:, None] - second) / np.exp(scales.lengths), axis=-1)
+        return np.exp(scales.variance) * (1 + far + far**2 / 3) * np.exp(-far)
+
+    weights = np.linalg.solve(kernel(rows, rows) + np.exp(scales.noise) * shared + JITTER * np.eye(len(rows)), values)
+    return lambda asked: kernel(asked, rows) @ weights
 
 
 def test_how_sure_the_noise_is_beforehand_counts() -> None:
