@@ -343,10 +343,14 @@ def _worth_at(moments: list[Moment], images: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="ten seeds, each with the guide's first point alone")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="ten seeds unless --seeds says otherwise, with the guide's first point alone",
+    )
     parser.add_argument("--json", type=Path, help="write the result here")
     parser.add_argument("--workers", type=int, default=2, help="trials at once; two, as the demo on two cores")
-    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--seeds", type=int, help="50 unless given")
     parser.add_argument("--table", type=Path, default=TABLE)
     options = parser.parse_args()
     if not options.table.is_file():
@@ -355,7 +359,7 @@ def main() -> None:
     surrogate = Surrogate(recordings := read_table(options.table))
     worth = [surrogate.worth(one.params) for one in recordings]
     guide = surrogate.worth(recordings[0].params)
-    seeds = 10 if options.quick else options.seeds
+    seeds = options.seeds or (10 if options.quick else 50)
     first_points = (True,) if options.quick else (True, False)
     rows = list(compare(surrogate, max(worth), guide, options.workers, seeds, first_points))
     images = {row["strategy"]: row["images_seen"] for row in rows if row["first point"]}
