@@ -40,7 +40,8 @@ NOISE_LENGTH = 0.4
 COST_NOISE = 0.01
 """Prior variance of a cost's logarithm, as a share of its variance between settings."""
 REFIT, LATE_REFIT = 1.15, 1.5
-"""Scales are fitted anew when there are this many times the points of the last fit; the second, to `MOST_POINTS`."""
+"""A regression is built anew when it has this many times the points that it was built of, and its scales are fitted
+anew when there are this many times the points of the last fit; beyond `MOST_POINTS`, the second."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,12 @@ class Forecast:
         kept = earlier if earlier is not None and _still_fits(earlier.fitted_to, self._count) else None
         self.fitted_to: int = kept.fitted_to if kept else self._count
         fitted = kept.scales if kept else (None, None)
-        noise = UNKNOWN_NOISE if kept else _share(paired_noise(used), float(reports.rest.var()))  # kept scales have it
+        paired = math.nan if kept else paired_noise(used)  # kept scales have it
+        noise, sure = _share(paired, float(reports.rest.var())), 1.0 if math.isnan(paired) else NOISE_SD
         lengths, luck = np.log(np.append(lengths, IMAGES_LENGTH)), reports.luck_with(reports)
         priors = [Scales(lengths, 0.0, math.log(share)) for share in (LOSS_NOISE, noise)]
         self._loss = GaussianProcess(reports.rows, reports.loss, priors[0], fitted[0], Noise(luck))
-        self._rest = GaussianProcess(reports.rows, reports.rest, priors[1], fitted[1], Noise(luck, NOISE_SD))
+        self._rest = GaussianProcess(reports.rows, reports.rest, priors[1], fitted[1], Noise(luck, sure))
         self.scales: tuple[Scales, Scales] = (self._loss.scales, self._rest.scales)
 
     def _take(self, trials: Sequence[Seen]) -> None:
@@ -209,22 +211,22 @@ class CostForecast:
     def __init__(
         self, trials: Sequence[Seen], lengths: Array, limits: LimitsConfig, earlier: CostForecast | None = None
     ):
-        kept = earlier if earlier is not None and _still_fits(earlier.fitted_to, len(trials)) else None
-        self.fitted_to: int = kept.fitted_to if kept else len(trials)
         self._limits = {name: math.log(limit) for name, limit in limits.model_dump().items() if limit is not None}
         self._models: dict[str, GaussianProcess] = {}
+        self._fitted_to: dict[str, int] = {}
         for name in {*self._limits, GROWING}:
-            known = [(one.row, cost) for one in trials[-MOST_POINTS:] if (cost := _cost(one, name))]
+            known = [(one.row, cost) for one in trials if (cost := _cost(one, name))]
             if len(known) > 1:
+                fitted = earlier._scales_for(name, len(known)) if earlier else None
+                self._fitted_to[name] = earlier._fitted_to[name] if earlier and fitted else len(known)
                 rows, costs = np.array([row for row, _ in known]), np.log([cost for _, cost in known])
                 prior = Scales(np.log(lengths), 0.0, math.log(COST_NOISE))
-                fitted = kept.scales.get(name) if kept else None
-                self._models[name] = GaussianProcess(rows, costs, prior, fitted)
+                self._models[name] = GaussianProcess(rows[-MOST_POINTS:], costs[-MOST_POINTS:], prior, fitted)
 
-    @property
-    def scales(self) -> dict[str, Scales]:
-        """By cost."""
-        return {name: model.scales for name, model in self._models.items()}
+    def _scales_for(self, name: str, points: int) -> Scales | None:
+        """Those of a cost, if they serve for so many points too."""
+        model = self._models.get(name)
+        return model.scales if model and _still_fits(self._fitted_to[name], points) else None
 
     def seconds(self, rows: Array, images: Sequence[int]) -> Array:
         """Of training to the end, (rows,); while nothing is known, as if an image took one."""

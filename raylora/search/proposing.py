@@ -29,7 +29,7 @@ LEAST_POINTS = 5
 NEAR = 0.5
 """Distance, in lengths, within which a proposal would say much the same as a trial under way."""
 LEADERS = 50
-"""Trials at most that may be best: those with the highest scores."""
+"""Trials at most that may be best: those from which most can be expected."""
 TRIED = -1.0
 """Less than any promise."""
 LEAST_CHANCE = 0.2
@@ -199,7 +199,11 @@ class Forecaster:
         return [one for one in forecast.trials if one.is_whole and one.keeps_limits]
 
     def _leaders(self, forecast: Forecast) -> list[Seen]:
-        return sorted(self._whole(forecast), key=lambda one: one.best_score)[-LEADERS:]
+        """Not by their scores: of many trials, those with the highest are the lucky ones."""
+        whole = self._whole(forecast)
+        if len(whole) <= LEADERS:
+            return whole
+        return [whole[place] for place in np.argsort(forecast.mean_worth(whole))[-LEADERS:]]
 
     def _gain(self, forecast: Forecast, rows: Array, images: Sequence[int]) -> Array:
         """By how much a training to its end lifts what the then best trial can be expected to be worth, (rows,).

@@ -46,7 +46,7 @@ def point_of(report: Mapping[str, Any], weight: float) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Seen:
-    """A trial with reports."""
+    """A trial that has begun. What goes by its reports needs one."""
 
     trial: FrozenTrial
     row: list[float]
@@ -64,11 +64,6 @@ class Seen:
     def images_left(self) -> int:
         """Until its end."""
         return max(0, self.images_end - int(self.points[-1]["images"]))
-
-    @cached_property
-    def best_score(self) -> float:
-        """Of its reports."""
-        return max(float(point["loss"] + point["rest"]) for point in self.points)
 
     @cached_property
     def is_whole(self) -> bool:
