@@ -29,7 +29,7 @@ LEAST_POINTS = 5
 NEAR = 0.5
 """Distance, in lengths, within which a proposal would say much the same as a trial under way."""
 LEADERS = 50
-"""Trials at most that may be best: those from which most can be expected."""
+"""Trials that may be best: those of whom most can be expected; what came to its end since that was looked up too."""
 TRIED = -1.0
 """Less than any promise."""
 LEAST_CHANCE = 0.2
@@ -37,7 +37,7 @@ LEAST_CHANCE = 0.2
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
 """What a training may come out as, in standard deviations, for a mean over a normal distribution."""
 STALE = 1.02
-"""Draws are judged anew when there are this many times the reports and ends of the last time."""
+"""Draws are judged and leaders looked for anew when there are this many times the reports and ends of the last time."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ class Forecaster:
         self._forecast: Forecast | None = None
         self._news = 0
         self._judged: Judged | None = None
+        self._behind: set[int] = set()
+        self._compared = 0
         self._tried: dict[int, list[int]] = {}
         self._sightings = Sightings(lambda trial: self._encoder.row(trial), images_of, experiment.search.limits)
 
@@ -201,9 +203,10 @@ class Forecaster:
     def _leaders(self, forecast: Forecast) -> list[Seen]:
         """Not by their scores: of many trials, those with the highest are the lucky ones."""
         whole = self._whole(forecast)
-        if len(whole) <= LEADERS:
-            return whole
-        return [whole[place] for place in np.argsort(forecast.mean_worth(whole))[-LEADERS:]]
+        if len(whole) > LEADERS and self._news > STALE * self._compared:
+            behind = np.argsort(forecast.mean_worth(whole))[:-LEADERS]
+            self._behind, self._compared = {whole[place].trial.number for place in behind}, self._news
+        return [one for one in whole if one.trial.number not in self._behind]
 
     def _gain(self, forecast: Forecast, rows: Array, images: Sequence[int]) -> Array:
         """By how much a training to its end lifts what the then best trial can be expected to be worth, (rows,).
