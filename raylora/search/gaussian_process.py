@@ -102,16 +102,23 @@ class GaussianProcess:
 
     def mean(self, rows: Array) -> Array:
         """Of the function, (points,): quicker than `predict`."""
-        mean: Array = _kernel(_distances(rows, self._rows, self.scales), self.scales) @ self._weights
-        return mean * self._spread + self._centre
+        return self._mean(self._with_values(rows))
+
+    def _with_values(self, rows: Array) -> Array:
+        """Covariance of the standardized function at points with that at the values, (points, values)."""
+        return _kernel(_distances(rows, self._rows, self.scales), self.scales)
+
+    def _mean(self, with_values: Array) -> Array:
+        mean: Array = with_values @ self._weights * self._spread + self._centre
+        return mean
 
     def predict(self, rows: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the function, without a value's noise, each (points,)."""
-        between = _kernel(_distances(rows, self._rows, self.scales), self.scales)
+        between = self._with_values(rows)
         explained = solve_triangular(self._root, between.T, lower=True)
         variance = np.exp(self.scales.variance) - (explained**2).sum(axis=0)
         sd = np.sqrt(np.maximum(variance, JITTER))
-        return between @ self._weights * self._spread + self._centre, sd * self._spread
+        return self._mean(between), sd * self._spread
 
 
 def _distances(first: Array, second: Array, scales: Scales) -> Array:

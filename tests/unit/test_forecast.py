@@ -33,6 +33,8 @@ SPACE = SearchSpace(
 EXPERIMENT = Experiment().with_params({"search.startup_trials": 6})
 WEIGHT = EXPERIMENT.evaluation.score.loss_weight
 BEST_RATE = 1e-3
+POINTS = (100, 200, 400, 800, 1200)
+"""Images at which the recorded trainings were measured."""
 IMAGE_SD = 0.09
 """Between a training's held-out images: the mean of three then has a noise of 0.05."""
 
@@ -65,9 +67,7 @@ def train(study: SearchStudy, number: int, params: Params, points: tuple[int, ..
     study.tell(number, outcome, told["best_score"])
 
 
-def whole(
-    setting: float, luck: float = 0.0, points: Sequence[int] = (100, 200, 400, 800, 1200), loss: float = 0.0
-) -> Seen:
+def whole(setting: float, luck: float = 0.0, points: Sequence[int] = POINTS, loss: float = 0.0) -> Seen:
     """A trial that came to its end, of one setting that moves nothing, lucky at each of its reports."""
     generator = np.random.default_rng(round(100 * setting) + len(points) + points[0])
     told = [{"images": images, "seconds": 1.0, "loss": loss, "rest": luck,
@@ -125,7 +125,7 @@ def test_five_reports_of_one_lucky_training_say_less_than_five_lucky_trainings()
     others = [whole(place / 10, luck) for place, luck in zip(range(10), (0.05, -0.05) * 5, strict=True)]
     usual, once, often = (
         Forecast([*others, *lucky], np.ones(1)).worth([whole(0.55)])[0][0]
-        for lucky in ([], [whole(0.55, 0.2)], [whole(0.55, 0.2, (images,)) for images in (100, 200, 400, 800, 1200)])
+        for lucky in ([], [whole(0.55, 0.2)], [whole(0.55, 0.2, (images,)) for images in POINTS])
     )
     assert often - usual > 2 * (once - usual) > 0
 
@@ -135,7 +135,7 @@ def test_a_report_that_is_heard_later_counts_as_if_it_had_been_there(part: str) 
     """But for scales and centre, which are those of before."""
     known = [whole(place / 20, 0.05 * (-1) ** place, loss=0.001 * (-1) ** place) for place in range(20)]
     better: dict[str, Any] = {part: 0.2 if part == "luck" else 0.01}
-    lucky = [whole(0.56, points=(images,), **better) for images in (100, 200, 400, 800, 1200)]
+    lucky = [whole(0.56, points=(images,), **better) for images in POINTS]
     forecast, asked = Forecast(known, np.ones(1)), [whole(0.56)]
     before = forecast.mean_worth(asked)
     at_once = Forecast([*known, *lucky], np.ones(1), forecast).mean_worth(asked)
@@ -147,9 +147,9 @@ def test_a_report_that_is_heard_later_counts_as_if_it_had_been_there(part: str) 
 
 def test_a_training_heard_report_by_report_is_one_training() -> None:
     known = [whole(place / 20, 0.05 * (-1) ** place) for place in range(20)]
-    points, asked, lifts = (100, 200, 400, 800, 1200), [whole(0.56)], []
+    asked, lifts = [whole(0.56)], []
     one = whole(0.56, 0.2)
-    others = [whole(0.56, 0.2, (images,)) for images in points]
+    others = [whole(0.56, 0.2, (images,)) for images in POINTS]
     for told in ([[replace(one, points=one.points[: place + 1])] for place in range(5)],
                  [others[: place + 1] for place in range(5)]):  # fmt: skip
         forecast = Forecast(known, np.ones(1))
