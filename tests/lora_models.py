@@ -180,3 +180,16 @@ def kohya_file(path: Path, **changes: torch.Tensor | None) -> Path:
 def only(weights: LoraWeights) -> LoraModule:
     ((_, _, module),) = weights.modules()
     return module
+
+
+def assert_same(one: LoraWeights, other: LoraWeights) -> None:
+    assert one.family == other.family
+    told = {(part, path): module for part, path, module in one.modules()}
+    again = {(part, path): module for part, path, module in other.modules()}
+    assert told.keys() == again.keys()
+    for place, module in told.items():
+        twin = again[place]
+        assert module.alpha == twin.alpha, place
+        for mine, its in ((module.down, twin.down), (module.up, twin.up), (module.magnitude, twin.magnitude)):
+            assert (mine is None) == (its is None), place
+            assert mine is None or its is None or (mine.dtype == its.dtype and torch.equal(mine, its)), place
