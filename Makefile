@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 DEMO_OUT := out/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench
+.PHONY: help install demo test check audit bench
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -25,7 +25,10 @@ demo: install ## search on the bundled demo; the answer is in out/demo
 test: install ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 30
 
-check: install ## lint, types, tests
+audit: install ## known weaknesses of what is installed; what the advisory service doesn't know is told, not failed
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
+
+check: install audit ## lint, types, audit, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
