@@ -18,7 +18,7 @@ from raylora.config import Experiment, flatten
 from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import dataset_digest
 from raylora.dataset.split import write_splits
-from raylora.errors import RayloraError
+from raylora.errors import RayloraError, StorageError
 from raylora.execution.cluster import (
     Share,
     check_address,
@@ -236,6 +236,7 @@ def _make_cache(search: Search) -> None:
 
 def _refit(search: Search, winner: TrialRecord) -> bool:
     """The winner's settings on all images: the LoRA of `best/`. False if that failed; then the trial's must serve."""
+    from raylora.execution.attempt import halving
     from raylora.execution.refit import run_refit
     from raylora.execution.workers import run_on_workers, workers_of
 
@@ -243,14 +244,19 @@ def _refit(search: Search, winner: TrialRecord) -> bool:
     job, workers = search.trial_job(), workers_of(search.share)
     config = {"number": 0, "params": winner.params, "images": (winner.best or {})["images_seen"]}
 
-    def work() -> None:
+    def train(told: dict[str, Any]) -> None:
         if workers.count > 1:
-            run_on_workers(run_refit, config, job, workers)
+            run_on_workers(run_refit, told, job, workers)
         else:
-            run_refit(config, job, list[Any]().append)
+            run_refit(told, job, list[Any]().append)
+
+    def work() -> None:
+        halving(config, train)
 
     try:
         search.run_in_cluster(work, "trains on all images", starts_workers=workers.count > 1)
+    except StorageError:
+        raise
     except RayloraError as error:
         fold = " (its first fold)" if job.experiment.dataset.folds > 1 else ""
         search.say(

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import ray
-from ray.train import WorkerGroupError
 
-from raylora.errors import RayloraError, first_line
+from raylora.errors import RayloraError, StorageError, disk_fault, first_line
 from raylora.execution.cluster import DRIVER_CPUS, Share
 from raylora.execution.job import Job
 from raylora.execution.outputs import OutFolder
@@ -66,9 +65,9 @@ class Search:
 
 
 def _told_in_a_line(error: Exception) -> RayloraError:
-    """An error of the work; of several workers' the first one's, which Ray Train puts among others' tracebacks."""
-    from raylora.execution.trial import reason_of_failure
+    """An error of the work."""
+    from raylora.execution.attempt import reason_of_failure
 
-    if isinstance(error, WorkerGroupError) and error.worker_failures:
-        error = next(iter(error.worker_failures.values()))
-    return error if isinstance(error, RayloraError) else RayloraError(reason_of_failure(error))
+    if isinstance(error, RayloraError):
+        return error
+    return (RayloraError if disk_fault(error) is None else StorageError)(reason_of_failure(error))

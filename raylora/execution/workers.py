@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray.train
-from ray.train import RunConfig, ScalingConfig, UserCallback
+from ray import tune
+from ray.train import RunConfig, ScalingConfig, TrainingFailedError, UserCallback, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from raylora.errors import RayloraError, WorkerLostError
+from raylora.execution.attempt import attempt, is_lost, is_out_of_memory
 from raylora.execution.cluster import DRIVER_CPUS, Share
 from raylora.execution.outputs import OutFolder
 from raylora.execution.results import as_result
@@ -45,7 +48,10 @@ def distributed_trainable(job: TrialJob, workers: Workers) -> Callable[[dict[str
     """
 
     def trainable(config: dict[str, Any]) -> None:
-        run_on_workers(run_trial, config, job, workers, [TuneReportCallback()])
+        def work(told: dict[str, Any]) -> None:
+            run_on_workers(run_trial, told, job, workers, [TuneReportCallback()])
+
+        attempt(config, work, lambda report: tune.report(as_result(report)))
 
     return trainable
 
@@ -56,7 +62,8 @@ def run_on_workers(
     """Run a loop on several workers to its end.
 
     Raises:
-        ray.train.TrainingFailedError: one of them failed.
+        WorkerLostError: one of them is gone.
+        Exception: what one of them raised.
     """
     trainer = TorchTrainer(
         _worker_loop,
@@ -76,7 +83,21 @@ def run_on_workers(
             callbacks=list(callbacks),
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise most_telling(error) from error
+
+
+def most_telling(error: TrainingFailedError) -> Exception:
+    """Of several workers, whose others only see the one that fails gone, what that one raised."""
+    failures = list(error.worker_failures.values()) if isinstance(error, WorkerGroupError) else []
+    raised = [one for one in failures if not type(one).__module__.startswith("ray.") and not is_lost(one)]
+    told = [one for one in raised if isinstance(one, RayloraError | OSError) or is_out_of_memory(one)]
+    if not told and len(raised) < max(1, len(failures)):
+        return WorkerLostError("a worker of several was lost")
+    first: Exception = (told or raised)[0]
+    return first
 
 
 def _worker_loop(arguments: dict[str, Any]) -> None:

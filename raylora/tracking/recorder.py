@@ -36,6 +36,8 @@ class TrialRecord:
     """When each report was heard of, in ms since 1970: MLflow takes a point sent again for the same by its time."""
     expected: float | None = None
     """What its settings can be expected to reach, once a search is over: less than a lucky training's score."""
+    losses: list[str] = field(default_factory=list)
+    """How often its worker was lost, and by what: `node`, `memory` or `worker`. Each time it went on from its state."""
     over_limits: dict[str, float] = field(default_factory=dict)
     """What it cost beyond `search.limits`, by the limit's name: such a trial can't win."""
 
