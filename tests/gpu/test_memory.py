@@ -77,5 +77,5 @@ def test_half_the_images_at_once_fit_where_all_do_not(base: BaseModel, tiny_expe
 
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(half / 2 / torch.cuda.get_device_properties(0).total_memory)
-    with pytest.raises(RayloraError, match="out of GPU memory; lower training.batch_size .*too many, too"):
+    with pytest.raises(RayloraError, match=r"out of GPU memory; lower training.batch_size .*too many, too"):
         halving({}, work)
