@@ -42,9 +42,9 @@ class TrialRecord:
     """What it cost beyond `search.limits`, by the limit's name: such a trial can't win."""
 
     def hear(self, report: dict[str, Any]) -> None:
-        """Add a report, and when it came."""
+        """Add a report, and when it came: after the one before, even where the machine's clock was set back."""
         self.history.append(report)
-        self.report_times.append(now_ms())
+        self.report_times.append(max(now_ms(), self.report_times[-1] + 1 if self.report_times else 0))
 
     @property
     def best(self) -> dict[str, Any] | None:
