@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import worker as ray_worker
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylora.config import SearchConfig
@@ -65,6 +66,7 @@ def connected(address: str | None, with_state_api: bool) -> Iterator[None]:
         ConfigError: nothing answers at the address.
     """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    ray_worker.print_to_stdstream = lambda *_, **__: None  # of lost workers, on stdout, whatever `log_to_driver` says
     on_terminate = signal.getsignal(signal.SIGTERM)
     is_own = address in (None, LOCAL)
     try:

@@ -74,7 +74,7 @@ def world(tmp_path: Path) -> Path:
         "training": {"epochs": 4, "batch_size": 3, "checkpoint_images": 5},
         "evaluation": {"encoder": "mishap_module:Encoder", "timesteps": [200, 800]},
         "sampling": {"seeds": [0], "steps": 2},
-        "search": {"trials": TRIALS, "grace_period": 16, "trial_scheduler": "none", "hang_s": 6, "max_concurrent": 1,
+        "search": {"trials": TRIALS, "grace_period": 16, "trial_scheduler": "none", "hang_s": 20, "max_concurrent": 1,
                    "confirm_trials": 0, "refit": False},
     }  # fmt: skip
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(experiment))
@@ -100,7 +100,8 @@ def test_a_search_goes_on_whatever_becomes_of_its_workers(
 
     done = raylora(world, "resume", "out")
     assert done.returncode == 0, done.stderr
-    assert "Lost workers: 3 by itself (t00" in done.stdout
+    assert done.stdout.startswith("Best: ")  # none of Ray's own news
+    assert "Lost workers: 3 by itself (t000); their trials went on" in done.stdout
     assert not list((world / "mishaps").iterdir())
     summary = json.loads((out / "summary.json").read_text())
     assert summary["trials"] == {"finished": TRIALS, "stopped_early": 0, "failed": 0, "total": TRIALS}
