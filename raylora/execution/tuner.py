@@ -19,15 +19,7 @@ from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import dataset_digest
 from raylora.dataset.split import write_splits
 from raylora.errors import RayloraError
-from raylora.execution.cluster import (
-    Share,
-    check_address,
-    check_shared,
-    connected,
-    device_line,
-    node_resources,
-    share_out,
-)
+from raylora.execution.cluster import check_address, check_shared, connected, device_line, node_resources
 from raylora.execution.confirm import candidates, confirmations
 from raylora.execution.job import Job, local_paths, prepare_again
 from raylora.execution.listening import settle
@@ -36,6 +28,7 @@ from raylora.execution.outputs import OutFolder, write_text
 from raylora.execution.rounds import ListSearcher, run_round
 from raylora.execution.schedulers import TRIAL_SCHEDULERS
 from raylora.execution.searcher import StudySearcher
+from raylora.execution.share import Share, share_out
 from raylora.execution.underway import Say, Search
 from raylora.files import fold_folders
 from raylora.search.space import SearchSpace, load_space

@@ -10,9 +10,10 @@ import ray
 from ray.train import WorkerGroupError
 
 from raylora.errors import RayloraError, first_line
-from raylora.execution.cluster import DRIVER_CPUS, Share
+from raylora.execution.cluster import DRIVER_CPUS
 from raylora.execution.job import Job
 from raylora.execution.outputs import OutFolder
+from raylora.execution.share import Share
 from raylora.execution.trial_job import TrialJob
 from raylora.tracking.recorder import Listener, Listeners
 from raylora.tracking.sender import MlflowSender
@@ -39,7 +40,7 @@ class Search:
 
     def trial_job(self, is_confirming: bool = False) -> TrialJob:
         """What its trials need to know."""
-        return TrialJob(self.out.root, self.job.experiment, self.share.cpus, is_confirming)
+        return TrialJob(self.out.root, self.job.experiment, self.share.threads, is_confirming)
 
     def run_in_cluster(self, work: Callable[[], Answer], what: str, starts_workers: bool = False) -> Answer:
         """Do some work in a Ray task, where a trial's GPU is, and not in the driver, whose machine may have none.
