@@ -19,7 +19,8 @@ from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import dataset_digest
 from raylora.dataset.split import write_splits
 from raylora.errors import RayloraError
-from raylora.execution.cluster import check_address, check_shared, connected, device_line, node_resources
+from raylora.execution.autoscaling import nodes_to_count_on
+from raylora.execution.cluster import check_address, check_shared, connected, device_line
 from raylora.execution.confirm import candidates, confirmations
 from raylora.execution.job import Job, local_paths, prepare_again
 from raylora.execution.listening import settle
@@ -124,7 +125,7 @@ def resume_job(root: Path, listener: Listener, say: Say, address: str | None = N
 def _cluster(experiment: Experiment, address: str | None) -> Iterator[Share]:
     """A cluster for the search, and what each of its trials gets."""
     with connected(address, with_state_api=experiment.search.gpus_per_trial > 1):
-        yield share_out(experiment.search, node_resources())
+        yield share_out(experiment.search, nodes_to_count_on())
 
 
 def _tracker(uri: str, experiment: Experiment, out: OutFolder, say: Say) -> MlflowSender:
