@@ -17,6 +17,7 @@ from raylora.diffusion.families import load_base
 from raylora.diffusion.lora_file import lora_bytes
 from raylora.errors import DIVERGED, RayloraError, TrainingDivergedError
 from raylora.evaluation.encoders import ImageEncoder, load_encoder
+from raylora.execution.gpu_share import keep_to_part
 from raylora.execution.material import schedules
 from raylora.execution.node_cache import entries_in, read_folds, training_set
 from raylora.execution.outputs import OutFolder
@@ -89,6 +90,7 @@ def run_trial(config: dict[str, Any], job: TrialJob, report: Callable[[Report], 
     folder = job.folder(config["number"])
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(job.threads)
+    keep_to_part(job.experiment.search.gpus_per_trial)
     if world.is_first:
         (folder / ERROR_NAME).unlink(missing_ok=True)  # of an earlier part of the same search
     try:

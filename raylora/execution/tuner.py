@@ -48,7 +48,7 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
     from raylora.execution.prepare import absolute, digest_of_base
 
     uri = check_start(job, out, address)
-    with _tracker(uri, job.experiment, out, say) as tracker, _cluster(job.experiment, address) as share, out.claimed():
+    with _tracker(uri, job.experiment, out, say) as tracker, _new_cluster(job, address) as share, out.claimed():
         experiment = absolute(job.experiment)
         write_experiment(experiment, out.experiment)
         if address:
@@ -126,6 +126,16 @@ def _cluster(experiment: Experiment, address: str | None) -> Iterator[Share]:
     """A cluster for the search, and what each of its trials gets."""
     with connected(address, with_state_api=experiment.search.gpus_per_trial > 1):
         yield share_out(experiment.search, nodes_to_count_on())
+
+
+@contextmanager
+def _new_cluster(job: Job, address: str | None) -> Iterator[Share]:
+    """The same for a search that begins, where the parts of GPUs that trials get can hold them."""
+    from raylora.execution.gpu_share import check_parts
+
+    with _cluster(job.experiment, address) as share:
+        check_parts(job.plan.experiment, share)
+        yield share
 
 
 def _tracker(uri: str, experiment: Experiment, out: OutFolder, say: Say) -> MlflowSender:
