@@ -84,12 +84,21 @@ def check_address(address: str | None) -> None:
         return
     if address.startswith("ray://"):
         raise ConfigError(
-            f"--address {address}: a search can't run through Ray Client; "
-            "start raylora on a machine of the cluster with --address auto"
+            f"--address {address}: a search's driver can't be outside its cluster; `raylora tune` and `raylora resume` "
+            "take it there, and a program runs there with the address auto"
         )
-    match = re.fullmatch(r"([^:/]+):(\d+)", address)
+    knock(address, address)
+
+
+def knock(address: str, place: str) -> None:
+    """See whether anybody listens at a place, `HOST:PORT`, of a Ray address.
+
+    Raises:
+        ConfigError: nobody does, or it is no place.
+    """
+    match = re.fullmatch(r"([^:/]+):(\d+)", place)
     if not match:
-        raise ConfigError(f"--address {address!r}: is no Ray address; give auto, local or HOST:PORT")
+        raise ConfigError(f"--address {address!r}: is no Ray address; give auto, local, HOST:PORT or ray://HOST:10001")
     try:
         socket.create_connection((match[1], int(match[2])), timeout=KNOCK_S).close()
     except (OSError, OverflowError) as error:
