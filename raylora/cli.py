@@ -198,7 +198,7 @@ def _resume_search(folder: OutFolder, address: str | None) -> dict[str, Any]:
 
 
 def _resume_training(folder: OutFolder, address: str | None) -> dict[str, Any]:
-    if address not in (None, "auto"):
+    if address is not None:
         raise OutputError(f"{folder.root}: holds a training, which needs no cluster; leave --address out")
     from raylora.execution.alone import resume_training
 

@@ -66,7 +66,7 @@ def submit(
     out = _checked_out(params.get("out"), "is gone with the job's working directory" if name != "evaluate" else "")
     environment = _taken_along(env or ())
     _check_gpus(gpus, name)
-    words = [*command, "--address", "auto"] if _lacks_address(name, params) else list(command)
+    words = [*command, "--address", "auto"] if name == "tune" and params["address"] is None else list(command)
     from raylora.execution.jobs import Order, has_gpus, jobs_at, packed, send
 
     with packed(params, working_dir.resolve()) as package, jobs_at(address) as client:
@@ -219,10 +219,6 @@ def _taken_along(names: Sequence[str]) -> dict[str, str]:
 def _check_gpus(gpus: float | None, command: str) -> None:
     if gpus and command == "tune":
         raise ConfigError(f"--gpus {gpus:g}: a search's trials take GPUs, and its driver none; use --gpus-per-trial")
-
-
-def _lacks_address(command: str, params: Mapping[str, Any]) -> bool:
-    return command in ("tune", "resume") and params.get("address") is None
 
 
 def _followed(address: str, job_id: str) -> int:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from raylora.errors import OutputError
+from raylora.execution.outputs import OutFolder
 from raylora.execution.packing import MARK
 
 
@@ -35,14 +37,24 @@ def keep_inputs(package: Path, out: Path) -> Path:
     return folder if folder.is_dir() else package
 
 
+def on_this_cluster(words: Sequence[str], out: Path) -> list[str]:
+    """A command for the cluster that it runs on: a search goes on there, wherever it began; a training needs none."""
+    is_told = any(word.startswith("--address") for word in words)
+    if words[0] != "resume" or is_told or OutFolder(out).holds_training:
+        return list(words)
+    return [*words, "--address", "auto"]
+
+
 def main() -> None:
     """Run the command where its inputs are."""
+    out, words = Path(sys.argv[1]).expanduser(), sys.argv[2:]
     try:
-        os.chdir(keep_inputs(Path.cwd(), Path(sys.argv[1]).expanduser()))
+        os.chdir(keep_inputs(Path.cwd(), out))
+        words = on_this_cluster(words, out)
     except OutputError as error:
         print(f"raylora: error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_status) from None
-    os.execv(sys.executable, [sys.executable, "-m", "raylora", *sys.argv[2:]])
+    os.execv(sys.executable, [sys.executable, "-m", "raylora", *words])
 
 
 if __name__ == "__main__":
