@@ -37,6 +37,9 @@ INTERRUPTED = 130
 STATUSES = (0, 1, 2, INTERRUPTED)
 """That a raylora command ends with."""
 
+TALKERS = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
+"""Ray's loggers that tell of each upload and each connection; each has a level of its own."""
+
 Write = Callable[[str], None]
 
 
@@ -67,7 +70,8 @@ def jobs_at(address: str) -> Iterator[JobSubmissionClient]:
         ConfigError: no dashboard answers there, it wants another token, or there is no such job.
     """
     _knock(address)
-    logging.getLogger("ray.dashboard.modules").setLevel(logging.ERROR)
+    for talker in TALKERS:
+        logging.getLogger(talker).setLevel(logging.ERROR)
     try:
         yield JobSubmissionClient(address)
     except ray.exceptions.AuthenticationError:
