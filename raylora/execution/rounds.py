@@ -16,6 +16,7 @@ from raylora.execution.listening import RayListener
 from raylora.execution.results import METRIC, MODE, as_result
 from raylora.execution.trial_job import TrialJob
 from raylora.execution.underway import Search
+from raylora.execution.waiting import Patience, WaitingListener, needs_of
 from raylora.tracking.recorder import TrialRecord, read_records
 
 
@@ -62,7 +63,10 @@ def run_round(
         run_config=tune.RunConfig(
             name="confirmations" if job.is_confirming else "trials",
             storage_path=str(search.out.ray),
-            callbacks=[RayListener(job, search.heard_by)],
+            callbacks=[
+                RayListener(job, search.heard_by),
+                WaitingListener(Patience(needs_of(search.share), search.say)),
+            ],
             failure_config=tune.FailureConfig(max_failures=-1),  # of lost workers; the listener knows when to give up
             verbose=0,
         ),

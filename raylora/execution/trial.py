@@ -18,6 +18,7 @@ from raylora.diffusion.base import UNET, BaseModel
 from raylora.diffusion.families import load_base
 from raylora.diffusion.lora_file import lora_bytes
 from raylora.evaluation.encoders import ImageEncoder, load_encoder
+from raylora.execution.gpu_share import keep_to_part
 from raylora.execution.material import schedules
 from raylora.execution.node_cache import entries_in, read_folds, training_set
 from raylora.execution.notice import FileNotice
@@ -92,6 +93,7 @@ def run_trial(config: dict[str, Any], job: TrialJob, report: Callable[[Report], 
     """
     job.folder(config["number"]).mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(job.threads)
+    keep_to_part(job.experiment.search.gpus_per_trial)
     experiment = job.experiment.with_params(config["params"])
     base = base_of(experiment, pick_device())
     with watched(experiment.search.hang_s) as watch, _beating(base, watch.beat):

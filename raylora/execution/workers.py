@@ -14,9 +14,10 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from raylora.errors import RayloraError, WorkerLostError
 from raylora.execution.attempt import attempt, is_lost, is_out_of_memory
-from raylora.execution.cluster import DRIVER_CPUS, Share
+from raylora.execution.cluster import DRIVER_CPUS
 from raylora.execution.outputs import OutFolder
 from raylora.execution.results import as_result
+from raylora.execution.share import Share
 from raylora.execution.trial import run_trial
 from raylora.execution.trial_job import TrialJob
 from raylora.training.fit import Report
@@ -29,7 +30,9 @@ class Workers:
 
     count: int
     use_gpu: bool
-    cpus_each: int
+    cpus_each: float
+    spread: bool = False
+    """Over several nodes; else all on one."""
 
 
 Loop = Callable[[dict[str, Any], TrialJob, Callable[[Report], None], World], None]
@@ -38,7 +41,7 @@ Loop = Callable[[dict[str, Any], TrialJob, Callable[[Report], None], World], Non
 
 def workers_of(share: Share) -> Workers:
     """A trial's workers, given what a trial gets of the cluster."""
-    return Workers(share.workers, use_gpu=share.gpus > 0, cpus_each=share.cpus)
+    return Workers(share.workers, use_gpu=share.gpus > 0, cpus_each=share.cpus, spread=share.spans_nodes)
 
 
 def distributed_trainable(job: TrialJob, workers: Workers) -> Callable[[dict[str, Any]], None]:
@@ -73,9 +76,10 @@ def run_on_workers(
             num_workers=workers.count,
             use_gpu=workers.use_gpu,
             resources_per_worker={
-                "CPU": workers.cpus_each - DRIVER_CPUS,
+                "CPU": max(0.0, workers.cpus_each - DRIVER_CPUS),
                 **({"GPU": 1} if workers.use_gpu else {}),
             },
+            placement_strategy="PACK" if workers.spread else "STRICT_PACK",
         ),
         run_config=RunConfig(
             name=f"{loop.__name__}_{config['number']}",
