@@ -92,8 +92,26 @@ def check_address(address: str | None) -> None:
     Raises:
         ConfigError: nobody answers there, or it is a Ray Client address or none at all.
     """
-    if address in (None, LOCAL, "auto"):
+    place = host_and_port(address)
+    if place is None:
         return
+    try:
+        socket.create_connection(place, timeout=KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"--address {address}: no Ray cluster answers there ({error}); start it, mend the address, "
+            "or give --address local to use this machine"
+        ) from None
+
+
+def host_and_port(address: str | None) -> tuple[str, int] | None:
+    """Where an address says that Ray is; None where it says that Ray knows, or this machine.
+
+    Raises:
+        ConfigError: it is a Ray Client address or none at all.
+    """
+    if address in (None, LOCAL, "auto"):
+        return None
     if address.startswith("ray://"):
         raise ConfigError(
             f"--address {address}: a search can't run through Ray Client; "
@@ -102,13 +120,7 @@ def check_address(address: str | None) -> None:
     match = re.fullmatch(r"([^:/]+):(\d+)", address)
     if not match:
         raise ConfigError(f"--address {address!r}: is no Ray address; give auto, local or HOST:PORT")
-    try:
-        socket.create_connection((match[1], int(match[2])), timeout=KNOCK_S).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"--address {address}: no Ray cluster answers there ({error}); start it, mend the address, "
-            "or give --address local to use this machine"
-        ) from None
+    return match[1], int(match[2])
 
 
 def device_line(search: SearchConfig, address: str | None) -> str:
@@ -129,10 +141,10 @@ def device_line(search: SearchConfig, address: str | None) -> str:
 
 def node_resources() -> list[dict[str, float]]:
     """What each living node of the connected cluster has."""
-    return [dict(node["Resources"]) for node in _living_nodes()]
+    return [dict(node["Resources"]) for node in living_nodes()]
 
 
-def _living_nodes() -> list[dict[str, Any]]:
+def living_nodes() -> list[dict[str, Any]]:
     """Of the connected cluster, as Ray describes them."""
     return [node for node in ray.nodes() if node["Alive"]]
 
@@ -143,7 +155,7 @@ def check_shared(paths: Sequence[Path]) -> None:
     Raises:
         ConfigError: some doesn't.
     """
-    nodes = _living_nodes()
+    nodes = living_nodes()
     look = ray.remote(num_cpus=0)(_missing)
     for node in nodes if len(nodes) > 1 else ():
         here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
