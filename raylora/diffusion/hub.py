@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,19 +58,21 @@ def read_hub_config(reference: str, name: str) -> dict[str, Any]:
         raise ModelError(f"{reference}: {name} on the hub can't be read; choose another model") from None
 
 
-def is_cached(reference: str, name: str, weights: str) -> bool:
+def is_cached(reference: str, name: str, weights: Sequence[str]) -> bool:
     """Whether a model was downloaded before, with its weights.
 
     Args:
         name: a small file that every such model has.
-        weights: what its weights are called: a pattern below its folder.
+        weights: what its weights may be called: patterns below its folder.
     """
     try:
         file = Path(hf_hub_download(reference, name, local_files_only=True))
     except (HFValidationError, LocalEntryNotFoundError):
         return False
     folder = file.parents[name.count("/")]
-    return any(path.is_file() for path in folder.glob(weights))  # of a download that broke off there is a dead link
+    return any(
+        path.is_file() for pattern in weights for path in folder.glob(pattern)
+    )  # a download that broke off: none
 
 
 def why_silent() -> str | None:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -59,7 +60,19 @@ def _write_and_delete(client: MlflowClient, experiment_id: str, folder: Path) ->
         get_artifact_repository(uri, tracking_uri=client.tracking_uri).delete_artifacts()
     finally:
         client.delete_run(run.info.run_id)
+        _remove_empty(uri)
     return uri.rpartition(f"/{experiment_id}/")[0] or uri
+
+
+def _remove_empty(uri: str) -> None:
+    """Where files go to a folder: the run's own, and its experiment's if that has none but this."""
+    folder = Path(urlsplit(uri).path)
+    if urlsplit(uri).scheme not in ("", "file"):
+        return
+    with suppress(OSError):  # up to the first that isn't empty
+        for place in (folder, *folder.parents[:2]):
+            if place.exists():
+                place.rmdir()
 
 
 @contextmanager

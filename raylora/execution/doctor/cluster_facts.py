@@ -22,9 +22,9 @@ from ray.util.state import list_nodes
 from raylora.errors import first_line
 from raylora.execution.cluster import LOCAL, check_address, connected, living_nodes
 from raylora.execution.doctor.asking import Probe, Said
-from raylora.execution.doctor.node_facts import MOST_S, facts_here, nearest_there, version_facts
-from raylora.execution.doctor.questions import ClusterQuestion
+from raylora.execution.doctor.node_facts import MOST_S, OUT, RAY_FOLDER, facts_here, nearest_there, version_facts
 from raylora.execution.doctor.node_work import guards, remove_mark, tell_time, unreadable, unseen_marks, write_mark
+from raylora.execution.doctor.questions import ClusterQuestion
 
 TASK_S = 60
 """For a small task on each node: a process that is new there starts in seconds."""
@@ -119,7 +119,7 @@ def describe_nodes(_: Session) -> list[dict[str, Any]]:
 def ask_facts(session: Session) -> dict[str, Said]:
     """What each node says of itself."""
     out = str(session.question.out)
-    given = {node["id"]: {"OUT": out, "Ray's folder": node["ray"]} for node in describe_nodes(session)}
+    given = {node["id"]: {OUT: out, RAY_FOLDER: node["ray"]} for node in describe_nodes(session)}
     return on_nodes(facts_here, given, FACTS_S)
 
 
@@ -155,7 +155,7 @@ def ask_shared(session: Session) -> dict[str, Any]:
     try:
         written = on_nodes(write_mark, dict(marks))
         there = [marks[node] for node, said in written.items() if said.fault is None]
-        unseen = on_nodes(unseen_marks, {node: there for node in marks})
+        unseen = on_nodes(unseen_marks, dict.fromkeys(marks, there))
     finally:
         on_nodes(remove_mark, dict(marks))
     owners = {mark: node for node, mark in marks.items()}
@@ -166,7 +166,7 @@ def ask_shared(session: Session) -> dict[str, Any]:
             node: Said([owners[mark] for mark in said.value] if said.value else said.value, said.fault)
             for node, said in unseen.items()
         },
-        "unreadable": on_nodes(unreadable, {node: session.question.reads for node in marks}),
+        "unreadable": on_nodes(unreadable, dict.fromkeys(marks, session.question.reads)),
     }
 
 

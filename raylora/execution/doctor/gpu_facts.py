@@ -27,7 +27,7 @@ def gpu_facts(_: Mapping[str, str]) -> dict[str, Any]:
 
     count, fault = 0, None
     try:
-        torch.cuda.init()
+        torch.cuda.current_device()  # which begins CUDA; `device_count` alone gives 0 and no reason
         count = torch.cuda.device_count()
     except Exception as error:  # AssertionError of a build without CUDA, RuntimeError of the rest
         fault = first_line(error)

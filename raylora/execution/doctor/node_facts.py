@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import raylora
-from raylora.errors import disk_fault, first_line
+from raylora.errors import disk_fault
 from raylora.execution.doctor.asking import Inquiry, Probe, hear
 from raylora.execution.doctor.gpu_facts import bitsandbytes_facts, gpu_facts
 
@@ -30,6 +30,8 @@ OPTIMIZER_PACKAGES = {
 """Packages that one kind of optimizer needs; the others come with torch and transformers."""
 SHARED_MEMORY = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")
+OUT, RAY_FOLDER, CACHE, SHARED = "output folder", "Ray's folder", "model cache", "shared memory"
+"""The places on a node's disks."""
 
 Question = Mapping[str, str]
 """The folders to look at, by what they are for."""
@@ -47,15 +49,15 @@ def place_facts(places: Question) -> dict[str, Any]:
     from huggingface_hub import constants
 
     found = {name: look_at(Path(place)) for name, place in places.items()}
-    found["model cache"] = look_at(Path(constants.HF_HUB_CACHE))
+    found[CACHE] = look_at(Path(constants.HF_HUB_CACHE))
     if SHARED_MEMORY.is_dir():
         usage = shutil.disk_usage(SHARED_MEMORY)
-        found["shared memory"] = {"path": str(SHARED_MEMORY), "total": usage.total, "free": usage.free}
+        found[SHARED] = {"path": str(SHARED_MEMORY), "total": usage.total, "free": usage.free}
     return found
 
 
 def look_at(path: Path) -> dict[str, Any]:
-    """A folder, or the nearest one above it that exists: bytes free, and what writing there fails with."""
+    """A folder, or the nearest one above it that exists: bytes in all and free, and what writing there fails with."""
     there = nearest_there(path)
     fault = None
     try:
@@ -64,7 +66,8 @@ def look_at(path: Path) -> dict[str, Any]:
             file.flush()
     except OSError as error:
         fault = disk_fault(error) or os.strerror(error.errno or 0)
-    return {"path": str(path), "there": str(there), "free": shutil.disk_usage(there).free, "fault": fault}
+    usage = shutil.disk_usage(there)
+    return {"path": str(path), "there": str(there), "total": usage.total, "free": usage.free, "fault": fault}
 
 
 def nearest_there(path: Path) -> Path:

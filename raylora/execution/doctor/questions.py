@@ -9,13 +9,10 @@ from raylora.config import Experiment
 
 NODE, CLUSTER, SERVICES = (f"{__name__.rpartition('.')[0]}.{name}_facts" for name in ("node", "cluster", "service"))
 """The modules that answer."""
-NODE_FACTS = ("host", "places", "versions", "packages", "gpus", "bitsandbytes")
 RAY_FACTS = ("ray", "nodes", "state", "guards")
 """What is to be found out of any Ray."""
 CLUSTER_FACTS = (*RAY_FACTS, "facts", "versions", "clocks", "shared")
 """And of one of several machines."""
-OUT, RAY_FOLDER, CACHE, SHARED_MEMORY = "output folder", "Ray's folder", "model cache", "shared memory"
-"""The places on a node's disks."""
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from raylora.execution.doctor.asking import Probe
 from raylora.execution.doctor.questions import ServiceQuestion
 from raylora.execution.job import Warn, read_pictures, read_regularization, splits_of
 
-INDEX, BASE_WEIGHTS = "model_index.json", "unet/*.safetensors"
-CONFIG, ENCODER_WEIGHTS = "config.json", "*.[sb][ai][fn]*"
-""".safetensors or .bin."""
+INDEX, BASE_WEIGHTS = "model_index.json", ("unet/*.safetensors",)
+CONFIG, ENCODER_WEIGHTS = "config.json", ("*.safetensors", "*.bin")
 LEFT_OUT = "; left out"
 
 
@@ -123,6 +122,6 @@ FACTS: dict[str, Probe] = {
     "base model": Probe(try_base, limit_s=60),
     "encoder": Probe(try_encoder, limit_s=60),
     "hub": Probe(ask_hub),
-    "dataset": Probe(read_dataset, limit_s=600),
-    "regularization": Probe(read_regularized, limit_s=600),
+    "dataset": Probe(read_dataset, limit_s=180),
+    "regularization": Probe(read_regularized, limit_s=180),
 }
