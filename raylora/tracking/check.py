@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from mlflow import MlflowClient
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -49,30 +49,29 @@ def try_writing(uri: str, experiment: str) -> str:
 
 def _write_and_delete(client: MlflowClient, experiment_id: str, folder: Path) -> str:
     run = client.create_run(experiment_id, run_name=TRIED)
+    uri, run_id = str(run.info.artifact_uri), run.info.run_id
     file = folder / f"{TRIED}.txt"
     file.write_text("written and deleted by raylora doctor")
-    uri = str(run.info.artifact_uri)
+    made = _not_there(uri)
     try:
-        client.log_metric(run.info.run_id, TRIED, 1.0)
-        client.log_artifact(run.info.run_id, str(file))
-        if [found.path for found in client.list_artifacts(run.info.run_id)] != [file.name]:
+        client.log_metric(run_id, TRIED, 1.0)
+        client.log_artifact(run_id, str(file))
+        if [found.path for found in client.list_artifacts(run_id)] != [file.name]:
             raise OSError(f"{uri} doesn't show what was written there")
         get_artifact_repository(uri, tracking_uri=client.tracking_uri).delete_artifacts()
     finally:
-        client.delete_run(run.info.run_id)
-        _remove_empty(uri)
-    return uri.rpartition(f"/{experiment_id}/")[0] or uri
-
-
-def _remove_empty(uri: str) -> None:
-    """Where files go to a folder: the run's own, and its experiment's if that has none but this."""
-    folder = Path(urlsplit(uri).path)
-    if urlsplit(uri).scheme not in ("", "file"):
-        return
-    with suppress(OSError):  # up to the first that isn't empty
-        for place in (folder, *folder.parents[:2]):
-            if place.exists():
+        client.delete_run(run_id)
+        for place in made:
+            with suppress(OSError):  # somebody else has put something there meanwhile
                 place.rmdir()
+    return uri.partition(f"/{run_id}/")[0]
+
+
+def _not_there(uri: str) -> list[Path]:
+    """The folders that writing to it makes, the deepest first; none where it isn't one of this machine."""
+    parts = urlsplit(uri)
+    folder = Path(unquote(parts.path))
+    return [] if parts.scheme not in ("", "file") else [at for at in (folder, *folder.parents) if not at.exists()]
 
 
 @contextmanager
@@ -91,19 +90,11 @@ def _experiment(client: MlflowClient, uri: str, name: str) -> Iterator[str]:
 
 @contextmanager
 def _left_as_it_was(uri: str) -> Iterator[None]:
-    """A sqlite file and the folder of its artifacts are taken away after the block if they weren't there before."""
-    place = artifacts_of(uri)
-    if place is None:
-        yield
-        return
-    file, artifacts = Path(uri.removeprefix("sqlite:///")), Path(place.removeprefix("file://"))
-    was_there, had_artifacts = file.exists(), artifacts.exists()
+    """A sqlite file that wasn't there before the block is taken away after it."""
+    file = Path(uri.removeprefix("sqlite:///"))
+    is_made = uri.startswith("sqlite:///") and not file.exists()
     try:
         yield
     finally:
-        if not was_there:
-            for name in (file.name, f"{file.name}-wal", f"{file.name}-shm", f"{file.name}-journal"):
-                file.with_name(name).unlink(missing_ok=True)
-        if not had_artifacts:
-            with suppress(OSError):  # somebody else has put something there meanwhile
-                artifacts.rmdir()
+        for ending in ("", "-wal", "-shm", "-journal") if is_made else ():
+            file.with_name(f"{file.name}{ending}").unlink(missing_ok=True)

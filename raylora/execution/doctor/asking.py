@@ -94,7 +94,7 @@ class Inquiry:
 
     def give_up(self) -> None:
         """It has taken too long."""
-        self._fail(f"gave no answer in {self._limit_s:.0f} s")
+        self._fail(f"gave no answer in {self._limit_s:g} s")
 
     def close(self) -> None:
         """Have the process end, which clears away what it made; end it where it doesn't."""

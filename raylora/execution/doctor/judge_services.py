@@ -58,19 +58,14 @@ CHECKS: Mapping[str, tuple[Judge, str]] = {
 """How each is judged, and the mend where the answer has none."""
 
 
-def unasked(experiment: Experiment) -> dict[str, Finding]:
-    """What needs no looking at, and why."""
-    given = experiment.dataset.path, experiment.dataset.regularization, experiment.model.base_model
-    reasons = {
-        "dataset": unchecked("no images were named", "give --dataset"),
-        "regularization": None,
-        "base model": unchecked("no base model was named", "give --base-model"),
+def unasked(experiment: Experiment) -> dict[str, Finding | None]:
+    """What needs no looking at, and what is told of that: nothing of what a search can do without."""
+    reasons: dict[str, tuple[str | None, Finding | None]] = {
+        "dataset": (experiment.dataset.path, unchecked("no images were named", "give --dataset")),
+        "regularization": (experiment.dataset.regularization, None),
+        "base model": (experiment.model.base_model, unchecked("no base model was named", "give --base-model")),
     }
-    return {
-        name: reason or unchecked("")
-        for (name, reason), value in zip(reasons.items(), given, strict=True)
-        if value is None
-    }
+    return {name: reason for name, (value, reason) in reasons.items() if value is None}
 
 
 def judge_services(heard: Heard, experiment: Experiment) -> list[Row]:
@@ -78,7 +73,8 @@ def judge_services(heard: Heard, experiment: Experiment) -> list[Row]:
     rows, skipped = [], unasked(experiment)
     for name, (judge, mend) in CHECKS.items():
         if name in skipped:
-            findings = [skipped[name]] if skipped[name].found else []
+            reason = skipped[name]
+            findings = [reason] if reason else []
         elif name in heard.values:
             findings = judge(heard.values[name], experiment)
         else:
