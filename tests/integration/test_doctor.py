@@ -89,7 +89,7 @@ def test_this_machine_can_run_the_demo(doctor: Doctor) -> None:
     for check in ("Ray: starts here", "State API: answers", "access: Ray asks for a token", "MLflow: works"):
         assert any(line.startswith("good ") and f" {check}" in line for line in lines), (check, run.stdout)
     assert "base model: demo is on this machine" in run.stdout
-    assert "dataset: 24 images" in run.stdout
+    assert "dataset: 40 images" in run.stdout
     assert not [line for line in lines if line.startswith("bad ")]
 
 

@@ -103,6 +103,13 @@ def test_a_fact_that_cannot_be_had_is_bad_and_stops_no_other() -> None:
         assert found.mend
 
 
+def test_a_node_that_says_nothing_is_told_once() -> None:
+    [found] = judge_node(NodeSaid("b", {}, fault="ModuleNotFoundError: No module named 'raylora'"), Wanted())
+    assert (found.check, found.node, found.level) == ("node", "b", "bad")
+    assert "No module named 'raylora'" in found.found
+    assert "install the same raylora there" in (found.mend or "")
+
+
 def test_optimizers_of_other_packages_are_known() -> None:
     """As the table of optimizers has them."""
     kinds: dict[str, list[str]] = {}
@@ -263,6 +270,7 @@ def test_services_that_answer_are_good() -> None:
 
 def test_what_is_not_named_is_not_checked() -> None:
     rows = judge_services(Heard(SERVICES), Experiment())
+    assert [one.check for one in rows] == ["dataset", "base model", "hub", "MLflow"]
     unchecked = {one.check: one.mend for one in rows if one.level == "not checked"}
     assert unchecked == {"dataset": "give --dataset", "base model": "give --base-model"}
 

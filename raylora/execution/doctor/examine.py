@@ -84,8 +84,8 @@ def _nodes(heard: Heard) -> list[NodeSaid]:
     gpus = {node["id"]: node["gpus"] for node in heard.values.get("nodes", ())}
     said = []
     for node, answered in facts.items():
-        values, faults = answered.value or ({}, dict.fromkeys(FACTS, str(answered.fault)))
-        said.append(NodeSaid(named[node], values, faults, gpus[node], any(gpus.values())))
+        values, faults = answered.value or ({}, {})
+        said.append(NodeSaid(named[node], values, faults, answered.fault, gpus[node], any(gpus.values())))
     return said
 
 

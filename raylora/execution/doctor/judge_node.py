@@ -28,6 +28,8 @@ class NodeSaid:
     name: str
     values: Mapping[str, Any]
     faults: Mapping[str, str] = field(default_factory=dict)
+    fault: str | None = None
+    """Why it says nothing at all."""
     ray_gpus: float | None = None
     """How many Ray gives away; None where no cluster was asked."""
     has_gpus_elsewhere: bool = False
@@ -147,10 +149,13 @@ MENDS = {
     "packages": "install raylora anew on that node",
 }
 """What to do where a fact can't be had."""
+SILENT = "install the same raylora there, in the Python that Ray was started with; or restart its Ray"
 
 
 def judge_node(node: NodeSaid, wanted: Wanted) -> list[Row]:
     """All checks of a node."""
+    if node.fault is not None:
+        return [row("node", failed(node.fault, SILENT), node.name)]
     rows = []
     for check, fact, judge in CHECKS:
         if fact in node.values:

@@ -59,11 +59,13 @@ CHECKS: Mapping[str, tuple[Judge, str]] = {
 
 
 def unasked(experiment: Experiment) -> dict[str, Finding | None]:
-    """What needs no looking at, and what is told of that: nothing of what a search can do without."""
+    """What needs no looking at, and what is told of that: nothing of what a search can do without,
+    or of a default where nothing was named."""
     reasons: dict[str, tuple[str | None, Finding | None]] = {
         "dataset": (experiment.dataset.path, unchecked("no images were named", "give --dataset")),
         "regularization": (experiment.dataset.regularization, None),
         "base model": (experiment.model.base_model, unchecked("no base model was named", "give --base-model")),
+        "encoder": (experiment.model.base_model or experiment.dataset.path, None),
     }
     return {name: reason for name, (value, reason) in reasons.items() if value is None}
 
