@@ -40,7 +40,7 @@ def test_a_table_for_a_terminal(rows: list[Row], has_nodes: bool) -> None:
     console = Console(width=100, force_terminal=True, color_system=None)
     with console.capture() as captured:
         console.print(_table(rows))
-    lines = captured.get().splitlines()
+    lines = [line.strip() for line in captured.get().splitlines() if line.strip()]
     assert ("node" in lines[0]) == has_nodes
     for one in rows:
         [line] = [line for line in lines if line.startswith(one.level)]
