@@ -92,12 +92,16 @@ def connect(session: Session) -> str:
         os.environ |= {"RAY_TMPDIR": folder, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     check_address(address)
     session.stack.enter_context(connected(address, with_state_api=True))
+    return _address()
+
+
+def _address() -> str:
     return str(ray.get_runtime_context().gcs_address)
 
 
 def ask_state(_: Session) -> int:
     """How many nodes the State API knows."""
-    return len(list_nodes(timeout=STATE_S))
+    return len(list_nodes(_address(), timeout=STATE_S))  # by itself it asks whatever Ray it finds on this machine
 
 
 def describe_nodes(_: Session) -> list[dict[str, Any]]:
@@ -172,7 +176,7 @@ def ask_shared(session: Session) -> dict[str, Any]:
 
 def ask_guards(session: Session) -> dict[str, Any]:
     """Whom Ray lets in: which of its doors are open to other machines, and whether it asks for a token there."""
-    doors = {"its main port": _port(ray.get_runtime_context().gcs_address)}
+    doors = {"its main port": _port(_address())}
     dashboard = ray._private.worker._global_node.webui_url  # no public function tells it
     if dashboard:
         doors["its dashboard"] = _port(dashboard)
