@@ -16,6 +16,7 @@ import typer
 
 from raylora import __version__
 from raylora.bundled import DEMO_NAME, search_spaces
+from raylora.cli_doctor import doctor
 from raylora.cli_export import export
 from raylora.cli_output import (
     INTERRUPTED,
@@ -295,6 +296,7 @@ def evaluate(
 app.command()(export)
 app.command(context_settings=WORDS_ALONE)(submit)
 app.add_typer(jobs, name="jobs")
+app.command()(doctor)
 
 
 def _options(demo: bool, dataset: str | None, base_model: str | None, skip_bad_images: bool) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,7 +58,24 @@ def read_hub_config(reference: str, name: str) -> dict[str, Any]:
         raise ModelError(f"{reference}: {name} on the hub can't be read; choose another model") from None
 
 
-def _why_silent() -> str | None:
+def is_cached(reference: str, name: str, weights: Sequence[str]) -> bool:
+    """Whether a model was downloaded before, with its weights.
+
+    Args:
+        name: a small file that every such model has.
+        weights: what its weights may be called: patterns below its folder.
+    """
+    try:
+        file = Path(hf_hub_download(reference, name, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError):
+        return False
+    folder = file.parents[name.count("/")]
+    return any(
+        path.is_file() for pattern in weights for path in folder.glob(pattern)
+    )  # a download that broke off: none
+
+
+def why_silent() -> str | None:
     """Why the hub can't be asked, if so: huggingface_hub itself tries for half a minute, and says so on stderr."""
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
@@ -71,7 +89,7 @@ def _why_silent() -> str | None:
 
 
 def _download(reference: str, name: str) -> str:
-    reason = _why_silent()
+    reason = why_silent()
     if reason is not None:
         raise _unreachable(reference, reason)
     try:

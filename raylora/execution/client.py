@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylora import __version__
 from raylora.errors import ConfigError, RayloraError, first_line
-from raylora.execution.cluster import QUIET, knock
+from raylora.execution.cluster import QUIET, knock, place_of
 from raylora.execution.errand import Errand
 
 CLIENT = "ray://"
@@ -63,7 +63,7 @@ def run_on_head(address: str, words: Sequence[str], how_to_go_on: str) -> int:
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
     """Ray Client, quiet."""
-    knock(address, address.removeprefix(CLIENT))
+    knock(address, place_of(address, address.removeprefix(CLIENT)))
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)

@@ -82,27 +82,46 @@ def check_address(address: str | None) -> None:
     Raises:
         ConfigError: nobody answers there, or it is a Ray Client address or none at all.
     """
+    if place := host_and_port(address):
+        knock(str(address), place)
+
+
+def host_and_port(address: str | None) -> tuple[str, int] | None:
+    """Where an address says that Ray is; None where it says that Ray knows, or this machine.
+
+    Raises:
+        ConfigError: it is a Ray Client address or none at all.
+    """
     if address in (None, LOCAL, "auto"):
-        return
+        return None
     if address.startswith("ray://"):
         raise ConfigError(
             f"--address {address}: a search's driver can't be outside its cluster; `raylora tune` and `raylora resume` "
             "take it there, and a program runs there with the address auto"
         )
-    knock(address, address)
+    return place_of(address, address)
 
 
-def knock(address: str, place: str) -> None:
-    """See whether anybody listens at a place, `HOST:PORT`, of a Ray address.
+def place_of(address: str, place: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`, which is a Ray address or part of one.
 
     Raises:
-        ConfigError: nobody does, or it is no place.
+        ConfigError: it is no place.
     """
     match = re.fullmatch(r"([^:/]+):(\d+)", place)
     if not match:
         raise ConfigError(f"--address {address!r}: is no Ray address; give auto, local, HOST:PORT or ray://HOST:10001")
+    return match[1], int(match[2])
+
+
+def knock(address: str, place: tuple[str, int]) -> None:
+    """See whether anybody listens at a place of a Ray address.
+
+    Raises:
+        ConfigError: nobody does.
+    """
     try:
-        socket.create_connection((match[1], int(match[2])), timeout=KNOCK_S).close()
+        socket.create_connection(place, timeout=KNOCK_S).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(
             f"--address {address}: no Ray cluster answers there ({error}); start it, mend the address, "
@@ -128,10 +147,10 @@ def device_line(search: SearchConfig, address: str | None) -> str:
 
 def node_resources() -> list[dict[str, float]]:
     """What each living node of the connected cluster has."""
-    return [dict(node["Resources"]) for node in _living_nodes()]
+    return [dict(node["Resources"]) for node in living_nodes()]
 
 
-def _living_nodes() -> list[dict[str, Any]]:
+def living_nodes() -> list[dict[str, Any]]:
     """Of the connected cluster, as Ray describes them."""
     return [node for node in ray.nodes() if node["Alive"]]
 
@@ -142,7 +161,7 @@ def check_shared(paths: Sequence[Path]) -> None:
     Raises:
         ConfigError: some doesn't.
     """
-    nodes = _living_nodes()
+    nodes = living_nodes()
     look = ray.remote(num_cpus=0)(_missing)
     for node in nodes if len(nodes) > 1 else ():
         here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)

@@ -1,0 +1,100 @@
+"""Whether MLflow takes what a search would write, found out by writing it and taking it away again."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager, suppress
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from mlflow import MlflowClient
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from raylora.errors import TrackingError
+from raylora.tracking.mlflow_store import REACH_S, artifacts_of, check_reachable, patience, reason_of
+
+TRIED = "raylora-doctor"
+
+
+def try_writing(uri: str, experiment: str) -> str:
+    """Make a run with a metric and a small file, and delete all of it; a sqlite file that wasn't there goes too.
+
+    MLflow keeps deleted runs for `mlflow gc`; nobody else sees them.
+
+    Args:
+        uri: an absolute tracking URI.
+        experiment: the name of the one that a search would write to. If there is none yet, one of another name is
+            made and deleted: a deleted one of that name would be in the search's way.
+
+    Returns:
+        Where files go.
+
+    Raises:
+        TrackingError: no answer, a deleted experiment, or something can't be written.
+    """
+    check_reachable(uri, experiment)
+    with _left_as_it_was(uri), tempfile.TemporaryDirectory() as folder, chdir(folder), patience(REACH_S):
+        client = MlflowClient(uri)
+        try:
+            with _experiment(client, uri, experiment) as experiment_id:
+                return _write_and_delete(client, experiment_id, Path(folder))
+        except Exception as error:  # MLflow, its stores and clouds raise many kinds
+            raise TrackingError(
+                f"tracking URI {uri}: MLflow can be reached, but not written ({reason_of(error)}); let your user write "
+                "runs and artifacts there, and give this machine what its artifact store asks for"
+            ) from None
+
+
+def _write_and_delete(client: MlflowClient, experiment_id: str, folder: Path) -> str:
+    run = client.create_run(experiment_id, run_name=TRIED)
+    uri, run_id = str(run.info.artifact_uri), run.info.run_id
+    file = folder / f"{TRIED}.txt"
+    file.write_text("written and deleted by raylora doctor")
+    made = _not_there(uri)
+    try:
+        client.log_metric(run_id, TRIED, 1.0)
+        client.log_artifact(run_id, str(file))
+        if [found.path for found in client.list_artifacts(run_id)] != [file.name]:
+            raise OSError(f"{uri} doesn't show what was written there")
+        get_artifact_repository(uri, tracking_uri=client.tracking_uri).delete_artifacts()
+    finally:
+        client.delete_run(run_id)
+        for place in made:
+            with suppress(OSError):  # somebody else has put something there meanwhile
+                place.rmdir()
+    return uri.partition(f"/{run_id}/")[0]
+
+
+def _not_there(uri: str) -> list[Path]:
+    """The folders that writing to it makes, the deepest first; none where it isn't one of this machine."""
+    parts = urlsplit(uri)
+    folder = Path(unquote(parts.path))
+    return [] if parts.scheme not in ("", "file") else [at for at in (folder, *folder.parents) if not at.exists()]
+
+
+@contextmanager
+def _experiment(client: MlflowClient, uri: str, name: str) -> Iterator[str]:
+    """The experiment of that name, else one that ends with the block."""
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        yield str(found.experiment_id)
+        return
+    made = str(client.create_experiment(f"{TRIED}-{uuid.uuid4().hex[:8]}", artifact_location=artifacts_of(uri)))
+    try:
+        yield made
+    finally:
+        client.delete_experiment(made)
+
+
+@contextmanager
+def _left_as_it_was(uri: str) -> Iterator[None]:
+    """A sqlite file that wasn't there before the block is taken away after it."""
+    file = Path(uri.removeprefix("sqlite:///"))
+    is_made = uri.startswith("sqlite:///") and not file.exists()
+    try:
+        yield
+    finally:
+        for ending in ("", "-wal", "-shm", "-journal") if is_made else ():
+            file.with_name(f"{file.name}{ending}").unlink(missing_ok=True)

@@ -1,0 +1,63 @@
+"""MLflow is tried by writing to it, and nothing of that stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
+
+from raylora.errors import TrackingError
+from raylora.tracking.check import try_writing
+
+
+def experiments(uri: str) -> list[str]:
+    return sorted(found.name for found in MlflowClient(uri).search_experiments(view_type=ViewType.ACTIVE_ONLY))
+
+
+def test_a_store_that_was_not_there_is_gone_again(tmp_path: Path) -> None:
+    place = try_writing(f"sqlite:///{tmp_path}/mlflow.db", "raylora")
+    assert place == (tmp_path / "mlartifacts").as_uri()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_stays_as_it_was(uri: str, tmp_path: Path) -> None:
+    try_writing(uri, "raylora")
+    assert experiments(uri) == ["Default"]
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+    MlflowClient(uri).create_experiment("raylora")  # which a deleted one of that name would forbid
+
+
+def test_the_searchs_own_experiment_is_tried_where_there_is_one(uri: str, tmp_path: Path) -> None:
+    client = MlflowClient(uri)
+    kept = tmp_path / "elsewhere"
+    made = client.create_experiment("raylora", artifact_location=kept.as_uri())
+    run = client.create_run(made)
+    client.log_text(run.info.run_id, "kept", "kept.txt")
+    before = sorted(kept.rglob("*"))
+    try_writing(uri, "raylora")
+    assert [found.info.run_id for found in client.search_runs([made])] == [run.info.run_id]
+    assert sorted(kept.rglob("*")) == before
+    assert experiments(uri) == ["Default", "raylora"]
+
+
+def test_files_that_cannot_go_where_they_should_are_told(uri: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    client = MlflowClient(uri)
+    made = client.create_experiment("raylora", artifact_location=(tmp_path / "file" / "below").as_uri())
+    with pytest.raises(TrackingError, match=r"can be reached, but not written \(Not a directory.*artifact store"):
+        try_writing(uri, "raylora")
+    assert client.search_runs([made]) == []
+
+
+def test_a_deleted_experiment_is_told(uri: str) -> None:
+    client = MlflowClient(uri)
+    client.delete_experiment(client.create_experiment("raylora"))
+    with pytest.raises(TrackingError, match="was deleted"):
+        try_writing(uri, "raylora")
+
+
+def test_a_server_that_does_not_answer_is_told() -> None:
+    with pytest.raises(TrackingError, match="can't be reached"):
+        try_writing("http://127.0.0.1:9", "raylora")
