@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray.tune import Callback
+from ray.tune.result import NODE_IP
 
 from raylora.errors import StorageError
 from raylora.execution.results import BREAKS_OFF, FAILED, REPORT
@@ -79,6 +80,7 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         record, (report,) = self._record(trial), result[REPORT]
+        record.node = result.get(NODE_IP)
         if FAILED in report:
             if report[BREAKS_OFF]:
                 raise StorageError(report[FAILED])

@@ -278,14 +278,15 @@ class MlflowTracker:
         report, heard = trial.history[number], trial.report_times[number]
         metrics = [Metric(key, value, heard, report["images_seen"]) for key, value in measures(report).items()]
         metrics += [Metric("train_loss_step", loss, heard, seen) for seen, loss in report["train_losses"]]
+        tags = _node_of(trial)
         for first in range(0, len(metrics), MOST_METRICS_PER_CALL):
-            self._client.log_batch(run_id, metrics=metrics[first : first + MOST_METRICS_PER_CALL])
+            self._client.log_batch(run_id, metrics=metrics[first : first + MOST_METRICS_PER_CALL], tags=tags)
         with TemporaryDirectory() as folder:
             if _copy_pictures(first_fold(Path(trial.folder)) / "samples", report["images_seen"], heard, Path(folder)):
                 self._client.log_artifacts(run_id, folder, artifact_path="images")
 
     def _end(self, trial: TrialRecord, run_id: str) -> None:
-        tags = [RunTag("raylora.status", trial.status)]
+        tags = [RunTag("raylora.status", trial.status), *_node_of(trial)]
         if trial.stop_reason:
             tags.append(RunTag("raylora.stop_reason", trial.stop_reason[:LONGEST_PARAM]))
         self._client.log_batch(run_id, tags=tags)
@@ -294,6 +295,11 @@ class MlflowTracker:
     def _log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         rows = [Param(key, str(value)[:LONGEST_PARAM]) for key, value in params.items()]
         self._client.log_batch(run_id, params=rows)
+
+
+def _node_of(trial: TrialRecord) -> list[RunTag]:
+    """Where it runs, as far as is known: the machine to look at when trials fail or are slow."""
+    return [RunTag("raylora.node", trial.node)] if trial.node else []
 
 
 def _copy_pictures(samples: Path, images_seen: int, heard: int, target: Path) -> bool:

@@ -40,6 +40,8 @@ class TrialRecord:
     """How often its worker was lost, and by what: `node`, `memory` or `worker`. Each time it went on from its state."""
     over_limits: dict[str, float] = field(default_factory=dict)
     """What it cost beyond `search.limits`, by the limit's name: such a trial can't win."""
+    node: str | None = None
+    """Address of the Ray node that its last report came from; where it has several workers, of what started them."""
 
     def hear(self, report: dict[str, Any]) -> None:
         """Add a report, and when it came: after the one before, even where the machine's clock was set back."""

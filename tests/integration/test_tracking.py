@@ -64,7 +64,8 @@ def report(images_seen: int, **more: Any) -> dict[str, Any]:
 
 
 def begin(number: int, trials: Path) -> TrialRecord:
-    return TrialRecord(f"t{number:03d}", number, {"lora.rank": 8}, number == 0, str(trials / f"t{number:03d}"))
+    folder = str(trials / f"t{number:03d}")
+    return TrialRecord(f"t{number:03d}", number, {"lora.rank": 8}, number == 0, folder, node=f"10.0.0.{number}")
 
 
 def tell(trial: TrialRecord, tracker: MlflowTracker) -> None:
@@ -132,17 +133,16 @@ def assert_all_there_once(uri: str, parent_run_id: str, trials: Path) -> None:
         assert run.data.params == {"lora.rank": "8"}
         assert run.info.status == ("FAILED" if trial.status == "failed" else "FINISHED")
         assert run.data.tags["raylora.status"] == trial.status
+        assert run.data.tags["raylora.node"] == f"10.0.0.{trial.number}"
         assert run.data.tags.get("raylora.stop_reason") == trial.stop_reason
         assert points(client, trial, "train_loss_step") == [
             (seen, loss, time)
             for report, time in zip(trial.history, trial.report_times, strict=True)
             for seen, loss in report["train_losses"]
         ]
+        heard = list(zip(trial.history, trial.report_times, strict=True))
         for name in measures(report(0)):
-            assert points(client, trial, name) == [
-                (report["images_seen"], report[name], time)
-                for report, time in zip(trial.history, trial.report_times, strict=True)
-            ]
+            assert points(client, trial, name) == [(one["images_seen"], one[name], time) for one, time in heard]
         assert pictures(client, trial) == sorted(
             (key, report["images_seen"], time, ending)
             for report, time in zip(trial.history, trial.report_times, strict=True)
