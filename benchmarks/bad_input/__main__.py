@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -51,9 +50,6 @@ def run(root: Path, wanted: Sequence[str], json_file: Path | None) -> None:
     kinds = [kind for kind in all_kinds() if any(part in kind.name for part in wanted)]
     outcomes = run_kinds(kinds, root, shared, AT_ONCE)
     faults = Counter(fault.partition(":")[0] for outcome in outcomes for fault in outcome.faults)
-    for outcome in outcomes:
-        for fault in outcome.faults:
-            print(f"{outcome.kind.name}: {fault}", file=sys.stderr)
     groups = Counter(outcome.kind.group for outcome in outcomes)
     rows = [{"table": "groups", "group": group, "kinds": count,
              "refused": sum(o.kind.group == group and o.status == 2 for o in outcomes),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +54,8 @@ def run_kinds(kinds: Sequence[Kind], root: Path, shared: Shared, at_once: int) -
             number, watched = entry
             if outcome := watched.look():
                 done[number] = outcome
+                for fault in outcome.faults:
+                    print(f"{outcome.kind.name}: {fault}", file=sys.stderr, flush=True)
                 running.remove(entry)
                 _remove(watched.sandbox)
         time.sleep(LOOK_S)

@@ -122,8 +122,8 @@ def loras() -> list[Kind]:
     def one_nan(tensors: Tensors) -> None:
         tensors[first(tensors, "lora_up.weight")].reshape(-1)[0] = np.nan
 
-    def without(ending: str) -> Callable[[Tensors], None]:
-        return lambda tensors: tensors.pop(first(tensors, ending)) and None
+    def without(ending: str) -> Callable[[Tensors], Tensors]:
+        return lambda tensors: {key: tensor for key, tensor in tensors.items() if key != first(tensors, ending)}
 
     def renamed(old: str, new: str) -> Callable[[Tensors], Tensors]:
         return lambda tensors: {key.replace(old, new): value for key, value in tensors.items()}
@@ -439,7 +439,7 @@ def encoders() -> list[Kind]:
                                      writes("pytorch_model.bin", PICKLED)(folder)], REFUSED),
         "weights as a pickle": (_text("model.safetensors", PICKLED), REFUSED),
         "weights cut off": (_cut("model.safetensors"), REFUSED),
-        "weights that aren't numbers": (_tensors("model.safetensors", lambda t: {k: v * np.nan for k, v in t.items()}), FAILED),
+        "weights that aren't numbers": (_tensors("model.safetensors", lambda t: {k: np.full_like(v, np.nan) for k, v in t.items()}), FAILED),
         "10^9 wide": (config(projection_dim=10**9), REFUSED),
     }  # fmt: skip
     lines = {REFUSED: PLAN_ENCODER, FINE: PLAN_ENCODER, FAILED: TRAIN_ENCODER}
