@@ -6,12 +6,12 @@ import re
 import unicodedata
 
 HIDDEN = "***"
-USER_PART = re.compile(r"(?P<scheme>[a-zA-Z][\w+.-]*://)[^/?#\s]*@")
+USER_PART = re.compile(r"(?P<scheme>[a-zA-Z][\w+.-]{0,40}://)[^/?#\s]{0,2000}@")
 """Name and password before a host. The last @ ends them: a password may hold one."""
-USER_PART_ALONE = re.compile(r"^[^/?#\s:@]*:[^/?#\s]*@")
+USER_PART_ALONE = re.compile(r"^[^/?#\s:@]{0,200}:[^/?#\s]{0,2000}@")
 """The same without a scheme."""
 SECRET_QUERY = re.compile(
-    r"(?P<name>[?&;][\w.%-]*(?:pass|pwd|token|secret|key|sig|credential)[\w.%-]*=)[^&;#\s'\"]+", re.I
+    r"(?P<name>[?&;][\w.%-]{0,40}(?:pass|pwd|token|secret|key|sig|credential)[\w.%-]{0,40}=)[^&;#\s'\"]+", re.I
 )
 HARMLESS = "\n\t"
 STEERING = ("Cc", "Cf", "Cs")

@@ -25,6 +25,8 @@ LONGEST_TOLD = 20_000
 """Characters on stderr; more is no message."""
 NOBODY = 65534
 TRACEBACK, BUG = "Traceback (most recent call last)", "This is a bug in raylora"
+MESSAGES = ("raylora: error: ", "raylora: failed: ", "╭─ Error")
+"""How a message begins: raylora's own, and typer's of wrong usage."""
 OWN_PLACES = ("work/out", "home/.cache", "home/.ray", "tmp", "stdout", "stderr")
 """Where a command may write, in its sandbox."""
 
@@ -136,7 +138,7 @@ def told_faults(kind: Kind, status: int, out: str, err: str) -> list[str]:
         return [f"status: {len(err)} characters are no message"]
     if status == FINE:
         return []
-    messages = err.count("raylora: error: ") + err.count("raylora: failed: ") + err.count("╭─ Error")
+    messages = sum(line.startswith(MESSAGES) for line in err.splitlines())
     if messages != 1:
         return [f"status: {messages} messages and not one: {err.strip()[-200:]}"]
     if "\x1b]" in err or "\r" in err:

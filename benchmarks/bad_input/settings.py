@@ -75,7 +75,7 @@ def files() -> list[Kind]:
         "a key of 1 MB": f"{'a' * 10**6}: 1\n",
         "a value of 1 MB": f"lora: {{rank: {'a' * 10**6}}}\n",
         "a path with NUL": 'dataset: {path: "pictures\\0"}\n',
-        "a base model with NUL": 'model: {base_model: "base\\0"}\n',
+        "an encoder with NUL": 'evaluation: {encoder: "base\\0"}\n',
         "a path of 5,000 letters": f"dataset: {{path: {'a' * 5000}}}\n",
         "a path of 5,000 folders": f"dataset: {{path: {'a/' * 5000}}}\n",
         "a path that is a lone surrogate": 'dataset: {path: "\\ud800"}\n',
