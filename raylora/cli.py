@@ -29,7 +29,9 @@ from raylora.cli_output import (
     warn_on,
 )
 from raylora.cli_submit import WORDS_ALONE, jobs, submit, through_client
-from raylora.errors import OutputError, RayloraError, UserError, disk_fault
+from raylora.errors import OutputError, RayloraError, UserError, disk_fault, path_fault
+from raylora.files import is_file, is_folder, resolved
+from raylora.redaction import shown
 from raylora.request import Request, default_space, read_request, search_wanted, training_wanted
 
 if TYPE_CHECKING:
@@ -282,7 +284,7 @@ def evaluate(
     from raylora.diffusion.lora_file import lora_file_in
 
     beside = lora_file_in(lora).parent / "experiment.yaml"
-    file = beside if beside.is_file() else None
+    file = beside if is_file(beside) else None
     space = _space(None, demo=base_model == DEMO_NAME and not file)
     given = _options(False, None, base_model, skip_bad_images)
     experiment = read_request(Request(file, given, settings or ()), space)
@@ -311,7 +313,7 @@ def _options(demo: bool, dataset: str | None, base_model: str | None, skip_bad_i
 
 def _still_there(dataset: str | None, warn: Callable[[str], None]) -> str | None:
     """The images that a LoRA learned, if its experiment.yaml is where they are too."""
-    if dataset in (None, DEMO_NAME) or Path(str(dataset)).is_dir():
+    if dataset in (None, DEMO_NAME) or is_folder(Path(str(dataset))):
         return dataset
     warn(f"{dataset}: the images that it learned are not here; without them there is no train_probe_loss or copying")
     return None
@@ -328,7 +330,7 @@ def _space(name: str | None, demo: bool) -> SearchSpace | None:
 
 def _absolute(path: Path) -> Path:
     """Ray's workers run in other folders."""
-    return path.expanduser().resolve()
+    return resolved(path)
 
 
 def _quieten() -> None:
@@ -349,19 +351,22 @@ def main() -> NoReturn:
         app(standalone_mode=True)
     except RayloraError as error:
         kind = "error" if isinstance(error, UserError) else "failed"
-        print(f"raylora: {kind}: {error}", file=sys.stderr)
+        print(f"raylora: {kind}: {shown(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_status) from None
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
+        if told := path_fault(error):
+            print(f"raylora: error: {shown(told)}", file=sys.stderr)
+            raise SystemExit(UserError.exit_status) from None
         told = disk_fault(error) or f"{type(error).__name__}: {error}\n{_keep_traceback()}"
-        print(f"raylora: failed: {told}", file=sys.stderr)
+        print(f"raylora: failed: {shown(told)}", file=sys.stderr)
         raise SystemExit(1) from None
     raise SystemExit(0)
 
 
 def _keep_traceback() -> str:
-    """Put the traceback where a developer can have it, and say where."""
+    """Put the traceback where a developer can have it, its owner alone, and say where."""
     with tempfile.NamedTemporaryFile("w", prefix="raylora-", suffix=".log", delete=False, encoding="utf-8") as file:
-        traceback.print_exc(file=file)
+        file.write(shown(traceback.format_exc()))
     return f"This is a bug in raylora; please report it with {file.name}"

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raylora.redaction import shown
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -31,20 +33,20 @@ def warn_on(console: Console) -> Callable[[str], None]:
     def warn(message: str) -> None:
         if message not in told:
             told.add(message)
-            console.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"warning: {shown(message)}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     return warn
 
 
 def say_on(console: Console) -> Callable[[str], None]:
     """Prints progress."""
-    return lambda message: console.print(message, markup=False, highlight=False, soft_wrap=True)
+    return lambda message: console.print(shown(message), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_plan(console: Console, lines: list[tuple[str, str]]) -> None:
     """Label and text of each line."""
     for label, text in lines:
-        console.print(f"{label:12}{text}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{label:12}{shown(text)}", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -20,10 +20,16 @@ from raylora.config_optimization import OptimizerConfig as OptimizerConfig
 from raylora.config_optimization import check_loss, check_rates, check_schedule, optimization_warnings
 from raylora.config_search import LimitsConfig as LimitsConfig
 from raylora.config_search import SearchConfig as SearchConfig
+from raylora.config_section import LONGEST_NAME
 from raylora.config_section import Section as Section
+from raylora.errors import ConfigError
+from raylora.redaction import holds_secret
 
 SIZE_STEP_PX = 64
 """Widths and heights are multiples of this, as in kohya's buckets and the guide's sizes."""
+
+DEEPEST = 8
+"""Levels of a dotted path; the deepest has four."""
 
 CAPTIONS_VARY = "dataset.shuffle_caption or dataset.tag_dropout"
 
@@ -219,6 +225,13 @@ class SamplingConfig(Section):
     guidance_scale: float = Field(7.0, ge=0, description="Classifier-free guidance of samples.")
 
 
+NO_SECRETS = (
+    "must not hold a password or token, which would stay in files and lists of processes; for a server set the "
+    "environment variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN; for "
+    "PostgreSQL PGPASSWORD or ~/.pgpass, and give the URI without"
+)
+
+
 class TrackingConfig(Section):
     uri: str | None = Field(
         None,
@@ -227,6 +240,14 @@ class TrackingConfig(Section):
     )
     experiment: str = Field("raylora", min_length=1, description="MLflow experiment.")
     register_name: str | None = Field(None, description="Name of the winner in MLflow's model registry.")
+
+    @field_validator("uri")
+    @classmethod
+    def _without_secrets(cls, value: str | None) -> str | None:
+        """What is kept in an output folder and shown must not open a store to whoever reads it."""
+        if value is not None and holds_secret(value):
+            raise ValueError(NO_SECRETS)
+        return value
 
     @field_validator("register_name")
     @classmethod
@@ -302,6 +323,8 @@ class Experiment(Section):
 def set_path(tree: dict[str, Any], path: str, value: Any) -> None:
     """Set `tree["a"]["b"]` for the path "a.b", making the levels between."""
     *sections, field = path.split(".")
+    if len(sections) > DEEPEST:
+        raise ConfigError(f"{path[:LONGEST_NAME]}…: there is no such setting")
     for section in sections:
         below = tree.setdefault(section, {})
         if not isinstance(below, dict):

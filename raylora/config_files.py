@@ -13,7 +13,9 @@ from pydantic import ValidationError
 from raylora.config import Experiment, field_paths, flatten, section_paths, set_path
 from raylora.config_section import nearest
 from raylora.errors import ConfigError
-from raylora.files import write_atomically
+from raylora.files import MOST_TEXT_BYTES, read_ordinary, write_atomically
+from raylora.redaction import redacted
+from raylora.yaml_text import load_yaml
 
 WHOLE, NUMBER = "must be a whole number", "must be a number"
 WORDS = {
@@ -42,6 +44,11 @@ WORDS = {
 """pydantic's kinds of errors. https://docs.pydantic.dev/latest/errors/validation_errors/"""
 
 
+MOST_TOLD, MOST_ECHOES = 20, 1000
+"""Faults of one file that are told, and that are looked at: who has more has given another file."""
+LONGEST_QUOTE = 200
+"""Characters of a value in a message."""
+
 Place = tuple[str | int, ...]
 """Keys and positions that lead to a value."""
 
@@ -69,15 +76,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: no such file, no YAML, or no mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(read_ordinary(path, MOST_TEXT_BYTES).decode("utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file") from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a folder and no settings file; a folder of images goes with --dataset") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't be read ({error})") from None
-    except (yaml.YAMLError, ValueError) as error:  # PyYAML lets the ValueError of an impossible date through
-        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read ({error.strerror}); give a settings file in YAML") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: can't be read: is not UTF-8 text; save it as UTF-8") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not valid YAML: {error}") from None
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
@@ -91,11 +100,11 @@ def parse_assignments(assignments: Sequence[str]) -> Layer:
     for text in assignments:
         path, equals, value = text.partition("=")
         if not equals or not path.strip():
-            raise ConfigError(f"--set {text}: expected section.field=value, such as --set lora.rank=8")
+            raise ConfigError(f"--set {_short(text)}: expected section.field=value, such as --set lora.rank=8")
         try:
-            set_path(settings, path.strip(), yaml.safe_load(value))
-        except (yaml.YAMLError, ValueError):
-            raise ConfigError(f"--set {text}: the value is not valid YAML") from None
+            set_path(settings, path.strip(), load_yaml(value))
+        except ValueError:
+            raise ConfigError(f"--set {_short(text)}: the value is not valid YAML") from None
     return Layer("--set", settings)
 
 
@@ -136,7 +145,10 @@ def check_complete(experiment: Experiment) -> None:
 def explain(error: ValidationError, sources: Mapping[str, str]) -> str:
     """pydantic's errors as one line each: source, field, what is wrong, how to mend it."""
     problems = [dict(problem) for problem in error.errors()]
-    return "\n".join(_explain_one(problem, sources) for problem in problems if not _is_echo(problem, problems))
+    told = [problem for problem in problems[:MOST_ECHOES] if not _is_echo(problem, problems)]
+    lines = [_explain_one(problem, sources) for problem in told[:MOST_TOLD]]
+    more = len(problems) - len(lines)
+    return "\n".join([*lines, f"and {more} more"] if len(told) > MOST_TOLD else lines)
 
 
 def _is_echo(problem: Mapping[str, Any], problems: Sequence[Mapping[str, Any]]) -> bool:
@@ -151,6 +163,7 @@ def _explain_one(problem: dict[str, Any], sources: Mapping[str, str]) -> str:
     location = [str(part) for part in problem["loc"]]
     path = ".".join(part for part in location if not part.isdigit())
     source = _source_of(path, sources)
+    path = _short(path)
     if problem["type"] == "extra_forbidden":
         known = [*section_paths(), *field_paths()] if problem["input"] is None else field_paths()
         known = section_paths() if isinstance(problem["input"], dict) else known
@@ -161,7 +174,13 @@ def _explain_one(problem: dict[str, Any], sources: Mapping[str, str]) -> str:
     if path in section_paths():
         example = next(known for known in field_paths() if known.startswith(f"{path}."))
         message = f"is a section; set {example}=…"
-    return f"{source}: {path}: {message} (found {problem['input']!r})"
+    return f"{source}: {path}: {message} (found {_short(repr(problem['input']))})"
+
+
+def _short(value: str) -> str:
+    """What was given, as a message may quote it."""
+    value = redacted(value)
+    return value if len(value) <= LONGEST_QUOTE else f"{value[:LONGEST_QUOTE]}…"
 
 
 def in_words(problem: Mapping[str, Any]) -> str:

@@ -5,8 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from typing import Any, get_args
+from unicodedata import category
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+DESCRIPTION, LINE_SIGNS = "description", "\n\t"
+NO_TEXT = ("Cc", "Cs")
+"""Unicode's categories of control characters, and of halves of characters, which stand for bytes that are no UTF-8."""
+LONGEST_NAME = 100
+"""Characters of what may be a slip of the pen."""
 
 
 class Section(BaseModel):
@@ -24,6 +31,15 @@ class Section(BaseModel):
                 raise ValueError(f"must be a {'number' if float in kinds else 'whole number'}")
         return value
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _one_line_of_text(cls, value: Any, info: ValidationInfo) -> Any:
+        """No name or path needs more, and messages, logs and file systems can't do with it."""
+        allowed = LINE_SIGNS if info.field_name == DESCRIPTION else ""
+        if isinstance(value, str) and any(category(sign) in NO_TEXT and sign not in allowed for sign in value):
+            raise ValueError("must be a line of text in UTF-8, without control characters")
+        return value
+
 
 def _kinds(annotation: Any) -> set[Any]:
     """All types that an annotation mentions."""
@@ -32,6 +48,8 @@ def _kinds(annotation: Any) -> set[Any]:
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """`; did you mean X?` or nothing. Paths are compared whole, then by their last part."""
+    if len(word) > LONGEST_NAME:
+        return ""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if not close:
         last = word.rpartition(".")[2]

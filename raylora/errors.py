@@ -106,3 +106,17 @@ def disk_fault(error: BaseException) -> str | None:
         return None
     where = f": {error.filename}" if error.filename else ""
     return f"{os.strerror(error.errno)}{where}; {DISK_MENDS[error.errno]}"
+
+
+PATH_FAULTS = (errno.ENAMETOOLONG, errno.ELOOP)
+"""What the operating system says of paths that can't be, whoever asks."""
+
+
+def path_fault(error: BaseException) -> str | None:
+    """What the operating system says of a path that was given and can't be; None of any other error."""
+    if not isinstance(error, OSError) or error.errno not in PATH_FAULTS:
+        return None
+    return f"{str(error.filename)[:LONGEST_PATH]}: {os.strerror(error.errno)}; give another path"
+
+
+LONGEST_PATH = 300

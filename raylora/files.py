@@ -1,10 +1,20 @@
-"""Files that are there whole or not at all, and where those of folds lie."""
+"""Files that are there whole or not at all, such as may be read at all, and where those of folds lie."""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import stat
 import uuid
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+MOST_TEXT_BYTES = 2**20
+"""Of settings, which are kilobytes: a megabyte of YAML takes seconds to read."""
+MOST_JSON_BYTES = 2**28
+"""Of what raylora itself has written: a record of a long trial is some megabytes."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -22,6 +32,89 @@ def write_atomically(path: Path, content: bytes) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def read_ordinary(path: Path, most_bytes: int) -> bytes:
+    """All of a file; none of a pipe or a device, which may have no end, nor of a file that is too large.
+
+    Raises:
+        OSError: it can't be read, or is no such file.
+    """
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # without waiting for whoever writes to a pipe
+    except ValueError:
+        raise OSError(errno.EINVAL, "is no path that a system can have", str(path)) from None
+    with os.fdopen(number, "rb") as file:
+        found = os.fstat(number)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "is a pipe or a device and no ordinary file", str(path))
+        if found.st_size > most_bytes:
+            raise OSError(errno.EFBIG, f"has {found.st_size:,} bytes, and {most_bytes:,} are the most", str(path))
+        return file.read()
+
+
+def read_json(path: Path, most_bytes: int = MOST_JSON_BYTES) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it is no JSON.
+    """
+    return parse_json(read_ordinary(path, most_bytes).decode("utf-8-sig"))
+
+
+def parse_json(text: str) -> Any:
+    """What JSON says.
+
+    Raises:
+        ValueError: it is none, or is nested without end.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("is nested too deep") from None
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such an ordinary file; not where a path is too long, in a circle, or has no place at all.
+
+    `Path.is_file` raises what it doesn't expect before Python 3.14.
+    """
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def exists(path: Path) -> bool:
+    """The same of whatever may be at a path."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """The same of a folder."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def resolved(path: Path) -> Path:
+    """The absolute path, `~` expanded and links followed as far as they lead anywhere.
+
+    `Path.resolve` and `Path.expanduser` raise RuntimeError of links in a circle and of users that aren't there.
+    """
+    with suppress(RuntimeError):
+        path = path.expanduser()
+    try:
+        return path.resolve()
+    except (RuntimeError, OSError, ValueError):
+        return path.absolute()
 
 
 def fold_folders(folder: Path, folds: int) -> list[Path]:

@@ -8,23 +8,27 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image
-
 from raylora.bundled import DEMO_DATASET, DEMO_NAME
-from raylora.dataset.imagefolder import read_index, read_text
-from raylora.dataset.pixels import picture_size
-from raylora.errors import DatasetError
+from raylora.dataset.imagefolder import IMAGE_SUFFIXES, read_index, read_text
+from raylora.dataset.pixels import opened, picture_size
+from raylora.errors import DatasetError, first_line
+from raylora.files import is_file, is_folder, resolved
+from raylora.redaction import one_line, steers
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 CAPTION_SUFFIXES = (".txt", ".caption")
 KOHYA_FOLDER = re.compile(r"(\d+)_(.+)")
 FEWEST_IMAGES = 8
+MOST_CAPTION_BYTES = 2**16
+"""A caption of thousands of words; encoders read seventy-five tokens."""
+MOST_REPEATS = 10**6
+LINE_SIGNS = "\n\t"
+LEADS_OUT = "is a link that leads out of the folder, so it is not read"
 
 Warn = Callable[[str], None]
 
@@ -57,7 +61,7 @@ class ReadOptions:
 
 def resolve_dataset(reference: str) -> Path:
     """`demo` or a path as a folder; `~` is expanded."""
-    return DEMO_DATASET if reference == DEMO_NAME else Path(reference).expanduser().resolve()
+    return DEMO_DATASET if reference == DEMO_NAME else resolved(Path(reference))
 
 
 def read_folder(folder: Path, options: ReadOptions = ReadOptions(), warn: Warn = lambda _: None) -> list[Picture]:
@@ -66,18 +70,22 @@ def read_folder(folder: Path, options: ReadOptions = ReadOptions(), warn: Warn =
     Raises:
         DatasetError: no folder, too few pictures, one that can't be read, one without any caption.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DatasetError(f"{folder}: there is no such folder; give a folder of images with captions")
-    found = [picture for picture in _scan(folder) if _is_readable(picture.path, options, warn)]
+    try:
+        found = [picture for picture in _scan(folder) if _is_usable(picture.path, folder, options, warn)]
+        captioned = [_with_caption(picture, folder) for picture in found]
+    except PermissionError as error:
+        raise DatasetError(f"{error.filename}: can't be read; let your user read the folder") from None
     if len(found) < options.fewest:
         raise DatasetError(
             f"{folder}: {len(found)} usable images found, at least {options.fewest} are needed; "
             f"looked for {', '.join(sorted(IMAGE_SUFFIXES))} here and in folders named like 10_name"
             f"{_elsewhere(folder, found)}"
         )
-    finished = [_finish(picture, options) for picture in found]
+    finished = [_finish(picture, options) for picture in captioned]
     if options.needs_captions:
-        _check_captions(found, finished, warn)
+        _check_captions(captioned, finished, warn)
     return sorted(finished, key=lambda picture: picture.path)
 
 
@@ -93,8 +101,16 @@ def _scan(folder: Path) -> list[Picture]:
     pictures = list(_scan_plain(folder, folder_name="", repeats=1))
     for below in _folders_in(folder):
         if match := KOHYA_FOLDER.fullmatch(below.name):
+            _check_sub_folder(below, folder, match[1])
             pictures += _scan_plain(below, folder_name=below.name, repeats=max(1, int(match[1])))
     return pictures
+
+
+def _check_sub_folder(below: Path, folder: Path, repeats: str) -> None:
+    if not resolved(below).is_relative_to(resolved(folder)):
+        raise DatasetError(f"{below}: {LEADS_OUT}; copy it into the folder")
+    if int(repeats) > MOST_REPEATS:
+        raise DatasetError(f"{below}: asks for more than {MOST_REPEATS:,} repeats; rename it, as to 10_name")
 
 
 def _folders_in(folder: Path) -> list[Path]:
@@ -104,42 +120,71 @@ def _folders_in(folder: Path) -> list[Path]:
 def _elsewhere(folder: Path, found: Sequence[Picture]) -> str:
     """Where images lie that were not looked for."""
     used = {picture.path.parent for picture in found}
-    others = {below: sum(1 for _ in _images_in(below)) for below in _folders_in(folder) if below not in used}
+    unused = [below for below in _folders_in(folder) if below not in used and os.access(below, os.R_OK | os.X_OK)]
+    others = {below: sum(1 for _ in _images_in(below)) for below in unused}
     named = [f"{count} in {below.name}/" for below, count in others.items() if count]
     return f"; other images: {', '.join(named)}: give that folder, or name it like 10_name" if named else ""
 
 
 def _images_in(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    """Everything that is called like an image, whatever it is."""
+    return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _scan_plain(folder: Path, folder_name: str, repeats: int) -> Iterator[Picture]:
     for path in _images_in(folder):
-        yield Picture(path, _caption_beside(path), repeats, folder_name, digest="")
+        yield Picture(path, "", repeats, folder_name, digest="")
 
 
-def _caption_beside(path: Path) -> str:
+def _with_caption(picture: Picture, folder: Path) -> Picture:
+    return picture if picture.caption else replace(picture, caption=_caption_beside(picture.path, folder))
+
+
+def _caption_beside(path: Path, folder: Path) -> str:
     for suffix in CAPTION_SUFFIXES:
         file = path.with_suffix(suffix)
-        if file.is_file():
-            return " ".join(read_text(file).split())
+        if file.is_symlink() or is_file(file):
+            if fault := _misplaced(file, folder):
+                raise DatasetError(f"{file}: {fault}; put the caption itself there")
+            return " ".join(read_text(file, MOST_CAPTION_BYTES).split())
     return ""
 
 
-def _is_readable(path: Path, options: ReadOptions, warn: Warn) -> bool:
-    """Decode the whole picture: a header alone would let a cut-off file through."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.load()
+def _is_usable(path: Path, folder: Path, options: ReadOptions, warn: Warn) -> bool:
+    """Whether this is a whole picture inside the folder; one that isn't is left out, if that was wanted.
+
+    Raises:
+        DatasetError: it isn't, and nothing is to be left out.
+    """
+    fault = _misplaced(path, folder) or _unreadable(path)
+    if fault is None:
         return True
-    except Exception as error:  # Pillow's plug-ins raise many kinds
-        reason = f"{path}: can't be read as an image ({error})"
+    reason = f"{one_line(str(path))}: {fault}"
     if not options.skip_bad_images:
         raise DatasetError(f"{reason}; mend or remove it, or go on without it with --skip-bad-images")
     warn(f"{reason}; left out")
     return False
+
+
+def _misplaced(path: Path, folder: Path) -> str | None:
+    """Why a file's name or place can't be, before it is opened: what a link leads to elsewhere is not the dataset's."""
+    if any(steers(sign) or sign in LINE_SIGNS for sign in path.name):
+        return "has a name with control characters, or that is no UTF-8"
+    if path.is_symlink() and not is_file(path):
+        return "is a link that leads to no file"
+    if not resolved(path).is_relative_to(resolved(folder)):
+        return f"{LEADS_OUT}: copy what it leads to into the folder"
+    return None if is_file(path) else "is no ordinary file"
+
+
+def _unreadable(path: Path) -> str | None:
+    """Why this is no picture: all of it is decoded, since a header alone would let a cut-off file through."""
+    try:
+        with opened(path) as image:
+            image.load()
+        return None
+    except Exception as error:  # Pillow's plug-ins raise many kinds
+        return f"can't be read as an image ({one_line(first_line(error))})"
 
 
 def _finish(picture: Picture, options: ReadOptions) -> Picture:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from raylora.dataset.folder import Picture, Warn
 from raylora.dataset.pixels import load_pixels
 from raylora.errors import DatasetError
-from raylora.files import write_atomically
+from raylora.files import exists, read_json, write_atomically
 
 FEWEST_HELD_OUT = 4
 FEWEST_TO_JUDGE = 2
@@ -179,7 +179,7 @@ def read_splits(path: Path, pictures: list[Picture]) -> tuple[Split, ...]:
     Raises:
         DatasetError: no split file, one of other pictures, or one that holds out too few.
     """
-    if not path.is_file():
+    if not exists(path):
         raise DatasetError(f"{path}: there is no such file; give the split.json of an output folder, or leave it out")
     try:
         return tuple(_taken_again(held, path, pictures) for held, _ in digests_of_split(path))
@@ -193,7 +193,7 @@ def digests_of_split(path: Path) -> list[tuple[set[str], int]]:
     Raises:
         OSError, ValueError, KeyError, TypeError: it is none.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     parts = dict(content).get("folds", [content])
     if not parts:
         raise ValueError("no folds")

@@ -16,6 +16,7 @@ from raylora.diffusion.lora_reading import read_lora
 from raylora.diffusion.lora_weights import LoraWeights, with_one_alpha, with_strength
 from raylora.diffusion.resize import Kept, with_rank
 from raylora.errors import ConfigError, OutputError
+from raylora.files import exists, is_folder, resolved
 
 LAYOUTS = ("kohya", "diffusers")
 PRECISIONS = ("fp16", "bf16", "fp32")
@@ -99,7 +100,7 @@ def _check_options(wanted: Export) -> None:
 def _check_out(out: Path) -> None:
     if out.suffix != SUFFIX:
         raise OutputError(f"--out {out}: a LoRA file is called {out.stem or 'lora'}{SUFFIX}; name it so")
-    if out.exists():
+    if exists(out):
         raise OutputError(f"--out {out}: exists already; name another file")
 
 
@@ -107,8 +108,8 @@ def _base(reference: str | None) -> tuple[str | None, Mapping[str, Any] | None]:
     """Family and U-Net configuration of a diffusers folder; nothing without one."""
     if reference is None:
         return None, None
-    folder = DEMO_BASE if reference == DEMO_NAME else Path(reference).expanduser()
-    if not folder.is_dir():
+    folder = DEMO_BASE if reference == DEMO_NAME else resolved(Path(reference))
+    if not is_folder(folder):
         raise ConfigError(f"--base-model {reference}: is no folder; an export needs a diffusers folder, or none at all")
     config = read_component_config(folder, "unet")
     return "sdxl" if config.get("addition_embed_type") == "text_time" else "sd15", config

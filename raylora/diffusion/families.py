@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,12 @@ from raylora.bundled import DEMO_BASE, DEMO_NAME
 from raylora.config import ModelConfig
 from raylora.diffusion.base import UNET, BaseModel, Family
 from raylora.diffusion.hub import is_hub_id, is_meant_as_path, read_hub_config
+from raylora.diffusion.model_files import check_parts, check_weights
 from raylora.diffusion.sd15 import SD15
 from raylora.diffusion.sdxl import SDXL
 from raylora.errors import ConfigError, ModelError, first_line
+from raylora.files import is_file, is_folder, read_json
+from raylora.files import resolved as resolved_path
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (SD15, SDXL)}
 SPACES = {"sd15": "realistic or anime", "sdxl": "sdxl-character or sdxl-style"}
@@ -49,16 +51,16 @@ def resolve_base(reference: str, family: str = SD15.name) -> str:
     if reference == DEMO_NAME:
         _check_family(DEMO_NAME, SD15.name, family)
         return str(DEMO_BASE)
-    path = Path(reference).expanduser()
+    path = resolved_path(Path(reference)) if reference.startswith("~") else Path(reference)
     if path.suffix.lower() in PICKLED_SUFFIXES:
         raise ModelError(
             f"{reference}: pickled checkpoints can run any code when they are read, so raylora doesn't read them; "
             "use the .safetensors file of the same model"
         )
-    if path.is_dir():
+    if is_folder(path):
         _check_folder(path, family)
         return str(path.resolve())
-    if path.is_file():
+    if is_file(path):
         _check_single_file(path, family)
         return str(path.resolve())
     if is_hub_id(reference):
@@ -89,7 +91,7 @@ def _check_family(reference: object, found: str, wanted: str) -> None:
 
 def _check_folder(folder: Path, family: str) -> None:
     try:
-        index = dict(json.loads((folder / INDEX_NAME).read_text(encoding="utf-8")))
+        index = dict(read_json(folder / INDEX_NAME))
     except (OSError, ValueError, TypeError):
         raise ModelError(f"{folder}: is not a diffusers folder (no readable {INDEX_NAME})") from None
     found = _check_index(folder, index, family)
@@ -99,8 +101,7 @@ def _check_folder(folder: Path, family: str) -> None:
         raise ModelError(f"{folder}: {_misshapen(found)}")
     _check_prediction(folder, read_component_config(folder, "scheduler", SCHEDULER_NAME))
     for part in (*found.parts, "vae"):
-        if not any((folder / part).glob("*.safetensors")):
-            raise ModelError(f"{folder / part}: holds no .safetensors weights; download the model again")
+        check_weights(folder / part)
 
 
 def _check_index(reference: object, index: dict[str, Any], family: str) -> Family:
@@ -111,6 +112,8 @@ def _check_index(reference: object, index: dict[str, Any], family: str) -> Famil
         known = " or ".join(known.title for known in FAMILIES.values())
         raise ModelError(f"{reference}: holds a {pipeline_class}; raylora trains {known} models")
     _check_family(reference, found.name, family)
+    encoders = {part: kind.__name__ for part, (kind, _) in found.text_encoders.items()}
+    check_parts(reference, index, {UNET: UNet2DConditionModel.__name__, "vae": AutoencoderKL.__name__, **encoders})
     return found
 
 
@@ -134,7 +137,7 @@ def read_component_config(folder: Path, component: str, name: str = "config.json
     """The configuration of a part of a diffusers folder."""
     path = folder / component / name
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(read_json(path))
     except (OSError, ValueError, TypeError):
         raise ModelError(f"{path}: is missing or unreadable; download the model again") from None
 
@@ -261,7 +264,7 @@ def _load_pipeline(reference: str, family: Family, dtype: torch.dtype, config: P
                 options["vae"] = AutoencoderKL.from_single_file(resolved, dtype=torch.float32, **vae)
             return family.pipeline.from_single_file(resolved, **options)
         options["dtype"] = {"vae": torch.float32, "default": dtype}
-        return family.pipeline.from_pretrained(resolved, use_safetensors=True, **options)
+        return family.pipeline.from_pretrained(resolved, use_safetensors=True, trust_remote_code=False, **options)
     except Exception as error:  # diffusers, transformers and huggingface_hub raise many kinds
         hint = f"; {SINGLE_FILE_HINT}" if is_single and not config else ""
         raise ModelError(
@@ -297,7 +300,7 @@ def checked_clip_skip(clip_skip: int, encoders: Mapping[str, Any]) -> int:
 
 def skeleton(family: Family, reference: str | None) -> dict[str, nn.Module]:
     """Every part without weights (on the meta device): a local folder's own shapes, else the family's."""
-    local = Path(reference) if reference and Path(reference).is_dir() else None
+    local = Path(reference) if reference and is_folder(Path(reference)) else None
     unet_config = read_component_config(local, UNET) if local else dict(family.unet)
     with torch.device("meta"):
         parts: dict[str, nn.Module] = {UNET: UNet2DConditionModel.from_config(unet_config)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from huggingface_hub.errors import (
 )
 
 from raylora.errors import ModelError, UnreachableError, first_line
+from raylora.files import is_folder, read_json
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 REACH_S = 10
@@ -35,7 +35,7 @@ def is_meant_as_path(reference: str) -> bool:
     """Whether a reference names a place on disk, there or not: `models/mine` where there is a folder `models`."""
     first, slash, _ = reference.partition("/")
     return reference.startswith((".", "/", "~")) or reference.endswith(".safetensors") or (
-        bool(slash) and Path(first).is_dir()
+        bool(slash) and is_folder(Path(first))
     )  # fmt: skip
 
 
@@ -53,8 +53,8 @@ def read_hub_config(reference: str, name: str) -> dict[str, Any]:
     except LocalEntryNotFoundError:
         file = _download(reference, name)
     try:
-        return dict(json.loads(Path(file).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        return dict(read_json(Path(file)))
+    except (OSError, ValueError, TypeError):
         raise ModelError(f"{reference}: {name} on the hub can't be read; choose another model") from None
 
 

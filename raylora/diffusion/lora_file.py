@@ -39,7 +39,7 @@ from raylora.diffusion.lora_weights import (
     with_one_alpha,
 )
 from raylora.errors import ModelError, UnknownLayerError
-from raylora.files import write_atomically
+from raylora.files import is_file, is_folder, parse_json, write_atomically
 
 KOHYA_NAME = "lora.safetensors"
 DIFFUSERS_NAME = "pytorch_lora_weights.safetensors"
@@ -261,7 +261,7 @@ def _in_words(values: Iterable[float]) -> str:
 def _arguments(text: str) -> dict[str, Any]:
     """kohya's network arguments so far; a file may hold anything there."""
     try:
-        arguments = json.loads(text or "{}")
+        arguments = parse_json(text or "{}")
     except ValueError:
         return {}
     return arguments if isinstance(arguments, dict) else {}
@@ -318,5 +318,5 @@ def load_lora(base: BaseModel, path: Path) -> None:
 
 def lora_file_in(path: Path) -> Path:
     """The file itself, or the LoRA in an output folder, in its `best/`, or in a folder that diffusers wrote."""
-    places = (path / "best" / KOHYA_NAME, path / KOHYA_NAME, path / DIFFUSERS_NAME) if path.is_dir() else ()
-    return next((place for place in places if place.is_file()), path)
+    places = (path / "best" / KOHYA_NAME, path / KOHYA_NAME, path / DIFFUSERS_NAME) if is_folder(path) else ()
+    return next((place for place in places if is_file(place)), path)

@@ -16,6 +16,7 @@ from raylora.diffusion.families import FAMILIES, PICKLED_SUFFIXES
 from raylora.diffusion.kohya_names import TEXT_PATH, UNET_PATH, Naming, is_sgm, module_path, naming, text_path
 from raylora.diffusion.lora_weights import LoraModule, LoraWeights, magnitude_to_kohya
 from raylora.errors import ModelError, UnknownLayerError
+from raylora.files import is_file, parse_json
 
 ADAPTER_METADATA = "lora_adapter_metadata"
 """diffusers' key for peft's settings, in JSON (diffusers/loaders/lora_base.py)."""
@@ -132,7 +133,7 @@ def check_lora_file(file: Path) -> None:
     """Refuse what is no LoRA in safetensors, before any model is loaded."""
     if file.suffix.lower() in PICKLED_SUFFIXES:
         raise ModelError(f"{file}: pickled files can run any code when they are read; use a .safetensors LoRA")
-    if not file.is_file():
+    if not is_file(file):
         raise ModelError(f"{file}: there is no such LoRA file")
     try:
         with safe_open(str(file), framework="pt") as opened:
@@ -270,7 +271,7 @@ def _magnitude(path: Path, layer: Layer, down: Tensor, up: Tensor) -> Tensor | N
 def _adapter_metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """peft's settings from diffusers' metadata: `unet.lora_alpha`, `unet.alpha_pattern` and so on; maybe none."""
     try:
-        return dict(json.loads(metadata.get(ADAPTER_METADATA, "{}")))
+        return dict(parse_json(metadata.get(ADAPTER_METADATA, "{}")))
     except (ValueError, TypeError):
         raise ModelError(f"{path}: its {ADAPTER_METADATA} is not readable as JSON; download the file again") from None
 

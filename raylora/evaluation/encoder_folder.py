@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,9 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModel
 from transformers.utils.logging import disable_progress_bar
 
+from raylora.diffusion.model_files import is_plain_name
 from raylora.errors import ModelError
+from raylora.files import is_file, is_folder, read_json, resolved
 
 CONFIG_NAME, WEIGHTS_NAME, INDEX_NAME = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLED_NAMES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -30,10 +31,10 @@ def read_kind(reference: str) -> str:
     Raises:
         ModelError: it isn't there, or its configuration can't be read.
     """
-    folder = Path(reference).expanduser()
-    if folder.is_file():
+    folder = resolved(Path(reference))
+    if is_file(folder):
         raise _wrong(reference, f"is a file; give the folder that holds it with its {CONFIG_NAME}")
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise _wrong(reference, "there is no such folder; mend the path, or give a hub id")
     kind = _json_of(folder / CONFIG_NAME, reference).get("model_type")
     if not isinstance(kind, str):
@@ -47,7 +48,7 @@ def check_files(reference: str, reads_texts: bool) -> None:
     Raises:
         ModelError: one of them is missing, or weights are cut off.
     """
-    folder = Path(reference).expanduser()
+    folder = resolved(Path(reference))
     for file in _weight_files(folder, reference):
         _check_header(file, reference)
     for names in (PREPROCESSOR_NAMES, TOKENIZER_NAMES) if reads_texts else (PREPROCESSOR_NAMES,):
@@ -68,7 +69,8 @@ def load_whole(reference: str, device: str = "cpu") -> Any:
     """
     disable_progress_bar()
     model, found = AutoModel.from_pretrained(
-        reference, dtype=torch.float32, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
+        reference, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+        ignore_mismatched_sizes=True,
         device_map=device if device == DEVICE_WITHOUT_WEIGHTS else None,
     )  # fmt: skip
     lacking = sorted(name for name in found["missing_keys"] if not name.endswith(UNUSED_WEIGHTS))
@@ -90,7 +92,10 @@ def _weight_files(folder: Path, reference: str) -> list[Path]:
         shards = _json_of(folder / INDEX_NAME, reference).get("weight_map")
         if not isinstance(shards, dict) or not shards:
             raise _wrong(reference, f"its {INDEX_NAME} names no files; {AGAIN}")
-        return [folder / str(name) for name in sorted(set(shards.values()))]
+        names = sorted({str(name) for name in shards.values()})
+        if elsewhere := [name for name in names if not is_plain_name(name)]:
+            raise _wrong(reference, f"its {INDEX_NAME} names {ascii(elsewhere[0])[:100]}, no file beside it; {AGAIN}")
+        return [folder / name for name in names]
     if others := sorted(path.name for path in folder.glob("*.safetensors")):
         raise _wrong(reference, f"has no {WEIGHTS_NAME} but {others[0]}; rename it, if it is this model in one file")
     if any((folder / name).is_file() for name in PICKLED_NAMES):
@@ -104,7 +109,7 @@ def _weight_files(folder: Path, reference: str) -> list[Path]:
 
 def _check_header(file: Path, reference: str) -> None:
     """safetensors' header says how long the file is, so one that was cut off shows too."""
-    if not file.is_file():
+    if not is_file(file):
         raise _wrong(reference, f"has no {file.name}, which its {INDEX_NAME} names; {AGAIN}")
     try:
         with safe_open(str(file), framework="pt"):
@@ -115,10 +120,10 @@ def _check_header(file: Path, reference: str) -> None:
 
 
 def _json_of(file: Path, reference: str) -> dict[str, Any]:
-    if not file.is_file():
+    if not is_file(file):
         raise _wrong(reference, f"has no {file.name}; {AGAIN}, or give a hub id")
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        return dict(read_json(file))
     except (OSError, ValueError, TypeError):
         raise _wrong(reference, f"its {file.name} can't be read as JSON; {AGAIN}") from None
 

@@ -23,6 +23,7 @@ from raylora.diffusion.tensor_cache import Framed, TensorCache, Tensors, framed_
 from raylora.errors import ModelError, first_line
 from raylora.evaluation.encoder_folder import DEVICE_WITHOUT_WEIGHTS, check_files, load_whole, read_kind
 from raylora.evaluation.own_encoder import import_encoder, load_own_encoder
+from raylora.files import exists, is_folder, resolved
 from raylora.own_code import is_own_name
 
 BATCH_SIZE = 32
@@ -63,7 +64,7 @@ class PictureModel:
     def __init__(self, reference: str, device: str):
         self._device = device
         self.model: Any = load_whole(reference, device).eval()
-        self._processor = AutoImageProcessor.from_pretrained(reference)
+        self._processor = AutoImageProcessor.from_pretrained(reference, trust_remote_code=False)
 
     @cached_property
     def identity(self) -> str:
@@ -146,7 +147,7 @@ def load_clip(reference: str, device: str) -> PictureAndTextEncoder:
 
     OpenCLIP's models in transformers' layout are CLIP models too, such as laion/CLIP-ViT-H-14-laion2B-s32B-b79K.
     """
-    tokenizer: Any = AutoTokenizer.from_pretrained(reference)
+    tokenizer: Any = AutoTokenizer.from_pretrained(reference, trust_remote_code=False)
 
     def tokenize(prompts: Sequence[str], length: int) -> dict[str, Tensor]:
         return dict(
@@ -194,7 +195,7 @@ def check_encoder(reference: str) -> None:
     if is_own_name(reference):
         import_encoder(reference)
         return
-    if reference == DEMO_NAME or not (Path(reference).expanduser().exists() or is_meant_as_path(reference)):
+    if reference == DEMO_NAME or not (exists(resolved(Path(reference))) or is_meant_as_path(reference)):
         return
     kind = read_kind(reference)
     if kind not in IMAGE_ENCODERS:
@@ -238,7 +239,7 @@ def embeds_texts(reference: str) -> bool:
 
 def is_at_hand(reference: str) -> bool:
     """Whether an encoder's weights lie on this machine's disk under that name."""
-    return reference == DEMO_NAME or Path(reference).expanduser().is_dir()
+    return reference == DEMO_NAME or is_folder(resolved(Path(reference)))
 
 
 def _kind_on_hub(reference: str) -> str:
@@ -250,7 +251,7 @@ def _kind_on_hub(reference: str) -> str:
 
 def _kind_in(folder: str) -> str:
     try:
-        return str(AutoConfig.from_pretrained(folder).model_type)
+        return str(AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type)
     except (OSError, ValueError) as error:
         raise ModelError(f"evaluation.encoder {folder}: its config.json can't be read: {first_line(error)}") from None
 
@@ -270,7 +271,7 @@ def load_encoder(reference: str, device: str = "cpu") -> ImageEncoder:
         return load_own_encoder(reference, device)
     source = str(DEMO_ENCODER) if reference == DEMO_NAME else reference
     try:
-        kind = AutoConfig.from_pretrained(source).model_type
+        kind = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
         builder = IMAGE_ENCODERS.get(kind)
         encoder = builder(source, device) if builder else None
     except ModelError as error:

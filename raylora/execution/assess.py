@@ -16,6 +16,7 @@ from raylora.evaluation.scorecard import Evaluator, Metrics
 from raylora.execution.node_cache import image_set
 from raylora.execution.prepare import check_hub
 from raylora.execution.trial import encoder_of, fresh_base, pick_device
+from raylora.files import exists, is_folder
 
 Warn = Callable[[str], None]
 
@@ -58,9 +59,9 @@ def evaluate_lora(lora: Path, dataset: str, train_dataset: str | None, experimen
 
 
 def _check_place(lora: Path) -> None:
-    if not lora.exists():
+    if not exists(lora):
         raise ModelError(f"{lora}: there is no such LoRA file or folder; mend the path")
-    if lora_file_in(lora).is_dir():
+    if is_folder(lora_file_in(lora)):
         raise ModelError(
             f"{lora}: holds no LoRA (looked for {KOHYA_NAME} in it and in best/, and {DIFFUSERS_NAME}); "
             "give the file itself, or the output folder of finished work"

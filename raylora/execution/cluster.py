@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylora.config import SearchConfig
 from raylora.errors import ConfigError, RayloraError, first_line
+from raylora.execution.loopback import on_loopback
 from raylora.execution.share import Share, share_out
 
 QUIET = {
@@ -58,12 +59,13 @@ def connected(address: str | None, with_state_api: bool) -> Iterator[None]:
     on_terminate = signal.getsignal(signal.SIGTERM)
     is_own = address in (None, LOCAL)
     try:
-        ray.init(
-            address=address or LOCAL,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **({"include_dashboard": with_state_api, "dashboard_host": "127.0.0.1"} if is_own else {}),
-        )
+        with on_loopback() if is_own else nullcontext():
+            ray.init(
+                address=address or LOCAL,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **({"include_dashboard": with_state_api, "dashboard_host": "127.0.0.1"} if is_own else {}),
+            )
     except (ConnectionError, ValueError, RuntimeError) as error:
         if is_own:
             raise RayloraError(f"Ray can't be started on this machine: {first_line(error)}") from error

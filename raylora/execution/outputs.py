@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from raylora.config import Experiment
 from raylora.errors import OutputError, StorageError, disk_fault
 from raylora.evaluation.cures import cures, in_words
 from raylora.evaluation.verdict import judge
-from raylora.files import write_atomically
+from raylora.files import exists, is_file, is_folder, read_json, write_atomically
 from raylora.tracking.recorder import TrialRecord, measures
 
 LOCK_NAME = ".lock"
@@ -29,6 +29,16 @@ NO_RESULT = "no_result"
 NOTHING_CAME = "no trial came to a result"
 
 State = Literal["running", "interrupted", "failed", "finished"]
+STATES, FINISHED_STATES = ("running", "interrupted", "failed"), ("finished",)
+NOTHING: type = type(None)
+SEARCH_STATE = {
+    "tracking_uri": (str,),
+    "parent_run_id": (str,),
+    "address": (str, NOTHING),
+    "wall_s": (int, float, NOTHING),
+}
+TRAINING_STATE = {"holds_out": (bool,), "wall_s": (int, float)}
+"""What going on needs of a state, and of which kinds it is."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +178,7 @@ class OutFolder:
 
     def _check_room(self, bytes_needed: int) -> None:
         """Whether the disk has room for what the plan will write."""
-        there = next(path for path in (self.root, *self.root.parents) if path.exists())
+        there = next(path for path in (self.root, *self.root.parents) if exists(path))
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise OutputError(f"{self.root}: can't be written; give another folder with --out")
         free = shutil.disk_usage(there).free
@@ -186,16 +196,16 @@ class OutFolder:
     def read_state(self) -> dict[str, Any]:
         """`state`, and what going on needs: a search's tracking URI and run, or whether a training holds images out."""
         try:
-            if not self.root.is_dir():
+            if not is_folder(self.root):
                 raise OutputError(
                     f"{self.root}: there is no such folder; give the --out folder of a search or training"
                 )
-            state: dict[str, Any] = json.loads(self.state_file.read_text(encoding="utf-8"))
-            is_search = {"tracking_uri", "parent_run_id"} <= set(state) and self.space.is_file()
-            is_training = {"holds_out", "wall_s"} <= set(state) and self.experiment.is_file()
-            if state["state"] == "finished" or is_search or is_training:
+            state: dict[str, Any] = read_json(self.state_file)
+            is_search = _holds(state, SEARCH_STATE) and is_file(self.space)
+            is_training = _holds(state, TRAINING_STATE) and is_file(self.experiment)
+            if state["state"] in FINISHED_STATES or (state["state"] in STATES and (is_search or is_training)):
                 return state
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             pass
         raise OutputError(f"{self.root}: holds no search and no training; give the --out folder of an earlier one")
 
@@ -217,7 +227,7 @@ class OutFolder:
 
     def write_state(self, state: State, **details: Any) -> None:
         """Remember how the work stands; what was said before stays unless said anew."""
-        before = json.loads(self.state_file.read_text(encoding="utf-8")) if self.state_file.is_file() else {}
+        before = read_json(self.state_file) if self.state_file.is_file() else {}
         write_json(self.state_file, {**before, **details, "state": state})
 
     @contextmanager
@@ -246,6 +256,11 @@ class OutFolder:
             if fault:
                 raise StorageError(f"{fault}, then go on by `raylora resume {self.root}`") from None
             raise
+
+
+def _holds(state: dict[str, Any], kinds: Mapping[str, tuple[type, ...]]) -> bool:
+    """Whether a state has these parts, of these kinds."""
+    return all(isinstance(state.get(name), kind) for name, kind in kinds.items())
 
 
 def write_text(path: Path, content: str) -> None:

@@ -19,6 +19,7 @@ from raylora.evaluation.encoders import check_encoder, check_encoder_on_hub, emb
 from raylora.execution.job import Job, Warn, read_pictures, read_regularization, splits_of
 from raylora.execution.node_cache import framed
 from raylora.execution.plan import Plan
+from raylora.files import is_folder, resolved
 from raylora.search.limits import in_words, over_limits
 from raylora.search.space import SearchSpace, check_space
 from raylora.training.optimizers import check_optimizer
@@ -213,8 +214,8 @@ def absolute(experiment: Experiment) -> Experiment:
         params["model.base_model"] = resolve_base(base, experiment.model.family)
     if experiment.dataset.regularization:
         params["dataset.regularization"] = str(resolve_dataset(experiment.dataset.regularization))
-    if encoder != DEMO_NAME and Path(encoder).expanduser().is_dir():
-        params["evaluation.encoder"] = str(Path(encoder).expanduser().resolve())
+    if encoder != DEMO_NAME and is_folder(resolved(Path(encoder))):
+        params["evaluation.encoder"] = str(resolved(Path(encoder)))
     return experiment.with_params(params)
 
 

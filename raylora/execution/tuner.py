@@ -31,7 +31,7 @@ from raylora.execution.schedulers import TRIAL_SCHEDULERS
 from raylora.execution.searcher import StudySearcher
 from raylora.execution.share import Share, share_out
 from raylora.execution.underway import Say, Search
-from raylora.files import fold_folders
+from raylora.files import fold_folders, resolved
 from raylora.search.space import SearchSpace, load_space
 from raylora.search.study import SearchStudy, keep_earlier
 from raylora.tracking.recorder import Listener, TrialRecord, read_records
@@ -108,7 +108,7 @@ def resume_job(root: Path, listener: Listener, say: Say, address: str | None = N
         UserError: there is no such search, it is finished, another process is at it, or what it needs is gone.
         RayloraError: no trial came to a result.
     """
-    out = OutFolder(root.resolve())
+    out = OutFolder(resolved(root))
     state = out.read_unfinished()
     address = address or state.get("address")
     check_address(address)

@@ -13,6 +13,7 @@ from raylora.errors import ConfigError, OutputError
 from raylora.execution.job import Job
 from raylora.execution.outputs import OutFolder
 from raylora.execution.prepare import absolute, digest_of_base
+from raylora.files import is_file, is_folder, resolved
 from raylora.search.study import STUDY_NAME, read_trials, storage_of
 from raylora.search.warm_start import EarlierSearch, Taken, take
 
@@ -33,7 +34,7 @@ def warm_started(job: Job, folders: Sequence[Path], warn: Warn, force: bool = Fa
     """
     if force and not folders:
         raise ConfigError(f"--force: there is no {OPTION} that it could take; leave it out")
-    taken = [_taken_from(OutFolder(root), job, force) for root in dict.fromkeys(root.resolve() for root in folders)]
+    taken = [_taken_from(OutFolder(root), job, force) for root in dict.fromkeys(resolved(root) for root in folders)]
     for each in taken:
         if each.differing:
             warn(
@@ -75,11 +76,11 @@ def read_search(out: OutFolder) -> EarlierSearch:
     Raises:
         OutputError: there is none.
     """
-    if not out.root.is_dir():
+    if not is_folder(out.root):
         raise OutputError(f"{OPTION} {out.root}: there is no such folder; {MEND}")
-    if not out.study.is_file() and _holds_training(out):
+    if not is_file(out.study) and _holds_training(out):
         raise OutputError(f"{OPTION} {out.root}: holds a training, which has no trials to learn from; {MEND}")
-    if not (out.study.is_file() and out.experiment.is_file()):
+    if not (is_file(out.study) and is_file(out.experiment)):
         raise OutputError(f"{OPTION} {out.root}: holds no search with trials; {MEND}")
     try:
         trials = read_trials(out.study)

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 
 from raylora.errors import ConfigError, first_line
-from raylora.own_code import load_named
+from raylora.own_code import load_named, unended
 
 SpaceFunction = Callable[[optuna.trial.BaseTrial], dict[str, Any]]
 
@@ -38,7 +38,7 @@ def ask_function(name: str, function: SpaceFunction, trial: optuna.trial.BaseTri
         ConfigError: the function fails, or gives something else than settings by dotted path.
     """
     try:
-        point = function(trial)
+        point = unended(lambda: function(trial))
     except Exception as error:  # whatever the user's code raises
         raise ConfigError(
             f"search space {name}: fails ({type(error).__name__}: {first_line(error)}); mend the function"

@@ -24,6 +24,7 @@ from raylora.config import Experiment, Section, field_paths
 from raylora.config_files import NUMBER, WHOLE, Layer, build_experiment, explain, fold_branches, in_words, read_yaml
 from raylora.config_section import nearest
 from raylora.errors import ConfigError, NotInSpaceError
+from raylora.files import exists, is_file, resolved
 from raylora.search.conditions import condition_faults, reachable
 from raylora.search.own_space import ask_function, load_function
 from raylora.search.parameter import Parameter as Parameter
@@ -167,11 +168,11 @@ def load_space(reference: str) -> SearchSpace:
         ConfigError: no such space, or a wrong one; every error is told at once.
     """
     bundled = search_spaces()
-    if reference not in bundled and ":" in reference and not Path(reference).exists():
+    if reference not in bundled and ":" in reference and not exists(Path(reference)):
         load_function(reference)
         return SearchSpace(name=reference, function=reference)
-    path = bundled.get(reference, Path(reference).expanduser())
-    if not path.is_file():
+    path = bundled.get(reference, Path(reference))
+    if not is_file(resolved(path)):
         raise ConfigError(
             f"search space {reference}: there is no such file; bundled spaces are {', '.join(bundled)}"
             f"{nearest(reference, list(bundled))}"

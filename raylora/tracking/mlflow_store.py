@@ -15,6 +15,7 @@ from mlflow.entities import Experiment as MlflowExperiment
 from mlflow.entities import LifecycleStage
 
 from raylora.errors import TrackingError, first_line
+from raylora.files import resolved
 
 DEFAULT_STORE = "mlflow.db"
 DEFAULT_ARTIFACTS = "mlartifacts"
@@ -33,7 +34,7 @@ def tracking_uri(configured: str | None, out: Path) -> str:
     if configured is None:
         return f"sqlite:///{(out / DEFAULT_STORE).resolve()}"
     if configured.startswith("sqlite:///"):
-        return f"sqlite:///{Path(configured.removeprefix('sqlite:///')).expanduser().resolve()}"
+        return f"sqlite:///{resolved(Path(configured.removeprefix('sqlite:///')))}"
     if "://" not in configured:
         raise TrackingError(
             f"tracking URI {configured}: MLflow's file store is deprecated; "

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from raylora.files import write_atomically
+from raylora.files import read_json, write_atomically
 
 Status = Literal["running", "finished", "stopped_early", "failed"]
 RECORD_NAME = "trial.json"
@@ -84,7 +84,7 @@ def read_records(trials_folder: Path) -> list[TrialRecord]:
 
 def read_record(folder: Path) -> TrialRecord:
     """The record in a trial's folder; what an older version kept in it besides is left out."""
-    kept = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
+    kept = read_json(folder / RECORD_NAME)
     return TrialRecord(**{field.name: kept[field.name] for field in fields(TrialRecord) if field.name in kept})
 
 

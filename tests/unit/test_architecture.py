@@ -17,10 +17,10 @@ from raylora.config import Experiment, Section
 from raylora.search.space import Parameter, SearchSpace
 
 FLOORS = (
-    {"__init__", "errors"},
+    {"__init__", "errors", "files", "redaction", "yaml_text"},
     {"config_section", "own_code"},
     {"config_evaluation", "config_optimization", "config_search"},
-    {"bundled", "config", "files", "world"},
+    {"bundled", "config", "world"},
     {"config_files"},
     {"dataset"},
     {"diffusion"},

@@ -1,0 +1,49 @@
+"""The good things that bad ones are made of: pictures, a base model, a LoRA, interrupted work."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.bad_input.kinds import GOOD, Shared
+
+
+def make_shared(root: Path) -> Shared:
+    """Made in a process of its own: this one must stay without threads, since it forks."""
+    root.mkdir(parents=True)
+    checkout = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-m", "benchmarks.bad_input.world", str(root)], check=True, cwd=checkout,
+                   env=os.environ | {"PYTHONPATH": str(checkout)})  # fmt: skip
+    return Shared(root)
+
+
+def _make(root: Path) -> None:
+    from raylora.config import LoraConfig
+    from raylora.diffusion.adapters import Adapter
+    from raylora.diffusion.families import load_base
+    from raylora.diffusion.lora_file import LoraCard, write_kohya
+    from tests.tiny import make_base, make_pictures
+
+    shared = Shared(root)
+    make_base(shared.base)
+    make_pictures(root / "pictures", 8)
+    base = load_base(str(shared.base))
+    adapter = Adapter(base, LoraConfig(rank=2, alpha=2), "fresh", train_text_encoder=True, seed=0)
+    write_kohya(adapter, shared.lora, LoraCard("fresh", (64, 64), 8))
+    (root / "good.yaml").write_text(GOOD.replace("BASE", str(shared.base)))
+    (root / "small.yaml").write_text("name: small\nparameters:\n  lora.dropout: {choices: [0, 0.1]}\n")
+    _interrupt(root)
+
+
+def _interrupt(root: Path) -> None:
+    """A training and a search as kills leave them."""
+    from benchmarks.bad_input.interrupted import make_search, make_training
+
+    make_training(root)
+    make_search(root)
+
+
+if __name__ == "__main__":
+    _make(Path(sys.argv[1]))

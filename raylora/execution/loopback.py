@@ -1,0 +1,36 @@
+"""A Ray cluster of this machine alone: nothing outside can reach it, and who is inside needs its token."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ray._private import ray_constants
+
+TOKEN_RIGHTS = 0o600
+
+
+@contextmanager
+def on_loopback() -> Iterator[None]:
+    """What Ray starts within the block listens on loopback alone. For `ray.init` of a cluster of its own.
+
+    On Windows and macOS Ray does so itself: a node's address is 127.0.0.1 there, unless the variable below says that
+    clusters are wanted. On Linux it is the address in the network, and all servers of Ray's listen on every interface;
+    `_node_ip_address` doesn't take a loopback address (Ray 2.60, `services.get_node_ip_address`). Ray reads the variable
+    when it is imported, so its constant is set too; what it starts reads it anew.
+
+    Such a cluster asks for a token unless RAY_AUTH_MODE says otherwise; Ray keeps that in the home folder, readable by
+    all who can look in there.
+    """
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    said, was = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = was
+        os.environ.pop(name) if said is None else os.environ.update({name: said})
+    with suppress(OSError, RuntimeError):
+        (Path.home() / ".ray" / "auth_token").chmod(TOKEN_RIGHTS)

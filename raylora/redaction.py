@@ -1,0 +1,62 @@
+"""What may be shown: text without passwords and tokens, and without characters that steer a terminal."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+HIDDEN = "***"
+USER_PART = re.compile(r"(?P<scheme>[a-zA-Z][\w+.-]{0,40}://)[^/?#\s]{0,2000}@")
+"""Name and password before a host. The last @ ends them: a password may hold one."""
+USER_PART_ALONE = re.compile(r"^[^/?#\s:@]{0,200}:[^/?#\s]{0,2000}@")
+"""The same without a scheme."""
+SECRET_QUERY = re.compile(
+    r"(?P<name>[?&;][\w.%-]{0,40}(?:pass|pwd|token|secret|key|sig|credential)[\w.%-]{0,40}=)[^&;#\s'\"]+", re.I
+)
+HARMLESS = "\n\t"
+STEERING = ("Cc", "Cf", "Cs")
+"""Unicode's categories of control characters, of invisible ones (which turn a line's direction), and of half
+characters, which stand for bytes that are no UTF-8."""
+
+
+def redacted(text: str) -> str:
+    """The text without the users, passwords and tokens of any URI in it.
+
+    A URI alone may lack its scheme: `user:password@host` is one too.
+    """
+    text = USER_PART.sub(rf"\g<scheme>{HIDDEN}@", USER_PART_ALONE.sub(f"{HIDDEN}@", text))
+    return SECRET_QUERY.sub(rf"\g<name>{HIDDEN}", text)
+
+
+def holds_secret(uri: str) -> bool:
+    """Whether a URI holds what nobody but its user may know.
+
+    A user's name alone is none, as in `postgresql://user@host/db`, but to a web server it may be a token.
+    """
+    user = USER_PART.match(uri)
+    is_secret = user is not None and (":" in user[0].partition("://")[2] or uri.lower().startswith("http"))
+    return is_secret or bool(USER_PART_ALONE.match(uri)) or bool(SECRET_QUERY.search(uri))
+
+
+def printable(text: str) -> str:
+    """The text with characters that steer a terminal as escapes, such as \\x1b; line ends and tabs stay."""
+    return "".join(_escaped(sign) if steers(sign) else sign for sign in text)
+
+
+def one_line(text: str) -> str:
+    """The same with line ends and tabs as escapes too: a name, which may hold anything."""
+    return "".join(_escaped(sign) if steers(sign) or sign in HARMLESS else sign for sign in text)
+
+
+def steers(sign: str) -> bool:
+    """Whether a character is none to be seen: it moves the cursor, turns the line, or is half of one."""
+    return sign not in HARMLESS and unicodedata.category(sign) in STEERING
+
+
+def _escaped(sign: str) -> str:
+    return sign.encode("ascii", "backslashreplace").decode() if not sign.isascii() else f"\\x{ord(sign):02x}"
+
+
+def shown(text: str) -> str:
+    """What a message may hold of anything that was given: redacted and printable."""
+    return printable(redacted(text))
