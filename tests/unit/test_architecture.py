@@ -18,9 +18,11 @@ from raylora.search.space import Parameter, SearchSpace
 
 FLOORS = (
     {"__init__", "errors"},
-    {"config_section", "own_code"},
+    {"config_section", "files", "own_code"},
+    {"storage_access"},
+    {"storage"},
     {"config_evaluation", "config_optimization", "config_search"},
-    {"bundled", "config", "files", "world"},
+    {"bundled", "config", "world"},
     {"config_files"},
     {"dataset"},
     {"diffusion"},
