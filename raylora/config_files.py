@@ -14,6 +14,7 @@ from raylora.config import Experiment, field_paths, flatten, section_paths, set_
 from raylora.config_section import nearest
 from raylora.errors import ConfigError
 from raylora.files import write_atomically
+from raylora.storage import without_secrets
 
 WHOLE, NUMBER = "must be a whole number", "must be a number"
 WORDS = {
@@ -161,7 +162,7 @@ def _explain_one(problem: dict[str, Any], sources: Mapping[str, str]) -> str:
     if path in section_paths():
         example = next(known for known in field_paths() if known.startswith(f"{path}."))
         message = f"is a section; set {example}=…"
-    return f"{source}: {path}: {message} (found {problem['input']!r})"
+    return f"{source}: {path}: {message} (found {without_secrets(repr(problem['input']))})"
 
 
 def in_words(problem: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from raylora.errors import DatasetError
 
+INDEX_NAMES = ("metadata.jsonl", "metadata.csv")
 CAPTION_KEYS = ("text", "caption", "prompt")
 
 
@@ -23,7 +24,7 @@ def read_index(folder: Path) -> list[tuple[Path, str]]:
     Raises:
         DatasetError: a line that can't be read, or that names a file outside the folder or none at all.
     """
-    for name, rows_of in (("metadata.jsonl", _json_rows), ("metadata.csv", _csv_rows)):
+    for name, rows_of in zip(INDEX_NAMES, (_json_rows, _csv_rows), strict=True):
         index = folder / name
         if index.is_file():
             return [_entry(folder, row, where) for row, where in rows_of(index)]

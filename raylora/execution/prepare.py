@@ -21,6 +21,7 @@ from raylora.execution.node_cache import framed
 from raylora.execution.plan import Plan
 from raylora.search.limits import in_words, over_limits
 from raylora.search.space import SearchSpace, check_space
+from raylora.storage import is_uri
 from raylora.training.optimizers import check_optimizer
 
 ALIGNMENT = "prompt_alignment"
@@ -207,12 +208,13 @@ def absolute(experiment: Experiment) -> Experiment:
     assert experiment.dataset.path is not None and experiment.model.base_model is not None
     dataset, base, encoder = experiment.dataset.path, experiment.model.base_model, experiment.evaluation.encoder
     params = {}
-    if dataset != DEMO_NAME:
+    if dataset != DEMO_NAME and not is_uri(dataset):
         params["dataset.path"] = str(resolve_dataset(dataset))
     if base != DEMO_NAME:
         params["model.base_model"] = resolve_base(base, experiment.model.family)
-    if experiment.dataset.regularization:
-        params["dataset.regularization"] = str(resolve_dataset(experiment.dataset.regularization))
+    regularization = experiment.dataset.regularization
+    if regularization and not is_uri(regularization):
+        params["dataset.regularization"] = str(resolve_dataset(regularization))
     if encoder != DEMO_NAME and Path(encoder).expanduser().is_dir():
         params["evaluation.encoder"] = str(Path(encoder).expanduser().resolve())
     return experiment.with_params(params)
