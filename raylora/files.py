@@ -6,6 +6,9 @@ import os
 import uuid
 from pathlib import Path
 
+STATE_NAME = "state.pt"
+"""What a training goes on from."""
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write beside the place, then move into it: readers see the old file or the new, never half of one.
