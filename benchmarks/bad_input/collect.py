@@ -67,4 +67,3 @@ def _remove(sandbox: Path) -> None:
     for place, _, _ in os.walk(sandbox):
         os.chmod(place, 0o700)  # noqa: PTH101
     shutil.rmtree(sandbox, ignore_errors=True)
-

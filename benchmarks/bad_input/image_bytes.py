@@ -78,7 +78,11 @@ def webp(width: int, height: int) -> bytes:
 
 def bmp(width: int, height: int) -> bytes:
     """A BMP of a declared size without pixels."""
-    return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    return (
+        b"BM"
+        + struct.pack("<IHHI", 54, 0, 0, 54)
+        + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    )
 
 
 def jpeg_of(width: int, height: int) -> bytes:

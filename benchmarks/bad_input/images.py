@@ -202,7 +202,9 @@ def _unreadable_named(name: bytes) -> Make:
 
 def kinds() -> list[Kind]:
     """All of them; fine ones are trained on, so that they are read in every way that there is."""
-    found = [Kind(f"damaged image/{what}", PLAN, captioned(*file), REFUSED, ("bad",)) for what, file in damaged().items()]
+    found = [
+        Kind(f"damaged image/{what}", PLAN, captioned(*file), REFUSED, ("bad",)) for what, file in damaged().items()
+    ]
     for what, file in bombs().items():
         status = FINE if what in BOMBS_FINE else REFUSED
         found.append(Kind(f"image bomb/{what}", TRAIN, captioned(*file), status, ("bad",)))

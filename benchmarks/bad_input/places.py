@@ -69,6 +69,7 @@ WITH_SECRETS = [
 
 def uris() -> list[Kind]:
     """Tracking URIs, some with what nobody may see in them."""
+
     def quoted(uri: str) -> str:
         return shlex.quote(uri)
 
@@ -77,7 +78,12 @@ def uris() -> list[Kind]:
     for uri in WITH_SECRETS:
         name = uri.replace(CANARY, "SECRET")
         found.append(Kind(f"secret uri/{name}", f"{PLAN} --tracking-uri {quoted(uri)}"))
-        found.append(Kind(f"secret uri/{name}, searched", f"tune good.yaml --space small.yaml --out out --tracking-uri {quoted(uri)}"))
+        found.append(
+            Kind(
+                f"secret uri/{name}, searched",
+                f"tune good.yaml --space small.yaml --out out --tracking-uri {quoted(uri)}",
+            )
+        )
     in_file = writes("bad.yaml", f"tracking: {{uri: 'http://user:{CANARY}@127.0.0.1:9'}}\n")
     wrong_beside = f"{PLAN} --tracking-uri http://user:{CANARY}@127.0.0.1:9 --set tracking.uri={{a: 1}}"
     return [
@@ -100,7 +106,10 @@ def addresses() -> list[Kind]:
     bad = ["", " ", "bad", "127.0.0.1", "127.0.0.1:9", "127.0.0.1:0", "127.0.0.1:99999", "127.0.0.1:-1", ":6379", "127.0.0.1:",
            "ray://127.0.0.1:10001", "http://127.0.0.1:8265", "[::1]:9", "::1:9", "bad.invalid:6379", "LOCAL", "a" * 5000 + ":9",
            "a" * 10_000, "bad\udcff:9", "127.0.0.1:9\n", "$(touch pwned):9", "x:9" * 100]  # fmt: skip
-    return [Kind(f"address/{ascii(address)[:30]}{len(address)}", f"{PLAN} --address {shlex.quote(address)}") for address in bad]
+    return [
+        Kind(f"address/{ascii(address)[:30]}{len(address)}", f"{PLAN} --address {shlex.quote(address)}")
+        for address in bad
+    ]
 
 
 def splits() -> list[Kind]:
@@ -128,6 +137,7 @@ def splits() -> list[Kind]:
 
 def environments() -> list[Kind]:
     """What the shell has left."""
+
     def gone(folder: Path) -> None:
         (folder / "bad").write_text("")
 

@@ -158,7 +158,10 @@ def trainings() -> list[Kind]:
         "trainer: of nothing": lambda out: [_save(path, {}) for path in out.rglob("state.pt")],
         "trainer: a pipe": lambda out: [_pipe(str(path.relative_to(out)))(out) for path in list(out.rglob("state.pt"))],
     }  # fmt: skip
-    return [Kind(f"resume training/{what}", "resume out", _copied("training", edit), REFUSED) for what, edit in edits.items()]
+    return [
+        Kind(f"resume training/{what}", "resume out", _copied("training", edit), REFUSED)
+        for what, edit in edits.items()
+    ]
 
 
 class _Payload:
@@ -174,7 +177,18 @@ def _save(path: Path, content: object) -> None:
 
 def references() -> list[Kind]:
     """What is no output folder."""
-    names = ["missing", "good.yaml", "pictures", "/dev/null", "/proc/self", "''", "a" * 5000, "a/" * 3000, "s3://bucket/bad", "'bad\udcff'"]
+    names = [
+        "missing",
+        "good.yaml",
+        "pictures",
+        "/dev/null",
+        "/proc/self",
+        "''",
+        "a" * 5000,
+        "a/" * 3000,
+        "s3://bucket/bad",
+        "'bad\udcff'",
+    ]
     return [Kind(f"resume as/{ascii(name)[:30]}", f"resume {name}") for name in names]
 
 

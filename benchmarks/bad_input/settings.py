@@ -143,6 +143,7 @@ def places() -> list[Kind]:
 
 def spaces() -> list[Kind]:
     """Search spaces with every field wrong in turn."""
+
     def searched(text: str) -> str:
         return f"name: bad\nparameters:\n  lora.rank: {text}\n"
 
@@ -223,6 +224,7 @@ def assignments() -> list[Kind]:
     ]  # fmt: skip
     at_odds = ["training.epochs=10000000000", "search.trials=100000000", "training.batch_size=100000000",
                "training.repeats=1000000000000", "evaluation.batch_size=10000000000000"]  # fmt: skip
+
     def name(text: str) -> str:
         return ascii(text if len(text) < 60 else f"{text[:30]}… of {len(text)}")
 
@@ -249,5 +251,3 @@ def options() -> list[Kind]:
 def kinds() -> list[Kind]:
     """All of them."""
     return [*files(), *places(), *spaces(), *assignments(), *options()]
-
-

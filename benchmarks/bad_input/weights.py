@@ -116,6 +116,7 @@ def _each(ending: str, change: Callable[[Any], Any]) -> Callable[[Tensors], Tens
 
 def loras() -> list[Kind]:
     """Whole files whose tensors don't fit."""
+
     def first(tensors: Tensors, ending: str) -> str:
         return next(key for key in tensors if key.endswith(ending))
 
@@ -274,6 +275,7 @@ def _pickled_unet(folder: Path) -> None:
 
 def bases() -> list[Kind]:
     """Diffusers folders."""
+
     def part(name: str, value: object) -> Callable[[Path], None]:
         return _json("model_index.json", lambda index: index.update({name: value}))
 
@@ -399,6 +401,7 @@ def changed_encoder(change: Callable[[Path], object]) -> Make:
 
 def encoders() -> list[Kind]:
     """Image encoders."""
+
     def index(target: object) -> Callable[[Path], None]:
         def edit(folder: Path) -> None:
             keys = load_file(folder / "model.safetensors").keys()
@@ -443,7 +446,9 @@ def encoders() -> list[Kind]:
         "10^9 wide": (config(projection_dim=10**9), REFUSED),
     }  # fmt: skip
     lines = {REFUSED: PLAN_ENCODER, FINE: PLAN_ENCODER, FAILED: TRAIN_ENCODER}
-    return [Kind(f"encoder/{what}", lines[status], changed_encoder(edit), status) for what, (edit, status) in table.items()]
+    return [
+        Kind(f"encoder/{what}", lines[status], changed_encoder(edit), status) for what, (edit, status) in table.items()
+    ]
 
 
 def kinds() -> list[Kind]:

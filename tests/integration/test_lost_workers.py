@@ -116,5 +116,6 @@ def test_a_search_goes_on_whatever_becomes_of_its_workers(
         undisturbed: list[dict[str, Any]] = []
         run_trial({"number": 100 + number, "params": record["params"], "is_baseline": True}, job, undisturbed.append)
         for ours, theirs in zip(record["history"], undisturbed, strict=True):
-            assert ours["train_losses"] == [list(loss) for loss in theirs["train_losses"]]
-            assert ours["score"] == theirs["score"]
+            losses, others = ([loss for _, loss in report["train_losses"]] for report in (ours, theirs))
+            assert losses == pytest.approx(others, rel=1e-4)  # halves of a batch round otherwise
+            assert ours["score"] == pytest.approx(theirs["score"], rel=0.02)
