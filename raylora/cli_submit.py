@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,6 +66,7 @@ def submit(
     name, params = _parsed(context, command)
     out = _checked_out(params.get("out"), "is gone with the job's working directory" if name != "evaluate" else "")
     environment = _taken_along(env or ())
+    _check_secrets(command)
     _check_gpus(gpus, name)
     words = [*command, "--address", "auto"] if name == "tune" and params["address"] is None else list(command)
     from raylora.execution.jobs import Order, has_gpus, jobs_at, packed, send
@@ -124,8 +126,8 @@ def stop(job_id: JobId, address: Dashboard) -> None:
     with running.jobs_at(address) as client:
         job = running.stop(client, job_id)
     print(_in_a_line(job))
-    if out := re.search(r"(?:--out[= ]|resume )(\S+)", running.command_of(job)):
-        print(f"go on with: raylora submit -- resume {out[1]}")
+    if out := running.out_of(job):
+        print(f"go on with: raylora submit -- resume {shlex.quote(out)}")
 
 
 def through_client(context: typer.Context, address: str | None) -> None:
@@ -214,6 +216,20 @@ def _taken_along(names: Sequence[str]) -> dict[str, str]:
         if name not in os.environ:
             raise ConfigError(f"--env {name}: is not set here; set it, or leave it out")
     return {name: os.environ[name] for name in names}
+
+
+def _check_secrets(words: Sequence[str]) -> None:
+    """Ray writes a job's command into its log and its list of jobs.
+
+    Raises:
+        ConfigError: an address in it has a password.
+    """
+    if any(re.search(r"://[^/\s@]*:[^/\s@]+@", word) for word in words):
+        raise ConfigError(
+            "an address in the command has a password, which the cluster's list of jobs would show; give an MLflow "
+            "server's by --env MLFLOW_TRACKING_USERNAME --env MLFLOW_TRACKING_PASSWORD, or put the address into the "
+            "experiment file, as tracking.uri"
+        )
 
 
 def _check_gpus(gpus: float | None, command: str) -> None:

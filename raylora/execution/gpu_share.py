@@ -16,8 +16,9 @@ from raylora.diffusion.families import DTYPES, FAMILIES, resolve_base, skeleton
 from raylora.errors import ConfigError
 from raylora.execution.share import Share, slots_per_gpu
 
-CONTEXT_BYTES = 2**29
-"""What CUDA takes for each process beside torch's own memory: kernels, stacks, workspaces; 0.3 to 0.6 GiB."""
+CONTEXT_BYTES = 3 * 2**28
+"""What CUDA takes for each process beside torch's own memory: its context, kernels, workspaces. Seen on an H200 with
+torch 2.11: 0.69 GiB."""
 MOMENT_BYTES = {"adamw": 8, "adamw8bit": 2, "lion": 4, "lion8bit": 1}
 """An optimizer's state for each trained weight, at least; of those not named, none is counted."""
 WEIGHT_AND_GRADIENT_BYTES = 8

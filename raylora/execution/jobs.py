@@ -212,6 +212,12 @@ def command_of(job: JobDetails) -> str:
     return shlex.join(words)
 
 
+def out_of(job: JobDetails) -> str | None:
+    """The output folder of a job that has one."""
+    words = shlex.split(job.entrypoint or "")
+    return words[4] if len(words) > 4 and words[3].endswith(".inputs") else None
+
+
 def why_it_failed(job: JobDetails) -> str:
     """What its log doesn't say of a job that ended before its command did, or by another hand."""
     if job.status != JobStatus.FAILED or job.driver_exit_code in STATUSES:

@@ -73,8 +73,14 @@ def named_by(params: Mapping[str, Any], working_dir: Path) -> list[Named]:
         params: of the command, as it parsed them.
 
     Raises:
-        ConfigError: an experiment file or a space that lies here can't be read.
+        ConfigError: an experiment file or a space that lies here can't be read, or an earlier search lies here.
     """
+    for folder in map(str, params.get("warm_start") or ()):
+        if not folder.startswith(("/", "~")):
+            raise ConfigError(
+                f"--warm-start {folder}: a search's folder is not sent along; put it on storage that the cluster "
+                "shares, and name it by its absolute path"
+            )
     named = [Named(option, str(params[name])) for name, option in OPTIONS.items() if params.get(name) is not None]
     layers = {"--set": parse_assignments(params.get("settings") or ()).flat}
     for one in named:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -53,6 +54,7 @@ def _answer(tracker: Any, what: str, arguments: tuple[Any, ...]) -> Any:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a cluster sends it to a job's every process: its driver's is enough
     driver, inbox = Connection(int(sys.argv[1])), Inbox()
     Thread(target=receive, args=(driver, inbox), daemon=True).start()
     with suppress(BrokenPipeError):  # the driver ends while it is answered

@@ -59,6 +59,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Order]:
         (["--gpus", "1", "--", "tune", "--demo", *OUT], "--gpus 1: a search's trials take GPUs"),
         (["--env", "TOKEN=hush", "--", "tune", "--demo", *OUT], "--env TOKEN: give the name alone"),
         (["--env", "NOT_SET_ANYWHERE", "--", "tune", "--demo", *OUT], "--env NOT_SET_ANYWHERE: is not set here"),
+        (["--", "tune", "--demo", *OUT, "--tracking-uri", "https://me:hush@mlflow"], "an address in the command has a"),
         (["--", "tune", "--dataset", "photos", *OUT], "--dataset photos: is not in"),
     ],
 )

@@ -11,7 +11,7 @@ from ray.job_submission import JobDetails, JobStatus, JobType
 
 from raylora.errors import ConfigError, RayloraError
 from raylora.execution import jobs
-from raylora.execution.jobs import Order, command_of, follow, jobs_at, send, status_of, why_it_failed
+from raylora.execution.jobs import Order, command_of, follow, jobs_at, out_of, send, status_of, why_it_failed
 
 WORDS = ["tune", "--out", "/shared/my out", "--address", "auto"]
 
@@ -26,6 +26,7 @@ def test_an_entrypoint_is_read_back_as_it_was_typed(out: Path | None) -> None:
     order = Order(WORDS, None, out, 0, {})
     assert order.entrypoint.startswith("exec python -m raylora")
     assert ("'/shared/my out' tune" in order.entrypoint) == (out is not None)
+    assert out_of(job(entrypoint=order.entrypoint)) == (str(out) if out else None)
     assert command_of(job(entrypoint=order.entrypoint)) == "raylora tune --out '/shared/my out' --address auto"
 
 

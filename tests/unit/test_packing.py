@@ -74,6 +74,7 @@ def test_what_is_named_by_a_relative_path_is_sent_and_nothing_else(
         ({"experiment_file": "missing.yaml"}, "missing.yaml: there is no such file"),
         ({"base_model": "gone.safetensors"}, "--base-model gone.safetensors: is not in"),
         ({"settings": ["dataset.regularization=gone"]}, "dataset.regularization gone: is not in"),
+        ({"warm_start": [Path("out/first")]}, "--warm-start out/first: a search's folder is not sent.*absolute path"),
         ({"dataset": "../outside"}, "--dataset ../outside: lies outside .*--working-dir"),
     ],
 )
