@@ -85,11 +85,12 @@ def _last_line(error: Exception) -> str:
 
 
 def connect(session: Session) -> str:
-    """A cluster's address. Ray on this machine gets a folder and a token of its own, so that it leaves neither."""
+    """A cluster's address. Ray on this machine gets a folder and a token of its own, so that it leaves neither;
+    its processes also leave things where all temporary files go."""
     address = session.question.address
     if session.is_own:
         folder = session.stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
-        os.environ |= {"RAY_TMPDIR": folder, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        os.environ |= {"RAY_TMPDIR": folder, "TMPDIR": folder, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     check_address(address)
     session.stack.enter_context(connected(address, with_state_api=True))
     return _address()
