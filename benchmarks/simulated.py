@@ -28,6 +28,7 @@ from benchmarks.common import Row
 STARTED, ENDED = "started", "ended"
 PATIENCE_S = 60
 SENDER = "raylora.tracking.sending"
+MOST_RUNS = 10_000
 LOSSES = 25
 """Training losses that come with each report."""
 
@@ -212,6 +213,13 @@ def settled(out: Path, trials: int) -> Row:
 
 def check(out: Path, trials: int) -> Row:
     """How many trials the study, the records and MLflow have, and in how many of these some is missing or doubled."""
+    places = numbers_in(out)
+    wrong = sum(sorted(numbers) != list(range(trials)) for numbers in places.values())
+    return {"table": "kept", **{name: len(numbers) for name, numbers in places.items()}, "wrong": wrong}
+
+
+def numbers_in(out: Path) -> dict[str, list[int]]:
+    """The numbers of trials that have ended in the study and in the records, and that have a run in MLflow."""
     from mlflow import MlflowClient
 
     from raylora.execution.outputs import OutFolder
@@ -219,20 +227,15 @@ def check(out: Path, trials: int) -> Row:
     from raylora.tracking.recorder import read_records
 
     found = OutFolder(out)
-    study = [trial.number for trial in read_trials(found.study) if trial.state.is_finished()]
-    records = [record.number for record in read_records(found.trials) if record.status != "running"]
     state = found.read_state()
     client = MlflowClient(state["tracking_uri"])
+    query = f"tags.`mlflow.parentRunId` = '{state['parent_run_id']}'"
     experiment = client.get_run(state["parent_run_id"]).info.experiment_id
-    runs = [run.info.run_name for run in client.search_runs([experiment], max_results=10 * trials)]
-    tracked = [int(name.removeprefix("t")) for name in runs if name.startswith("t")]
-    wrong = sum(sorted(numbers) != list(range(trials)) for numbers in (study, records, tracked))
+    runs = [run.info.run_name for run in client.search_runs([experiment], query, max_results=MOST_RUNS)]
     return {
-        "table": "kept",
-        "in the study": len(study),
-        "records": len(records),
-        "MLflow": len(tracked),
-        "wrong": wrong,
+        "in the study": [trial.number for trial in read_trials(found.study) if trial.state.is_finished()],
+        "records": [record.number for record in read_records(found.trials) if record.status != "running"],
+        "MLflow": [int(name.removeprefix("t")) for name in runs if name.startswith("t")],
     }
 
 
