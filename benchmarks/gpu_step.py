@@ -8,6 +8,8 @@ size on the CPU, which shows only that the benchmark runs.
 from __future__ import annotations
 
 import argparse
+import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -88,12 +90,12 @@ TINY = (
 )
 OPTIONS = (
     Option("default"),
-    Option("optimizer not fused", {"optimizer.arguments": {"fused": False}}),
-    Option("channels_last", channels_last=True),
     Option("compile", compile=True),
+    Option("channels_last + compile", channels_last=True, compile=True),
     Option("gradient checkpointing", {"training.gradient_checkpointing": True}),
     Option("text encoder trained", {"model.train_text_encoder": True}),
-    Option("channels_last + compile", channels_last=True, compile=True),
+    Option("channels_last", channels_last=True),
+    Option("optimizer not fused", {"optimizer.arguments": {"fused": False}}),
     Option(
         "channels_last + compile + checkpointing",
         {"training.gradient_checkpointing": True},
@@ -241,19 +243,23 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the result here")
     parser.add_argument("--family", choices=["sd15", "sdxl"], help="only this one")
     parser.add_argument("--batch", type=int, nargs="+", help="images a step; 1, 4 and 16 on a GPU, else 1 and 2")
+    parser.add_argument("--within", type=float, default=math.inf, help="begin no row after so many seconds")
     options = parser.parse_args()
+    ends_at = time.monotonic() + options.within
     on_gpu = torch.cuda.is_available() and not options.quick
     device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
     peak = matmul_tflops(device, MATMUL_SIDE if on_gpu else 512)
     batch_sizes = options.batch or ([1, 4, 16] if on_gpu else [1, 2])
-    rows = [
-        measure(size, option, batch_size, device, peak)
-        for size in (FULL if on_gpu else TINY)
-        if options.family in (None, size.family.name)
+    wanted = [
+        (size, option, batch_size)
         for option in OPTIONS
         if on_gpu or not option.compile  # compiling takes longer than all the rest here
+        for size in (FULL if on_gpu else TINY)
+        if options.family in (None, size.family.name)
         for batch_size in batch_sizes
     ]
+    rows = [measure(*row, device, peak) for row in wanted if time.monotonic() < ends_at]
+    rows.append({"option": f"rows left out for lack of time: {len(wanted) - len(rows)}"})
     rows.append({"option": f"bf16 matrix product: {peak:.4g} TFLOP/s"})
     report("gpu_step" if on_gpu else "gpu_step (tiny, CPU)", rows, targets_of(rows, on_gpu), options.json)
 

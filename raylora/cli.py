@@ -27,6 +27,7 @@ from raylora.cli_output import (
     say_on,
     warn_on,
 )
+from raylora.cli_submit import WORDS_ALONE, jobs, submit, through_client
 from raylora.errors import OutputError, RayloraError, UserError, disk_fault
 from raylora.request import Request, default_space, read_request, search_wanted, training_wanted
 
@@ -73,7 +74,9 @@ WarmStart = Annotated[
     Optional[list[Path]],
     typer.Option("--warm-start", help="Output folder of an earlier search to learn from. Repeatable.", metavar="OUT"),
 ]
-Address = Annotated[Optional[str], typer.Option("--address", help="Ray cluster: auto, local or HOST:PORT.")]
+Address = Annotated[
+    Optional[str], typer.Option("--address", help="Ray cluster: auto, local, HOST:PORT or ray://HOST:10001.")
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -93,6 +96,7 @@ def root(
 
 @app.command()
 def tune(
+    context: typer.Context,
     experiment_file: File = None,
     demo: Demo = False,
     dataset: Dataset = None,
@@ -122,6 +126,7 @@ def tune(
 
       raylora tune --dataset my_photos --base-model stable-diffusion-v1-5/stable-diffusion-v1-5 --space realistic
     """
+    through_client(context, address)
     given = _options(demo, dataset, base_model, skip_bad_images) | {
         "search.trials": trials,
         "search.gpus_per_trial": gpus_per_trial,
@@ -165,11 +170,13 @@ def _planned(request: Request, space: str | None, split: Path | None, warn: Call
 
 @app.command()
 def resume(
+    context: typer.Context,
     out: Annotated[Path, typer.Argument(help="Output folder of a search or training that was interrupted.")],
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on after any kill: finished trials stay, what was running goes on from its last rung or epoch."""
+    through_client(context, address)
     from raylora.execution.outputs import OutFolder
 
     folder = OutFolder(_absolute(out))
@@ -286,6 +293,8 @@ def evaluate(
 
 
 app.command()(export)
+app.command(context_settings=WORDS_ALONE)(submit)
+app.add_typer(jobs, name="jobs")
 
 
 def _options(demo: bool, dataset: str | None, base_model: str | None, skip_bad_images: bool) -> dict[str, Any]:

@@ -76,10 +76,7 @@ def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
     _print_verdict(best)
     print(f"Trials: {trials['finished']} finished, {trials['stopped_early']} stopped early, {trials['failed']} failed; "
           f"they saw {_images(summary)}; {summary['wall_s']:.0f} s in all")  # fmt: skip
-    if len(summary.get("tradeoffs", {"trials": []})["trials"]) > 1:
-        print(f"Trade-offs: {trade_offs(**summary['tradeoffs'])}")
-    if summary["importance"]:
-        print(f"What mattered: {what_mattered(summary['importance'], trials['finished'] + trials['stopped_early'])}")
+    _print_findings(summary)
     print(f"LoRA for A1111 and ComfyUI: {best['lora_kohya']}")
     print(f"LoRA for diffusers:         {best['lora_diffusers']}")
     if "strength" in best:
@@ -90,6 +87,17 @@ def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
         print(f"MLflow:                     {_how_to_look(summary['tracking_uri'])}")
     if summary["registered"]:
         print("Registered:                 models:/{name}@{alias} (version {version})".format(**summary["registered"]))
+
+
+def _print_findings(summary: Mapping[str, Any]) -> None:
+    """What a search lost and found out, where there is any of it."""
+    trials = summary["trials"]
+    if summary.get("lost_workers", {}).get("causes"):
+        print(f"Lost workers: {lost_workers(**summary['lost_workers'])}")
+    if len(summary.get("tradeoffs", {"trials": []})["trials"]) > 1:
+        print(f"Trade-offs: {trade_offs(**summary['tradeoffs'])}")
+    if summary["importance"]:
+        print(f"What mattered: {what_mattered(summary['importance'], trials['finished'] + trials['stopped_early'])}")
 
 
 def _print_verdict(best: Mapping[str, Any]) -> None:
@@ -122,6 +130,13 @@ def _with_spread(candidate: dict[str, Any]) -> str:
     named = f"{seeds} new seeds" if seeds > 1 else "a new seed"
     failed = f", {candidate['failed_seeds']} more failed" if candidate["failed_seeds"] else ""
     return f"{candidate['score']:.3f}{spread} ({named}{failed}; {candidate['selection_score']:.3f} in the search)"
+
+
+def lost_workers(causes: Mapping[str, int], trials: Sequence[str]) -> str:
+    """One line on what a search lost and did not lose: `2 with a node, 1 by itself (t002, t005); …`."""
+    how = {"node": "with a node", "memory": "as memory ran out", "worker": "by itself"}
+    told = ", ".join(f"{causes[cause]} {words}" for cause, words in how.items() if cause in causes)
+    return f"{told} ({', '.join(trials)}); their trials went on from their last states"
 
 
 def _images(summary: Mapping[str, Any]) -> str:

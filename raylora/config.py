@@ -192,6 +192,11 @@ class TrainingConfig(Section):
     save_every_epochs: int | None = Field(
         None, ge=1, description="Also keep a LoRA file after every so many epochs. Guide: every 2 of 10."
     )
+    checkpoint_images: int = Field(
+        500,
+        ge=1,
+        description="Images seen between two states to go on from: at most so many are trained again.",
+    )
     keep_last: int | None = Field(None, ge=1, description="Of those files, keep only so many; unset: all.")
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="Measure and save a moving average of the LoRA's weights, with this decay a step."

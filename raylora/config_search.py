@@ -87,6 +87,12 @@ class SearchConfig(Section):
     gpus_per_trial: float = Field(
         1.0, gt=0, description="Share of a GPU, or number of GPUs, of a trial; without a GPU, number of CPU workers."
     )
+    hang_s: float = Field(
+        900.0,
+        gt=0,
+        description="Seconds without a single step of training or sampling after which a trial's worker counts as hung "
+        "and is replaced.",
+    )
     max_concurrent: int | None = Field(None, ge=1, description="Most trials at once; unset: as many as fit.")
     tradeoffs: tuple[Measure, ...] = Field(
         ("score", "lora_mb"),

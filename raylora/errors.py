@@ -2,6 +2,8 @@
 
 RayloraError                 the work failed                              exit status 1
 ├── TrainingDivergedError    a loss or a weight is no longer a number
+├── WorkerLostError          a worker or its device is gone; its work can be done elsewhere
+├── StorageError             a disk or an object store is full or gone; the work can go on once that is mended
 └── UserError                what was given is wrong: what, where, mend   exit status 2
     ├── ConfigError          settings, search spaces, command line
     │   └── NotInSpaceError      a point that a search space can't propose
@@ -27,6 +29,14 @@ class RayloraError(Exception):
 
 class TrainingDivergedError(RayloraError):
     """The training loss or a measure stopped being a finite number."""
+
+
+class WorkerLostError(RayloraError):
+    """A worker, its device or its node is gone, through no fault of the work."""
+
+
+class StorageError(RayloraError):
+    """A disk or an object store is full or gone: nothing else that is tried there would fare better."""
 
 
 DIVERGED = "diverged: "

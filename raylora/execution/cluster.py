@@ -1,25 +1,25 @@
-"""Ray's address, and how its CPUs and GPUs are shared out among trials."""
+"""Ray's address, and what the nodes of its cluster have."""
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import worker as ray_worker
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylora.config import SearchConfig
 from raylora.errors import ConfigError, RayloraError, first_line
+from raylora.execution.share import Share, share_out
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -40,17 +40,6 @@ LOCAL = "local"
 DRIVER_CPUS = 0.01
 """What starts a trial's workers must ask for something; they leave it this much of a core."""
 KNOCK_S = 5
-FEWEST_AT_ONCE = 2
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one trial gets, and how many run at once."""
-
-    cpus: int
-    gpus: float
-    workers: int
-    concurrent: int
 
 
 @contextmanager
@@ -65,6 +54,7 @@ def connected(address: str | None, with_state_api: bool) -> Iterator[None]:
         ConfigError: nothing answers at the address.
     """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    ray_worker.print_to_stdstream = lambda *_, **__: None  # of lost workers, on stdout, whatever `log_to_driver` says
     on_terminate = signal.getsignal(signal.SIGTERM)
     is_own = address in (None, LOCAL)
     try:
@@ -96,12 +86,21 @@ def check_address(address: str | None) -> None:
         return
     if address.startswith("ray://"):
         raise ConfigError(
-            f"--address {address}: a search can't run through Ray Client; "
-            "start raylora on a machine of the cluster with --address auto"
+            f"--address {address}: a search's driver can't be outside its cluster; `raylora tune` and `raylora resume` "
+            "take it there, and a program runs there with the address auto"
         )
-    match = re.fullmatch(r"([^:/]+):(\d+)", address)
+    knock(address, address)
+
+
+def knock(address: str, place: str) -> None:
+    """See whether anybody listens at a place, `HOST:PORT`, of a Ray address.
+
+    Raises:
+        ConfigError: nobody does, or it is no place.
+    """
+    match = re.fullmatch(r"([^:/]+):(\d+)", place)
     if not match:
-        raise ConfigError(f"--address {address!r}: is no Ray address; give auto, local or HOST:PORT")
+        raise ConfigError(f"--address {address!r}: is no Ray address; give auto, local, HOST:PORT or ray://HOST:10001")
     try:
         socket.create_connection((match[1], int(match[2])), timeout=KNOCK_S).close()
     except (OSError, OverflowError) as error:
@@ -123,7 +122,7 @@ def device_line(search: SearchConfig, address: str | None) -> str:
 
     from raylora.execution.trial import devices_here
 
-    share = share_out(search, [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}])
+    share: Share = share_out(search, [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}])
     return f"{devices_here()}; {share.concurrent} {'trial' if share.concurrent == 1 else 'trials'} at once"
 
 
@@ -156,46 +155,3 @@ def check_shared(paths: Sequence[Path]) -> None:
 
 def _missing(paths: Sequence[Path]) -> list[Path]:
     return [path for path in paths if not path.exists()]
-
-
-def share_out(search: SearchConfig, nodes: Sequence[Mapping[str, float]]) -> Share:
-    """Divide a cluster's CPUs and GPUs, node by node. Without a GPU a trial's workers are CPU cores.
-
-    Raises:
-        ConfigError: a trial wants more than there is.
-    """
-    workers = max(1, math.ceil(search.gpus_per_trial))
-    if any(node.get("GPU") for node in nodes):
-        return _share_gpus(search, [node for node in nodes if node.get("GPU")], workers)
-    return _share_cpus(search, [int(node.get("CPU", 0)) for node in nodes], workers)
-
-
-def _share_gpus(search: SearchConfig, nodes: Sequence[Mapping[str, float]], workers: int) -> Share:
-    """A worker gets a GPU or a part of one, and of its node's cores what is left when the node is full."""
-    wanted = search.gpus_per_trial
-    slots = [int(node["GPU"]) * (int(1 / wanted) if wanted < 1 else 1) for node in nodes]
-    if sum(slots) < workers:
-        raise ConfigError(f"search.gpus_per_trial {wanted:g}: the cluster has {sum(slots)} GPUs")
-    fits = sum(slots) // workers
-    concurrent = min(fits, search.max_concurrent or fits, search.trials)
-    cpus = [
-        int(node.get("CPU", 1)) // min(count, concurrent * workers) for node, count in zip(nodes, slots, strict=True)
-    ]
-    return Share(cpus=max(1, min(cpus)), gpus=wanted, workers=workers, concurrent=concurrent)
-
-
-def _share_cpus(search: SearchConfig, cores: Sequence[int], workers: int) -> Share:
-    """As many cores for each worker as still leave room for all.
-
-    Unless `max_concurrent` says more, at most a quarter of the trials run at once: with all at once, none could
-    learn from another.
-    """
-    if workers > sum(cores):
-        raise ConfigError(
-            f"search.gpus_per_trial {search.gpus_per_trial:g}: there is no GPU, and only {sum(cores)} CPU cores"
-        )
-    most = search.max_concurrent or max(FEWEST_AT_ONCE, search.trials // 4)
-    concurrent = min(sum(cores) // workers, most, search.trials)
-    needed = concurrent * workers
-    cpus = next(size for size in range(max(cores), 0, -1) if sum(count // size for count in cores) >= needed)
-    return Share(cpus=cpus, gpus=0.0, workers=workers, concurrent=concurrent)

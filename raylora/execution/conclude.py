@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -58,6 +59,7 @@ def conclude(
         "confirmed": [candidate.as_dict() for candidate in found if candidate.again],
         "refit": is_refit,
         "trials": _counts(trials),
+        "lost_workers": losses_of([*trials, *(record for candidate in found for record in candidate.again)]),
         "tradeoffs": tradeoffs_of(search, trials),
         "importance": what_mattered(search),
         "images_seen": sum(trial.images_seen for trial in trials) * search.job.experiment.dataset.folds,
@@ -68,6 +70,12 @@ def conclude(
     }
     write_json(out.summary, summary)
     return summary
+
+
+def losses_of(records: Sequence[TrialRecord]) -> dict[str, Any]:
+    """How often workers were lost, by cause, and of which trials, which went on from their last states."""
+    causes = Counter(cause for record in records for cause in record.losses)
+    return {"causes": dict(causes), "trials": [record.trial_id for record in records if record.losses]}
 
 
 def _no_result(out: OutFolder, trials: Sequence[TrialRecord], config: SearchConfig) -> RayloraError:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
 
-from raylora.execution.results import REPORT
-from raylora.execution.trial_job import ERROR_NAME, STOP_REASON, TrialJob
+from raylora.errors import StorageError
+from raylora.execution.results import BREAKS_OFF, FAILED, REPORT
+from raylora.execution.trial_job import HALVED, STOP_REASON, TrialJob
 from raylora.search.limits import COSTS, over_limits
 from raylora.search.stopping import IS_OVER
 from raylora.search.study import Outcome
@@ -22,6 +23,12 @@ REPORT_KEYS = (
 )  # fmt: skip
 
 
+MOST_LOSSES = 10
+"""Lost workers in a row, without a report between, after which a trial is given up: it may be what ends them."""
+CAUSES = {"memory": ("low on memory", "OOM", "out of memory"), "node": ("node has died", "node died", "Node failed")}
+"""What Ray says of a lost worker's end (`src/ray/protobuf/common.proto`, `ActorDiedErrorContext`), by its cause."""
+
+
 class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
     """Keeps the record of every trial and tells a listener of each change.
 
@@ -31,6 +38,9 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
     def __init__(self, job: TrialJob, listener: Listener):
         self._job, self._listener = job, listener
         self._under_way: dict[int, TrialRecord] = {}
+        self._lost: Counter[int] = Counter()
+        """Losses of each trial's worker since its last report."""
+        self._failed: set[int] = set()
         self._wanted: dict[Any, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -69,9 +79,17 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         record, (report,) = self._record(trial), result[REPORT]
+        if FAILED in report:
+            if report[BREAKS_OFF]:
+                raise StorageError(report[FAILED])
+            self._failed.add(record.number)
+            record.stop_reason = report[FAILED]  # before Tune tells the searcher of the end: see `settle`
+            record.write()
+            return
         record.stop_reason = report[STOP_REASON]
         record.over_limits = over_limits(self._job.experiment.search.limits, report)
         if report["images_seen"] > record.images_seen:  # a resumed trial may say its last word again
+            del self._lost[record.number]
             record.hear({key: report[key] for key in REPORT_KEYS if key in report})
             self._tell(record, self._listener.trial_reported)
         else:
@@ -79,11 +97,27 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
-        _complete(record, self._job)
+        if record.number in self._failed:
+            _fail(record)
+        else:
+            _complete(record, self._job)
         self._end(trial, record)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker was lost, and Tune begins its trial again; until this says that it was lost too often."""
+        record = self._record(trial)
+        self._lost[record.number] += 1
+        record.losses.append(cause_of_loss(str(trial.get_error())))
+        record.write()
+        trial.config["went_on_at"] = record.images_seen
+        if self._lost[record.number] > 1 or record.losses[-1] == "memory":
+            trial.config[HALVED] = True
+        if self._lost[record.number] >= MOST_LOSSES:
+            trial.max_failures = 0
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
+        record.losses.append(cause_of_loss(str(trial.get_error())))
         _fail(record)
         self._end(trial, record)
 
@@ -141,7 +175,14 @@ def _complete(record: TrialRecord, job: TrialJob) -> None:
 
 
 def _fail(record: TrialRecord) -> None:
-    """The end of a trial that failed, and the reason that it left behind."""
+    """The end of a trial that failed, for the reason that it gave, or else because its worker was lost for good."""
     record.status = "failed"
-    error_file = Path(record.folder) / ERROR_NAME
-    record.stop_reason = error_file.read_text(encoding="utf-8") if error_file.is_file() else "the worker died"
+    if record.stop_reason is None:
+        often = f" {len(record.losses)} times" if len(record.losses) > 1 else ""
+        by_memory = ", as memory ran out" if "memory" in record.losses else ""
+        record.stop_reason = f"its worker was lost{often}{by_memory}"
+
+
+def cause_of_loss(error: str) -> str:
+    """What ended a worker, by Ray's words: `memory`, `node`, or `worker` where all that is known is that it is gone."""
+    return next((cause for cause, told in CAUSES.items() if any(part in error for part in told)), "worker")

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from raylora.config import Experiment
-from raylora.errors import OutputError, RayloraError, disk_fault
+from raylora.errors import OutputError, StorageError, disk_fault
 from raylora.evaluation.cures import cures, in_words
 from raylora.evaluation.verdict import judge
 from raylora.files import write_atomically
@@ -228,7 +228,7 @@ class OutFolder:
             the seconds of work so far, those before an interruption included.
 
         Raises:
-            RayloraError: a disk is full or can't be written; what to do, and how to go on.
+            StorageError: a disk is full or can't be written; what to do, and how to go on.
         """
         began, before = time.monotonic(), float(self.read_state().get("wall_s", 0.0))
 
@@ -242,9 +242,9 @@ class OutFolder:
         except BaseException as error:
             with suppress(OSError):  # on a full disk; what the user must hear of came before
                 self.write_state("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", wall_s=wall_s())
-            fault = disk_fault(error)
+            fault = str(error) if isinstance(error, StorageError) else disk_fault(error)
             if fault:
-                raise RayloraError(f"{fault}, then go on by `raylora resume {self.root}`") from None
+                raise StorageError(f"{fault}, then go on by `raylora resume {self.root}`") from None
             raise
 
 
@@ -291,6 +291,7 @@ def _row(trial: TrialRecord, verdict: dict[str, str]) -> dict[str, Any]:
         "stop_reason": trial.stop_reason or "",
         **verdict,
         "images_seen": trial.images_seen,
+        "lost_workers": len(trial.losses),
         "score": trial.score if trial.history else "",
         **{path: _cell(value) for path, value in trial.params.items()},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,9 +13,10 @@ import torch
 from raylora.config import Experiment
 from raylora.execution.material import Material, schedules
 from raylora.execution.node_cache import entries_in, read_folds, training_set
+from raylora.execution.notice import FileNotice
 from raylora.execution.outputs import OutFolder
 from raylora.execution.trial import base_of, pick_device
-from raylora.execution.trial_job import TrialJob
+from raylora.execution.trial_job import HALVED, TrialJob
 from raylora.execution.winner import epoch_files, write_lora
 from raylora.training.fit import STATE_NAME, Report, advance_by_epochs
 from raylora.training.trainer import Trainer
@@ -39,14 +41,16 @@ def run_refit(config: dict[str, Any], job: TrialJob, report: Callable[[Report], 
     """Train on all images and write the LoRA files of `best/`. Goes on from its last epoch if it was broken off.
 
     Args:
-        config: `params` of the winner and `images`, as many as did it best.
+        config: `params` of the winner and `images`, as many as did it best; `trial_job.HALVED`.
         report: told once, at the end.
     """
     out = OutFolder(job.out)
     torch.set_num_threads(job.threads)
     of_trial = [shared.material for shared in read_folds(out.cache, job.experiment)]
     experiment = refit_experiment(job.experiment.with_params(config["params"]), of_trial, config["images"])
-    with trained_on_all(experiment, of_trial[0].all_learned, out, out.refit, world=world) as trainer:
+    half = math.ceil(experiment.training.batch_size / world.size / 2) if config.get(HALVED) else None
+    material = of_trial[0].all_learned
+    with trained_on_all(experiment, material, out, out.refit, world=world, most_at_once=half) as trainer:
         report({"images_seen": trainer.images_seen})
 
 
@@ -58,6 +62,7 @@ def trained_on_all(
     state: Path,
     say: Callable[[str], None] | None = None,
     world: World = World(),
+    most_at_once: int | None = None,
 ) -> Iterator[Trainer]:
     """A trainer that has learned all pictures, its LoRA in `best/`: with none to measure by, the last weights count.
 
@@ -65,17 +70,18 @@ def trained_on_all(
         material: none held out.
         state: a folder for checkpoints; if there is one, training goes on from it.
         say: told of the training loss after each epoch.
+        most_at_once: images that a worker learns together, if not its whole share of a batch.
     """
     base, schedule = base_of(experiment, pick_device()), material.schedule(experiment)
     data = training_set(base, material, experiment, entries_in(out.cache))
     files = epoch_files(experiment, schedule, material.train, out.root)
-    with closing(Trainer(base, data, experiment, schedule, world)) as trainer:
+    with closing(Trainer(base, data, experiment, schedule, world, most_at_once)) as trainer:
 
         def tell() -> None:
             if say:
                 say(f"{trainer.images_seen} of {schedule.images_end} images: training loss {trainer.train_loss:.4f}")
 
-        advance_by_epochs(trainer, files, state / STATE_NAME, world, tell)
+        advance_by_epochs(trainer, files, state / STATE_NAME, world, tell, FileNotice())
         if world.is_first:
             write_lora(trainer.adapter, experiment, material.train, out.best, title=out.root.name)
         yield trainer

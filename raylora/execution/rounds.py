@@ -16,6 +16,7 @@ from raylora.execution.listening import RayListener
 from raylora.execution.results import METRIC, MODE, as_result
 from raylora.execution.trial_job import TrialJob
 from raylora.execution.underway import Search
+from raylora.execution.waiting import Patience, WaitingListener, needs_of
 from raylora.tracking.recorder import TrialRecord, read_records
 
 
@@ -62,7 +63,11 @@ def run_round(
         run_config=tune.RunConfig(
             name="confirmations" if job.is_confirming else "trials",
             storage_path=str(search.out.ray),
-            callbacks=[RayListener(job, search.heard_by)],
+            callbacks=[
+                RayListener(job, search.heard_by),
+                WaitingListener(Patience(needs_of(search.share), search.say)),
+            ],
+            failure_config=tune.FailureConfig(max_failures=-1),  # of lost workers; the listener knows when to give up
             verbose=0,
         ),
     )
@@ -94,8 +99,12 @@ def _trainable(search: Search, job: TrialJob) -> Any:
         return tune.with_resources(distributed_trainable(job, workers_of(share)), {"cpu": DRIVER_CPUS})
 
     def trainable(config: dict[str, Any]) -> None:
+        from raylora.execution.attempt import attempt
         from raylora.execution.trial import run_trial
 
-        run_trial(config, job, lambda report: tune.report(as_result(report)))
+        def tell(report: dict[str, Any]) -> None:
+            tune.report(as_result(report))
+
+        attempt(config, lambda told: run_trial(told, job, tell), tell)
 
     return tune.with_resources(trainable, {"cpu": share.cpus, "gpu": share.gpus})

@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from raylora.config import LimitsConfig, SearchConfig
-from raylora.execution.results import METRIC, REPORT, TIME_ATTR
+from raylora.execution.results import METRIC, REPORT, TIME_ATTR, failure_in
 from raylora.search.limits import over_limits
 from raylora.search.stopping import IS_OVER, Rungs, above_median, best_share
 from raylora.search.study import SearchStudy
@@ -44,7 +44,7 @@ class SparingScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no typ
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         number, images = trial.config["number"], result[TIME_ATTR]
-        if over_limits(self._limits, result):
+        if over_limits(self._limits, result) or failure_in(result):
             return str(TrialScheduler.CONTINUE)
         self._enter(number, result)
         goes_on = self._goes_on(number, result, images <= trial.config["went_on_at"])
@@ -60,7 +60,7 @@ class SparingScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no typ
         return by_place if is_worth_it is None else is_worth_it
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        if METRIC in result:  # Tune gives a trial's last report here alone
+        if METRIC in result and not failure_in(result):  # Tune gives a trial's last report here alone
             self._enter(trial.config["number"], result)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from raylora.execution.results import METRIC, MODE, REPORT, TIME_ATTR
+from raylora.execution.results import METRIC, MODE, REPORT, TIME_ATTR, failure_in
 from raylora.search.limits import costs_of
 from raylora.search.stopping import IS_OVER
 from raylora.search.study import Outcome, SearchStudy
@@ -50,13 +50,13 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         if number is None:
             return
         result = result or {}
-        outcome = _outcome(result, error)
+        outcome = _outcome(result, error or failure_in(result) is not None)
         if outcome is not Outcome.FAILED:  # Tune gives the report that ends a trial here alone
             self._report(number, result)
         self._study.tell(number, outcome, result.get(METRIC), costs_of(result))
 
     def _report(self, number: int, result: dict[str, Any]) -> None:
-        if result[TIME_ATTR]:  # a trial that isn't trained, for its size, was not measured either
+        if result[TIME_ATTR]:  # a trial that isn't trained, for its size, was not measured either; nor is a failure
             self._study.report(number, result[TIME_ATTR], result[METRIC])
             self._study.learn(number, *result[REPORT])
 

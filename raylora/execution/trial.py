@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from raylora.config import Experiment, LimitsConfig
-from raylora.diffusion.base import BaseModel
+from raylora.diffusion.base import UNET, BaseModel
 from raylora.diffusion.families import load_base
 from raylora.diffusion.lora_file import lora_bytes
-from raylora.errors import DIVERGED, RayloraError, TrainingDivergedError
 from raylora.evaluation.encoders import ImageEncoder, load_encoder
+from raylora.execution.gpu_share import keep_to_part
 from raylora.execution.material import schedules
 from raylora.execution.node_cache import entries_in, read_folds, training_set
+from raylora.execution.notice import FileNotice
 from raylora.execution.outputs import OutFolder
-from raylora.execution.trial_job import ERROR_NAME, STOP_REASON, TrialJob
+from raylora.execution.trial_job import HALVED, STOP_REASON, TrialJob
+from raylora.execution.watchdog import watched
 from raylora.execution.winner import epoch_files
 from raylora.files import fold_folders
 from raylora.search.limits import in_words, over_limits
 from raylora.search.stopping import IS_OVER, is_overfitting
+from raylora.training.advancing import Notice
 from raylora.training.fit import Fit, Report, evaluation_points
 from raylora.training.folds import Folds
 from raylora.training.trainer import Trainer
@@ -80,43 +85,65 @@ def run_trial(config: dict[str, Any], job: TrialJob, report: Callable[[Report], 
     """Train one configuration to its end, to an overfit stop, or until `report` doesn't return.
 
     Args:
-        config: `number`, `params` (dotted paths) and `is_baseline` as the searcher gave them.
+        config: `number`, `params` (dotted paths) and `is_baseline` as the searcher gave them; `trial_job.HALVED`.
         report: hands a report to whoever runs the trial; ending the trial from there is allowed.
 
     Raises:
-        RayloraError: the trial failed; the reason is also in `error.txt` in its folder.
+        RayloraError: the trial failed.
     """
-    folder = job.folder(config["number"])
-    folder.mkdir(parents=True, exist_ok=True)
+    job.folder(config["number"]).mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(job.threads)
-    if world.is_first:
-        (folder / ERROR_NAME).unlink(missing_ok=True)  # of an earlier part of the same search
+    keep_to_part(job.experiment.search.gpus_per_trial)
+    experiment = job.experiment.with_params(config["params"])
+    base = base_of(experiment, pick_device())
+    with watched(experiment.search.hang_s) as watch, _beating(base, watch.beat):
+        trial = _Trial(config, job, *_at_once(experiment, config, world), world, FileNotice(watch.beat))
+
+        def report_resting(latest: Report) -> None:
+            watch.rest()  # until whoever hears of it lets the trial go on
+            report(latest)
+            watch.beat()
+
+        _run(trial, report_resting)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A trial under way in this process."""
+
+    config: dict[str, Any]
+    job: TrialJob
+    experiment: Experiment
+    most_at_once: int | None
+    """Images that this worker learns together, if not its whole share of a batch."""
+    world: World
+    notice: Notice
+
+    @property
+    def may_stop(self) -> bool:
+        return not self.config["is_baseline"] and not self.job.is_confirming
+
+    @property
+    def folder(self) -> Path:
+        return self.job.folder(self.config["number"])
+
+
+def _at_once(experiment: Experiment, config: dict[str, Any], world: World) -> tuple[Experiment, int | None]:
+    """Settings, and the most images that a worker learns together, where all of them may be too many."""
+    if not config.get(HALVED):
+        return experiment, None
+    halved = experiment.with_params({"evaluation.batch_size": math.ceil(experiment.evaluation.batch_size / 2)})
+    return halved, math.ceil(experiment.training.batch_size / world.size / 2)
+
+
+@contextmanager
+def _beating(base: BaseModel, beat: Callable[[], None]) -> Iterator[None]:
+    """Every step of training, measuring and sampling goes through the U-Net."""
+    hook = base.parts[UNET].register_forward_pre_hook(lambda *_: beat())
     try:
-        _run(config, job, folder, report, world)
-    except Exception as error:
-        beginning = DIVERGED if isinstance(error, TrainingDivergedError) else ""
-        _write_reason(folder / ERROR_NAME, beginning + reason_of_failure(error))
-        raise
-
-
-def _write_reason(file: Path, reason: str) -> None:
-    """Of several workers the first to fail knows why; the others only see it gone."""
-    with suppress(FileExistsError), file.open("x", encoding="utf-8") as opened:
-        opened.write(reason)
-
-
-def reason_of_failure(error: Exception) -> str:
-    """One line on why a piece of work failed, with the mend where there is one."""
-    if isinstance(error, RayloraError):
-        return str(error)
-    if isinstance(error, torch.OutOfMemoryError):
-        return (
-            "out of GPU memory; lower training.batch_size or evaluation.batch_size, "
-            "or set training.gradient_checkpointing=true"
-        )
-    if isinstance(error, OSError) and error.errno is not None:
-        return ": ".join(filter(None, (os.strerror(error.errno), str(error.filename or ""))))
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        yield
+    finally:
+        hook.remove()
 
 
 def _too_large(lora_mb: float, limits: LimitsConfig) -> Report | None:
@@ -128,22 +155,19 @@ def _too_large(lora_mb: float, limits: LimitsConfig) -> Report | None:
     return {**over, "images_seen": 0, "best_score": float("-inf"), STOP_REASON: reason, IS_OVER: False}
 
 
-def _run(config: dict[str, Any], job: TrialJob, folder: Path, report: Callable[[Report], None], world: World) -> None:
-    experiment = job.experiment.with_params(config["params"])
-    search = experiment.search
-    may_stop = not config["is_baseline"] and not job.is_confirming
-    parts = base_of(experiment, pick_device()).parts
-    if may_stop and (untrained := _too_large(lora_bytes(parts, experiment) / 1e6, search.limits)):
+def _run(trial: _Trial, report: Callable[[Report], None]) -> None:
+    search, parts = trial.experiment.search, base_of(trial.experiment, pick_device()).parts
+    if trial.may_stop and (untrained := _too_large(lora_bytes(parts, trial.experiment) / 1e6, search.limits)):
         report(untrained)
         return
-    with _folds(experiment, job, folder, world) as (folds, images_end):
+    with _folds(trial) as (folds, images_end):
         points = evaluation_points(images_end, search.grace_period, search.reduction_factor)
 
         def report_and_judge(latest: Report) -> bool:
             is_over, reason = latest["is_finished"], None
-            if may_stop and (over := over_limits(search.limits, latest)):
+            if trial.may_stop and (over := over_limits(search.limits, latest)):
                 is_over, reason = False, f"limit: {in_words(search.limits, over)}"
-            elif may_stop and not is_over and is_overfitting(folds.history, search.overfit_patience):
+            elif trial.may_stop and not is_over and is_overfitting(folds.history, search.overfit_patience):
                 is_over, reason = True, "overfit"
             report({**latest, STOP_REASON: reason, IS_OVER: is_over})
             return reason is None
@@ -152,7 +176,7 @@ def _run(config: dict[str, Any], job: TrialJob, folder: Path, report: Callable[[
             report({**earlier, STOP_REASON: None, IS_OVER: False})
         if folds.history and not report_and_judge(folds.history[-1]):
             return
-        if not job.is_confirming:
+        if not trial.job.is_confirming:
             folds.run(points, report_and_judge)
         elif not folds.history:  # measured once, where its trial was best; a whole step may have taken it there already
             for point in points[:-1]:
@@ -161,16 +185,18 @@ def _run(config: dict[str, Any], job: TrialJob, folder: Path, report: Callable[[
 
 
 @contextmanager
-def _folds(experiment: Experiment, job: TrialJob, folder: Path, world: World) -> Iterator[tuple[Folds, int]]:
+def _folds(trial: _Trial) -> Iterator[tuple[Folds, int]]:
     """The LoRAs of a trial, wherever they stand, on one base model; and the images that each sees in all."""
-    cache, device = OutFolder(job.out).cache, pick_device()
+    experiment, cache, device = trial.experiment, OutFolder(trial.job.out).cache, pick_device()
     shares, base, encoder = read_folds(cache, experiment), base_of(experiment, device), encoder_of(experiment, device)
     lengths = schedules([shared.material for shared in shares], experiment)
     with ExitStack() as trainers:
         fits = []
-        for shared, schedule, place in zip(shares, lengths, fold_folders(folder, len(shares)), strict=True):
+        for shared, schedule, place in zip(shares, lengths, fold_folders(trial.folder, len(shares)), strict=True):
             data = training_set(base, shared.material, experiment, entries_in(cache))
-            trainer = trainers.enter_context(closing(Trainer(base, data, experiment, schedule, world)))
-            files = None if job.is_confirming else epoch_files(experiment, schedule, shared.material.train, place)
-            fits.append(Fit(trainer, shared.evaluator(encoder, experiment), shared.reference, place, world, files))
+            made = Trainer(base, data, experiment, schedule, trial.world, trial.most_at_once)
+            trainer, evaluator = trainers.enter_context(closing(made)), shared.evaluator(encoder, experiment)
+            no_files = trial.job.is_confirming
+            files = None if no_files else epoch_files(experiment, schedule, shared.material.train, place)
+            fits.append(Fit(trainer, evaluator, shared.reference, place, trial.world, files, trial.notice))
         yield Folds(fits), lengths[0].images_end

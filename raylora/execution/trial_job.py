@@ -1,4 +1,4 @@
-"""What a trial needs to know of its search, and how it says why it ended: no more than that, and so without torch."""
+"""What a trial needs to know of its search, no more than that, and so without torch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from raylora.config import Experiment
 from raylora.execution.outputs import OutFolder
 
 STOP_REASON = "stop_reason"
-ERROR_NAME = "error.txt"
-"""Beside a failed trial's files: one line on why."""
+"""In a report: why the trial ends there, if not at its last image."""
+HALVED = "halved"
+"""In what a trial or a refit is told: whether only half as many images as asked for are to be in memory at once."""
 
 
 @dataclass(frozen=True)

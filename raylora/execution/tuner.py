@@ -18,16 +18,9 @@ from raylora.config import Experiment, flatten
 from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import dataset_digest
 from raylora.dataset.split import write_splits
-from raylora.errors import RayloraError
-from raylora.execution.cluster import (
-    Share,
-    check_address,
-    check_shared,
-    connected,
-    device_line,
-    node_resources,
-    share_out,
-)
+from raylora.errors import RayloraError, StorageError
+from raylora.execution.autoscaling import nodes_to_count_on
+from raylora.execution.cluster import check_address, check_shared, connected, device_line
 from raylora.execution.confirm import candidates, confirmations
 from raylora.execution.job import Job, local_paths, prepare_again
 from raylora.execution.listening import settle
@@ -36,6 +29,7 @@ from raylora.execution.outputs import OutFolder, write_text
 from raylora.execution.rounds import ListSearcher, run_round
 from raylora.execution.schedulers import TRIAL_SCHEDULERS
 from raylora.execution.searcher import StudySearcher
+from raylora.execution.share import Share, share_out
 from raylora.execution.underway import Say, Search
 from raylora.files import fold_folders
 from raylora.search.space import SearchSpace, load_space
@@ -54,7 +48,7 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
     from raylora.execution.prepare import absolute, digest_of_base
 
     uri = check_start(job, out, address)
-    with _tracker(uri, job.experiment, out, say) as tracker, _cluster(job.experiment, address) as share, out.claimed():
+    with _tracker(uri, job.experiment, out, say) as tracker, _new_cluster(job, address) as share, out.claimed():
         experiment = absolute(job.experiment)
         write_experiment(experiment, out.experiment)
         if address:
@@ -131,7 +125,17 @@ def resume_job(root: Path, listener: Listener, say: Say, address: str | None = N
 def _cluster(experiment: Experiment, address: str | None) -> Iterator[Share]:
     """A cluster for the search, and what each of its trials gets."""
     with connected(address, with_state_api=experiment.search.gpus_per_trial > 1):
-        yield share_out(experiment.search, node_resources())
+        yield share_out(experiment.search, nodes_to_count_on())
+
+
+@contextmanager
+def _new_cluster(job: Job, address: str | None) -> Iterator[Share]:
+    """The same for a search that begins, where the parts of GPUs that trials get can hold them."""
+    from raylora.execution.gpu_share import check_parts
+
+    with _cluster(job.experiment, address) as share:
+        check_parts(job.plan.experiment, share)
+        yield share
 
 
 def _tracker(uri: str, experiment: Experiment, out: OutFolder, say: Say) -> MlflowSender:
@@ -236,6 +240,7 @@ def _make_cache(search: Search) -> None:
 
 def _refit(search: Search, winner: TrialRecord) -> bool:
     """The winner's settings on all images: the LoRA of `best/`. False if that failed; then the trial's must serve."""
+    from raylora.execution.attempt import halving
     from raylora.execution.refit import run_refit
     from raylora.execution.workers import run_on_workers, workers_of
 
@@ -243,14 +248,19 @@ def _refit(search: Search, winner: TrialRecord) -> bool:
     job, workers = search.trial_job(), workers_of(search.share)
     config = {"number": 0, "params": winner.params, "images": (winner.best or {})["images_seen"]}
 
-    def work() -> None:
+    def train(told: dict[str, Any]) -> None:
         if workers.count > 1:
-            run_on_workers(run_refit, config, job, workers)
+            run_on_workers(run_refit, told, job, workers)
         else:
-            run_refit(config, job, list[Any]().append)
+            run_refit(told, job, list[Any]().append)
+
+    def work() -> None:
+        halving(config, train)
 
     try:
         search.run_in_cluster(work, "trains on all images", starts_workers=workers.count > 1)
+    except StorageError:
+        raise
     except RayloraError as error:
         fold = " (its first fold)" if job.experiment.dataset.folds > 1 else ""
         search.say(

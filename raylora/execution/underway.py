@@ -7,15 +7,26 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import ray
-from ray.train import WorkerGroupError
 
-from raylora.errors import RayloraError, first_line
-from raylora.execution.cluster import DRIVER_CPUS, Share
+from raylora.errors import RayloraError, StorageError, WorkerLostError, disk_fault, first_line
+from raylora.execution.cluster import DRIVER_CPUS
 from raylora.execution.job import Job
 from raylora.execution.outputs import OutFolder
+from raylora.execution.share import Share
 from raylora.execution.trial_job import TrialJob
+from raylora.execution.waiting import wait_for
 from raylora.tracking.recorder import Listener, Listeners
 from raylora.tracking.sender import MlflowSender
+
+MOST_STARTS = 3
+DEATHS = (
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.RayActorError,
+    WorkerLostError,
+)
+"""Errors of a process or its node, by which no work says that it failed."""
 
 Say = Callable[[str], None]
 Answer = TypeVar("Answer")
@@ -39,36 +50,56 @@ class Search:
 
     def trial_job(self, is_confirming: bool = False) -> TrialJob:
         """What its trials need to know."""
-        return TrialJob(self.out.root, self.job.experiment, self.share.cpus, is_confirming)
+        return TrialJob(self.out.root, self.job.experiment, self.share.threads, is_confirming)
 
     def run_in_cluster(self, work: Callable[[], Answer], what: str, starts_workers: bool = False) -> Answer:
         """Do some work in a Ray task, where a trial's GPU is, and not in the driver, whose machine may have none.
 
+        Where its process or node dies, it is done again, up to `MOST_STARTS` times.
+
         Args:
-            work: what it closes over travels there, so it must not be this search.
+            work: what it closes over travels there, so it must not be this search. What an earlier start of it has
+                left behind must not disturb it.
             what: what that process does, for the message.
             starts_workers: whether it only starts the workers of a trial, which have the trial's resources.
 
         Raises:
-            RayloraError: of the work itself, or its process died.
+            RayloraError: of the work itself, or its process died again and again.
         """
         cpus, gpus = (DRIVER_CPUS, 0.0) if starts_workers else (self.share.cpus, min(1.0, self.share.gpus))
-        try:
-            answer: Answer = ray.get(ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(work).remote())
-            return answer
-        except ray.exceptions.RayTaskError as error:
-            raise _told_in_a_line(error.cause) from None
-        except ray.exceptions.RayError as error:
-            raise RayloraError(
-                f"the process that {what} died, as when memory runs out ({first_line(error)}); "
-                "free some memory, or use training.mixed_precision=bf16"
-            ) from None
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(work)  # Ray's own retries say nothing
+        for start in range(1, MOST_STARTS + 1):
+            task = remote.remote()
+            wait_for(task, {"CPU": cpus, "GPU": gpus}, self.say)
+            try:
+                answer: Answer = ray.get(task)
+                return answer
+            except ray.exceptions.RayError as error:
+                if start == MOST_STARTS or not _is_death(error):
+                    raise _told(error, what) from None
+                self.say(f"The process that {what} died, and is started again: {first_line(error)}")
+        raise AssertionError
+
+
+def _is_death(error: ray.exceptions.RayError) -> bool:
+    """Whether it was the work's process that failed, or its node, and not the work."""
+    return isinstance(error.cause if isinstance(error, ray.exceptions.RayTaskError) else error, DEATHS)
+
+
+def _told(error: ray.exceptions.RayError, what: str) -> RayloraError:
+    """The same for who reads it."""
+    if isinstance(error, ray.exceptions.RayTaskError) and not _is_death(error):
+        return _told_in_a_line(error.cause)
+    return RayloraError(
+        f"the process that {what} died, as when memory runs out ({first_line(error)}); "
+        "free some memory, or use training.mixed_precision=bf16"
+    )
 
 
 def _told_in_a_line(error: Exception) -> RayloraError:
-    """An error of the work; of several workers' the first one's, which Ray Train puts among others' tracebacks."""
-    from raylora.execution.trial import reason_of_failure
+    """An error of the work."""
+    from raylora.execution.attempt import reason_of_failure
 
-    if isinstance(error, WorkerGroupError) and error.worker_failures:
-        error = next(iter(error.worker_failures.values()))
-    return error if isinstance(error, RayloraError) else RayloraError(reason_of_failure(error))
+    if isinstance(error, RayloraError):
+        return error
+    return (RayloraError if disk_fault(error) is None else StorageError)(reason_of_failure(error))

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray.train
-from ray.train import RunConfig, ScalingConfig, UserCallback
+from ray import tune
+from ray.train import RunConfig, ScalingConfig, TrainingFailedError, UserCallback, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from raylora.execution.cluster import DRIVER_CPUS, Share
+from raylora.errors import RayloraError, WorkerLostError
+from raylora.execution.attempt import attempt, is_lost, is_out_of_memory
+from raylora.execution.cluster import DRIVER_CPUS
 from raylora.execution.outputs import OutFolder
 from raylora.execution.results import as_result
+from raylora.execution.share import Share
 from raylora.execution.trial import run_trial
 from raylora.execution.trial_job import TrialJob
 from raylora.training.fit import Report
@@ -26,7 +30,9 @@ class Workers:
 
     count: int
     use_gpu: bool
-    cpus_each: int
+    cpus_each: float
+    spread: bool = False
+    """Over several nodes; else all on one."""
 
 
 Loop = Callable[[dict[str, Any], TrialJob, Callable[[Report], None], World], None]
@@ -35,7 +41,7 @@ Loop = Callable[[dict[str, Any], TrialJob, Callable[[Report], None], World], Non
 
 def workers_of(share: Share) -> Workers:
     """A trial's workers, given what a trial gets of the cluster."""
-    return Workers(share.workers, use_gpu=share.gpus > 0, cpus_each=share.cpus)
+    return Workers(share.workers, use_gpu=share.gpus > 0, cpus_each=share.cpus, spread=share.spans_nodes)
 
 
 def distributed_trainable(job: TrialJob, workers: Workers) -> Callable[[dict[str, Any]], None]:
@@ -45,7 +51,10 @@ def distributed_trainable(job: TrialJob, workers: Workers) -> Callable[[dict[str
     """
 
     def trainable(config: dict[str, Any]) -> None:
-        run_on_workers(run_trial, config, job, workers, [TuneReportCallback()])
+        def work(told: dict[str, Any]) -> None:
+            run_on_workers(run_trial, told, job, workers, [TuneReportCallback()])
+
+        attempt(config, work, lambda report: tune.report(as_result(report)))
 
     return trainable
 
@@ -56,7 +65,8 @@ def run_on_workers(
     """Run a loop on several workers to its end.
 
     Raises:
-        ray.train.TrainingFailedError: one of them failed.
+        WorkerLostError: one of them is gone.
+        Exception: what one of them raised.
     """
     trainer = TorchTrainer(
         _worker_loop,
@@ -66,9 +76,10 @@ def run_on_workers(
             num_workers=workers.count,
             use_gpu=workers.use_gpu,
             resources_per_worker={
-                "CPU": workers.cpus_each - DRIVER_CPUS,
+                "CPU": max(0.0, workers.cpus_each - DRIVER_CPUS),
                 **({"GPU": 1} if workers.use_gpu else {}),
             },
+            placement_strategy="PACK" if workers.spread else "STRICT_PACK",
         ),
         run_config=RunConfig(
             name=f"{loop.__name__}_{config['number']}",
@@ -76,7 +87,21 @@ def run_on_workers(
             callbacks=list(callbacks),
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise most_telling(error) from error
+
+
+def most_telling(error: TrainingFailedError) -> Exception:
+    """Of several workers, whose others only see the one that fails gone, what that one raised."""
+    failures = list(error.worker_failures.values()) if isinstance(error, WorkerGroupError) else []
+    raised = [one for one in failures if not type(one).__module__.startswith("ray.") and not is_lost(one)]
+    told = [one for one in raised if isinstance(one, RayloraError | OSError) or is_out_of_memory(one)]
+    if not told and len(raised) < max(1, len(failures)):
+        return WorkerLostError("a worker of several was lost")
+    first: Exception = (told or raised)[0]
+    return first
 
 
 def _worker_loop(arguments: dict[str, Any]) -> None:

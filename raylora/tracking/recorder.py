@@ -36,13 +36,15 @@ class TrialRecord:
     """When each report was heard of, in ms since 1970: MLflow takes a point sent again for the same by its time."""
     expected: float | None = None
     """What its settings can be expected to reach, once a search is over: less than a lucky training's score."""
+    losses: list[str] = field(default_factory=list)
+    """How often its worker was lost, and by what: `node`, `memory` or `worker`. Each time it went on from its state."""
     over_limits: dict[str, float] = field(default_factory=dict)
     """What it cost beyond `search.limits`, by the limit's name: such a trial can't win."""
 
     def hear(self, report: dict[str, Any]) -> None:
-        """Add a report, and when it came."""
+        """Add a report, and when it came: after the one before, even where the machine's clock was set back."""
         self.history.append(report)
-        self.report_times.append(now_ms())
+        self.report_times.append(max(now_ms(), self.report_times[-1] + 1 if self.report_times else 0))
 
     @property
     def best(self) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from raylora.dataset.pixels import Pixels
 from raylora.diffusion.lora_file import lora_bytes
 from raylora.errors import TrainingDivergedError
 from raylora.evaluation.scorecard import Evaluator, Metrics, Reference, is_finite, sample_grid
+from raylora.training.advancing import Keeping, NoNotice, Notice, advance_keeping
 from raylora.training.checkpoint import read_state, write_state, write_weights
 from raylora.training.epoch_files import EpochFiles
 from raylora.training.trainer import Trainer
@@ -34,37 +35,27 @@ def evaluation_points(images_total: int, grace_period: int, reduction_factor: fl
     return [*takewhile(lambda rung: rung < images_total, rungs(grace_period, reduction_factor)), images_total]
 
 
-def advance_saving(trainer: Trainer, images: int, files: EpochFiles | None, world: World = World()) -> None:
-    """Train to `images` images seen, with a file at the end of each epoch that wants one.
-
-    Steps are whole: a file is of the step in which its epoch ended, and a step that ended several has one for each.
-    All workers stop where the first one writes: the losses between two stops are summed over them together.
-    """
-    last = min(images, trainer.schedule.images_end)
-    while trainer.images_seen < last:
-        since = trainer.images_seen
-        ahead = [] if files is None else files.due(since, last)
-        trainer.advance(ahead[0] if ahead else last)
-        if files is not None and world.is_first:
-            for end in files.due(since, trainer.images_seen):
-                files.save(trainer.adapter, end)
-
-
 def advance_by_epochs(
     trainer: Trainer,
     files: EpochFiles | None,
     state: Path,
     world: World = World(),
     tell: Callable[[], None] = lambda: None,
+    notice: Notice = NoNotice(),
 ) -> None:
     """Train to the end, from the state if there is one. After every epoch it is written anew and `tell` is called."""
     if state.is_file():
         trainer.load_state_dict(read_state(state))
+
+    def write() -> None:
+        write_state(state, trainer.state_dict())
+
+    keeping = Keeping(write, trainer.config.training.checkpoint_images, files, notice, world)
     while not trainer.is_done:
         epoch = trainer.images_seen // trainer.schedule.images_per_epoch
-        advance_saving(trainer, (epoch + 1) * trainer.schedule.images_per_epoch, files, world)
+        advance_keeping(trainer, (epoch + 1) * trainer.schedule.images_per_epoch, keeping)
         if world.is_first:
-            write_state(state, trainer.state_dict())
+            write()
         tell()
 
 
@@ -82,6 +73,7 @@ class Fit:
     folder: Path
     world: World = World()
     epoch_files: EpochFiles | None = None
+    notice: Notice = NoNotice()
 
     def __post_init__(self) -> None:
         self.history: list[Report] = []
@@ -98,10 +90,14 @@ class Fit:
     def pass_by(self, images: int) -> None:
         """Train to `images` images seen and keep the state, unmeasured."""
         if images > self.trainer.images_seen:
-            advance_saving(self.trainer, images, self.epoch_files, self.world)
+            self._advance(images)
             if self.world.is_first:
-                self.folder.mkdir(parents=True, exist_ok=True)
                 self._write_state()
+
+    def _advance(self, images: int) -> None:
+        every = self.trainer.config.training.checkpoint_images
+        keeping = Keeping(self._write_state, every, self.epoch_files, self.notice, self.world)
+        advance_keeping(self.trainer, images, keeping)
 
     def _write_state(self) -> None:
         write_state(self.folder / STATE_NAME, {"trainer": self.trainer.state_dict(), "history": self.history})
@@ -113,7 +109,7 @@ class Fit:
             TrainingDivergedError: a loss or a measure is no longer a number.
         """
         since = self.history[-1]["images_seen"] if self.history else 0
-        advance_saving(self.trainer, images, self.epoch_files, self.world)
+        self._advance(images)
         self.trainer.adapter.activate()
         evaluation = self.evaluator.measure(self.trainer.base, self.reference, self.world)
         metrics = self.world.from_first(evaluation.metrics)

@@ -7,7 +7,7 @@ name of its own, leaves random state and train/eval modes as it found them, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -46,12 +46,21 @@ class Trainer:
         config: one trial's settings.
         schedule: the length of the run; the LR schedule's horizon comes from it and never from a rung.
         world: this worker's place among those that train the same LoRA.
+        most_at_once: images that go through the model together; a larger batch is learned in parts, and their
+            gradients add up to the batch's own.
     """
 
     def __init__(
-        self, base: BaseModel, data: TrainingSet, config: Experiment, schedule: Schedule, world: World = World()
+        self,
+        base: BaseModel,
+        data: TrainingSet,
+        config: Experiment,
+        schedule: Schedule,
+        world: World = World(),
+        most_at_once: int | None = None,
     ):
         self.base, self.config, self.schedule, self._world = base, config, schedule, world
+        self._most_at_once = most_at_once or schedule.batch_size
         trains_text = config.model.train_text_encoder
         self.adapter = Adapter(base, config.lora, free_name(base), trains_text, config.seed)
         self.adapter.activate()  # before the feed, which may embed captions: no other adapter may take part
@@ -75,8 +84,12 @@ class Trainer:
     def is_done(self) -> bool:
         return self.images_seen >= self.schedule.images_end
 
-    def advance(self, images: int) -> None:
+    def advance(self, images: int, is_told_to_pause: Callable[[], bool] = lambda: False) -> None:
         """Train until `images` were seen in all, or the run's end; always to a whole optimizer step.
+
+        Args:
+            is_told_to_pause: asked after each step whether to return before that; of several workers, which must all
+                return at the same step, whenever their losses are put together.
 
         Raises:
             TrainingDivergedError: the loss is no longer a number, or fp16's loss scale has fallen to nothing.
@@ -86,16 +99,20 @@ class Trainer:
         self.base.park(kept=self.adapter.peft_configs)
         with self._own_surroundings(), self.meter.running():
             self._averages.enter_training()
-            while self.images_seen < last:
-                self._record(self._some_steps(last))
+            pauses = False
+            while self.images_seen < last and not pauses:
+                self._record(self._some_steps(last, is_told_to_pause))
+                pauses = any(self._world.gather([is_told_to_pause()]))
             self._averages.leave_training()
 
-    def _some_steps(self, images: int) -> list[tuple[int, Tensor]]:
+    def _some_steps(self, images: int, is_told_to_pause: Callable[[], bool]) -> list[tuple[int, Tensor]]:
         """As many optimizer steps as are recorded together, up to `images` images seen; each step's loss."""
         steps: list[tuple[int, Tensor]] = []
         while self.images_seen < images and len(steps) < RECORDED_TOGETHER:
             loss = self._optimizer_step()
             steps.append((self.images_seen, loss))
+            if self._world.size == 1 and is_told_to_pause():
+                break
         return steps
 
     @contextmanager
@@ -148,10 +165,11 @@ class Trainer:
         mine = self._world.share(positions)
         if mine:
             torch.manual_seed(stream_seed(self.config.seed, DROPOUT_STREAM + mine[0]))  # all else is the feed's
-        for batch in self._feed.batches(mine):
-            losses = self._losses(batch)
-            self._scaler.scale(losses.sum() / images_in_step).backward()  # type: ignore[no-untyped-call]
-            loss_sum += losses.detach().sum()
+        for first in range(0, len(mine), self._most_at_once):
+            for batch in self._feed.batches(mine[first : first + self._most_at_once]):
+                losses = self._losses(batch)
+                self._scaler.scale(losses.sum() / images_in_step).backward()  # type: ignore[no-untyped-call]
+                loss_sum += losses.detach().sum()
         return loss_sum
 
     def _losses(self, batch: Batch) -> Tensor:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import ray
 import torch
 from ray import tune
 from ray.train import WorkerGroupError
@@ -23,7 +26,7 @@ from raylora.execution.cluster import Share, connected
 from raylora.execution.outputs import OutFolder
 from raylora.execution.results import REPORT, as_result
 from raylora.execution.rounds import ListSearcher, run_round
-from raylora.execution.underway import Search
+from raylora.execution.underway import MOST_STARTS, Search, _is_death
 from raylora.tracking.recorder import Listeners, TrialRecord
 from raylora.tracking.sender import MlflowSender
 
@@ -144,3 +147,43 @@ def test_of_several_workers_the_first_one_tells_why(search: Search) -> None:
     assert str(fail_of(search, of_workers)).startswith(OUT_OF_MEMORY)
     diverged = WorkerGroupError("[Rank 0]\nTraceback …", {0: TrainingDivergedError("the loss is nan")})
     assert str(fail_of(search, diverged)) == "the loss is nan"
+
+
+def dies(log: Path, times: int) -> Callable[[], int]:
+    """Work whose process dies the first few times."""
+
+    def work() -> int:
+        with log.open("a") as starts:
+            starts.write("x")
+        if len(log.read_text()) <= times:
+            os._exit(1)
+        return len(log.read_text())
+
+    return work
+
+
+def test_work_whose_process_dies_is_done_again_and_what_fails_is_not(search: Search, tmp_path: Path) -> None:
+    told: list[str] = []
+    search = replace(search, say=told.append)
+    assert search.run_in_cluster(dies(tmp_path / "some", MOST_STARTS - 1), "works") == MOST_STARTS
+    assert len(told) == MOST_STARTS - 1
+    assert all(line.startswith("The process that works died, and is started again: ") for line in told)
+    with pytest.raises(RayloraError, match="the process that works died, as when memory runs out"):
+        search.run_in_cluster(dies(tmp_path / "all", MOST_STARTS), "works")
+    tries = tmp_path / "tries"
+
+    def fail() -> None:
+        with tries.open("a") as starts:
+            starts.write("x")
+        raise ValueError("wrong")
+
+    with pytest.raises(RayloraError, match="wrong"):
+        search.run_in_cluster(fail, "works")
+    assert tries.read_text() == "x"
+
+
+def test_of_several_workers_one_that_died_is_no_failure_of_the_work() -> None:
+    died = ray.exceptions.ActorDiedError()
+    group = WorkerGroupError("…", {0: RuntimeError("connection closed by peer"), 1: died})
+    assert _is_death(ray.exceptions.RayTaskError("work", "…", group))
+    assert not _is_death(ray.exceptions.RayTaskError("work", "…", WorkerGroupError("…", {0: RuntimeError("nan")})))

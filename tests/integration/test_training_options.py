@@ -29,8 +29,8 @@ from raylora.diffusion.tensor_cache import TensorCache
 from raylora.errors import ConfigError, ModelError, TrainingDivergedError
 from raylora.execution.node_cache import training_set
 from raylora.execution.winner import epoch_files, lora_card
+from raylora.training.advancing import Keeping, advance_keeping
 from raylora.training.checkpoint import read_state, write_state
-from raylora.training.fit import advance_saving
 from raylora.training.trainer import Trainer
 from tests.integration.test_trainer import losses_of, losses_through_a_state, make_material, make_trainer, opened
 from tests.tiny import make_base, make_pictures
@@ -227,7 +227,7 @@ def test_a_file_every_n_epochs(
     with opened(tiny_base, experiment) as trainer:
         files = epoch_files(experiment, trainer.schedule, make_material(experiment).train, tmp_path)
         for stop in (8, 30, 1000):
-            advance_saving(trainer, stop, files)
+            advance_keeping(trainer, stop, Keeping(list, 1000, files))
         assert [loss for _, loss in trainer.losses] == straight
     found = sorted(path.stem.removeprefix("epoch_") for path in (tmp_path / "epochs").iterdir())
     assert found == left
@@ -262,7 +262,7 @@ def test_no_epochs_file_is_missed(
         assert trainer.schedule.images_per_epoch == 8
         files = epoch_files(experiment, trainer.schedule, make_material(experiment).train, tmp_path)
         for stop in stops:
-            advance_saving(trainer, stop, files)
+            advance_keeping(trainer, stop, Keeping(list, 1000, files))
     found = sorted(path.stem for path in (tmp_path / "epochs").iterdir())
     assert found == ["epoch_001", "epoch_002", "epoch_003", "epoch_004"]
 

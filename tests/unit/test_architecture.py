@@ -29,6 +29,7 @@ FLOORS = (
     {"execution"},
     {"report"},
     {"cli_export", "cli_output", "request"},
+    {"cli_submit"},
     {"cli"},
     {"__main__"},
 )
@@ -41,7 +42,7 @@ HOMES = {
     "mlflow": ("tracking/",),
     "optuna": ("search/", "execution/searcher.py", "report/"),
     "sklearn": ("search/",),
-    "typer": ("cli.py", "cli_export.py"),
+    "typer": ("cli.py", "cli_export.py", "cli_submit.py"),
 }
 """The only places where a library is imported."""
 MOST_LINES_OF_A_FUNCTION = 60
@@ -96,7 +97,15 @@ def sections(section: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 
 @pytest.mark.parametrize(
-    "module", ["raylora.cli", "raylora.cli_export", "raylora.cli_output", "raylora.request", "raylora.config"]
+    "module",
+    [
+        "raylora.cli",
+        "raylora.cli_export",
+        "raylora.cli_output",
+        "raylora.cli_submit",
+        "raylora.request",
+        "raylora.config",
+    ],
 )
 def test_the_command_line_starts_without_heavy_libraries(module: str) -> None:
     program = f"import sys, {module}; print(*[name for name in {HEAVY!r} if name in sys.modules])"

@@ -7,10 +7,10 @@ from pathlib import Path
 from raylora.config import Experiment
 from raylora.execution.listening import settle
 from raylora.execution.searcher import StudySearcher
-from raylora.execution.trial import ERROR_NAME, TrialJob
+from raylora.execution.trial_job import TrialJob
 from raylora.search.space import Parameter, SearchSpace
 from raylora.search.study import SearchStudy
-from raylora.tracking.recorder import TrialRecord, read_records
+from raylora.tracking.recorder import TrialRecord, read_record, read_records
 from tests import reports
 from tests.reports import same_length
 
@@ -34,7 +34,9 @@ def test_records_of_trials_that_the_study_knows_to_have_ended_are_ended(tmp_path
     for number, name in enumerate("abcde"):
         searcher.suggest(name)
         record(job, number, images=100, is_finished=number == 0)
-    (job.folder(2) / ERROR_NAME).write_text("out of GPU memory")
+    failed = read_record(job.folder(2))
+    failed.stop_reason = "out of GPU memory"  # which it told before it ended
+    failed.write()
     searcher.on_trial_complete("a", result(100, is_over=True))
     searcher.on_trial_complete("b", result(100))
     for name in "cd":
@@ -46,7 +48,7 @@ def test_records_of_trials_that_the_study_knows_to_have_ended_are_ended(tmp_path
         ("finished", None),
         ("stopped_early", "forecast at 100 images"),
         ("failed", "out of GPU memory"),
-        ("failed", "the worker died"),
+        ("failed", "its worker was lost"),
         ("running", None),
     ]
     assert settle(read_records(tmp_path / "trials"), job, ended) == []

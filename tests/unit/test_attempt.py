@@ -1,0 +1,123 @@
+"""What becomes of a trial's work that fails: told, tried again with less at once, or left to Tune."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from ray.train import WorkerGroupError
+
+from raylora.errors import RayloraError, StorageError, TrainingDivergedError, WorkerLostError
+from raylora.execution.attempt import attempt, halving
+from raylora.execution.results import BREAKS_OFF, FAILED, as_result, failure_in
+from raylora.execution.trial_job import HALVED
+from raylora.execution.workers import most_telling
+
+FULL = torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+CLOSED = RuntimeError("[../gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4711")
+
+
+def raising(*errors: Exception | None) -> Callable[[dict[str, Any]], None]:
+    """Work that meets these, one at each try."""
+    left = list(errors)
+
+    def work(config: dict[str, Any]) -> None:
+        error = left.pop(0)
+        if error is not None:
+            raise error
+
+    return work
+
+
+def told_of(*errors: Exception | None) -> dict[str, Any]:
+    """The report of a trial that fails with these."""
+    told: list[dict[str, Any]] = []
+    attempt({}, raising(*errors), told.append)
+    (report,) = told
+    assert failure_in(as_result(report)) == report
+    return report
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "breaks_off"),
+    [
+        (TrainingDivergedError("the loss is no number"), "diverged: the loss is no number", False),
+        (ValueError("one\ntwo"), "ValueError: one two", False),
+        (FileNotFoundError(errno.ENOENT, "x", "/a/b"), "No such file or directory: /a/b", False),
+        (StorageError("s3://a is full"), "s3://a is full", True),
+    ],
+)
+def test_a_failure_of_the_work_is_its_trials_last_report(error: Exception, reason: str, breaks_off: bool) -> None:
+    report = told_of(error)
+    assert (report[FAILED], report[BREAKS_OFF]) == (reason, breaks_off)
+
+
+def test_a_full_disk_stops_the_search_and_says_where() -> None:
+    report = told_of(OSError(errno.ENOSPC, "full", "/a/b"))
+    assert report[FAILED].startswith("No space left on device: /a/b; free some space (on ")
+    assert report[BREAKS_OFF]
+
+
+@pytest.mark.parametrize(
+    "error", [WorkerLostError("gone"), torch.distributed.DistNetworkError("reset"), CLOSED,
+              RuntimeError("CUDA error: an illegal memory access was encountered")],
+)  # fmt: skip
+def test_what_is_no_fault_of_the_work_is_left_to_tune(error: Exception) -> None:
+    with pytest.raises(WorkerLostError):
+        attempt({}, raising(error), print)
+
+
+@pytest.mark.parametrize("error", [FULL, MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't …")])
+def test_out_of_memory_is_tried_once_more_with_half_the_images_at_once(error: Exception) -> None:
+    seen: list[dict[str, Any]] = []
+    work = raising(error, None)
+    halving({"number": 3}, lambda config: (seen.append(config), work(config))[-1])
+    assert seen == [{"number": 3}, {"number": 3, HALVED: True}]
+    with pytest.raises(RayloraError, match=r"out of .*memory; lower training\.batch_size .*too many, too"):
+        halving({}, raising(error, error))
+    with pytest.raises(RayloraError, match="too many, too"):
+        halving({HALVED: True}, raising(error))
+    assert "too many, too" in told_of(error, error)[FAILED]
+    assert told_of(error, ValueError("other"))[FAILED] == "ValueError: other"
+
+
+def test_the_first_try_holds_no_memory_at_the_second() -> None:
+    """An error's traceback holds whatever the work held."""
+    held: list[Any] = []
+
+    class Large:
+        def __init__(self) -> None:
+            held.append(1)
+
+        def __del__(self) -> None:
+            held.clear()
+
+    def work(config: dict[str, Any]) -> None:
+        if config.get(HALVED):
+            assert not held
+            return
+        large = Large()
+        raise torch.OutOfMemoryError(f"no room for {type(large).__name__}")
+
+    halving({}, work)
+
+
+@pytest.mark.parametrize(
+    ("failures", "told"),
+    [
+        ([CLOSED, TrainingDivergedError("no number")], "no number"),
+        ([CLOSED, FULL], "CUDA out of memory"),
+        ([ValueError("wrong"), ValueError("wrong")], "wrong"),
+        ([CLOSED, OSError(errno.ENOSPC, "full")], "full"),
+    ],
+)
+def test_of_several_workers_the_one_that_failed_tells_why(failures: list[Exception], told: str) -> None:
+    assert told in str(most_telling(WorkerGroupError("all", dict(enumerate(failures)))))
+
+
+@pytest.mark.parametrize("failures", [[CLOSED], [], [CLOSED, ValueError("seen by the other")]])
+def test_of_several_workers_one_is_lost(failures: list[Exception]) -> None:
+    assert isinstance(most_telling(WorkerGroupError("all", dict(enumerate(failures)))), WorkerLostError)
