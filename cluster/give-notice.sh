@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Tells the trials of this node that it will end: each writes its checkpoint at its next step and leaves for another
-# node. Waits until they have.
-#   give-notice [SECONDS]    waits at most so long; 60 unless said
+# Tells the trials of this node that it will end: each writes its checkpoint at its next step, waits for the end, and
+# goes on elsewhere. Gives them the time for that, but where none runs.
+#   give-notice [SECONDS]    so long, 60 unless said: a trial that measures itself or draws samples writes after that
+# Should the node stay after all, take the file away again, and they go on.
 set -euo pipefail
 
 touch "${RAYLORA_NOTICE_FILE:-${TMPDIR:-/tmp}/raylora-notice}"
 for ((waited = 0; waited < ${1:-60}; waited++)); do
   # A process of Ray's names itself by what it runs, such as ray::ImplicitFunc.train; these run nothing of ours.
-  pgrep -u "$(id -u)" -a -f '^ray::' | grep -qvE ' ray::(IDLE|DashboardAgent|RuntimeEnvAgent)' || break
+  pgrep -u "$(id -u)" -a -f '^ray::' | grep -qvE ' ray::(IDLE|DashboardAgent|RuntimeEnvAgent|ImplicitFunc *$)' || break
   sleep 1
 done

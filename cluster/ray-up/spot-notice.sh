@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Waits for the cloud to say that it takes this machine back, and tells raylora's trials by the notice file: each then
-# writes its checkpoint at its next step and goes on elsewhere. AWS says so two minutes ahead, GCP half a minute.
+# writes its checkpoint at its next step, and goes on from it elsewhere. AWS says so two minutes ahead, GCP half a minute.
 #   spot-notice.sh aws|gcp    every machine starts one; a second one leaves at once
 set -euo pipefail
 
