@@ -85,8 +85,11 @@ def _last_line(error: Exception) -> str:
 
 
 def connect(session: Session) -> str:
-    """A cluster's address. Ray on this machine gets a folder and a token of its own, so that it leaves neither;
-    its processes also leave things where all temporary files go."""
+    """A cluster's address.
+
+    Ray of this machine alone gets a token of its own, so that it writes none into the home folder, and a folder, in
+    which its processes leave what is temporary too.
+    """
     address = session.question.address
     if session.is_own:
         folder = session.stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
