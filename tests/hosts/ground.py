@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 
 from tests.hosts.loopback import loopback_hosts
 from tests.hosts.namespaces import hosts, why_no_namespaces
@@ -48,15 +49,18 @@ class FakeGround:
 
 
 @contextmanager
-def ground(workers: int) -> Iterator[Ground]:
+def ground(workers: int, env: Mapping[str, str] = MappingProxyType({})) -> Iterator[Ground]:
     """A head without work, so many workers with a CPU each, and the services: seven machines in all for three workers.
+
+    Args:
+        env: what else Ray's processes find in their environment.
 
     Raises:
         HostsError: something didn't come up; see `why_no_namespaces`.
     """
     names = [f"worker{number}" for number in range(1, workers + 1)]
     with hosts(["head", *names, *SERVICES]) as machines:
-        ray = RayHosts(machines["head"], [machines[name] for name in names])
+        ray = RayHosts(machines["head"], [machines[name] for name in names], env)
         ray.start()
         services = _start_services(machines, machines["database"].folder)
         ray.join()
@@ -95,15 +99,16 @@ def _start_services(machines: Mapping[str, Machine], folder: Path) -> Services:
 
 Mend = Callable[[], None]
 """Brings back what a fault took; it may take seconds."""
-Fault = Callable[[Ground, Random], Mend]
-"""Breaks something, chosen by the random numbers where there is a choice."""
+Fault = Callable[[Ground, Random], Mend | None]
+"""Breaks something, chosen by the random numbers where there is a choice; None if there was nothing to break."""
 
 
-def _kill_worker(ground: Ground, random: Random) -> Mend:
-    """Kill a process that runs a trial, if there is one; Ray starts others by itself."""
+def _kill_worker(ground: Ground, random: Random) -> Mend | None:
+    """Kill a process that runs a trial; Ray starts others by itself."""
     running = [process for name in ground.ray.workers for process in ground.ray.trial_processes(name)]
-    if running:
-        random.choice(sorted(running, key=lambda process: process.pid)).kill()
+    if not running:
+        return None
+    random.choice(sorted(running, key=lambda process: process.pid)).kill()
     return lambda: None
 
 
@@ -137,4 +142,4 @@ FAULTS: dict[str, Fault] = {
     "mlflow": _kill_mlflow,
     "database": _kill_database,
 }
-"""What may fail besides the driver, which is whoever's who started it."""
+"""What may fail besides the driver, which is in the hands of whoever started it."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
@@ -47,12 +48,13 @@ class RayHosts:
 
     Args:
         head: also where drivers run.
-        workers: by name.
+        workers: with a CPU each.
+        env: what else all processes of the cluster find in their environment.
     """
 
-    def __init__(self, head: Machine, workers: Sequence[Machine]):
+    def __init__(self, head: Machine, workers: Sequence[Machine], env: Mapping[str, str] = MappingProxyType({})):
         self.head, self.workers = head, {worker.name: worker for worker in workers}
-        self.address, self.environment = f"{head.address}:{PORT}", ray_environment()
+        self.address, self.environment = f"{head.address}:{PORT}", ray_environment() | dict(env)
         self._starting: list[Program] = []
 
     def start(self) -> None:

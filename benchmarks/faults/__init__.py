@@ -1,0 +1,1 @@
+"""Is anything lost, doubled or trained twice while machines, servers and the driver die? See `__main__`."""
