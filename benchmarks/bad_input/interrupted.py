@@ -21,7 +21,12 @@ ROOT_WORD = "OUT_FOLDER"
 
 
 def _experiment(root: Path) -> Experiment:
-    paths = {"dataset.path": str(root / "pictures"), "training.epochs": 2, "training.max_images": None, "training.repeats": 1}
+    paths = {
+        "dataset.path": str(root / "pictures"),
+        "training.epochs": 2,
+        "training.max_images": None,
+        "training.repeats": 1,
+    }
     return read_experiment(root / "good.yaml").with_params(paths)
 
 
@@ -60,7 +65,17 @@ def _one_trial(out: OutFolder, study: SearchStudy) -> None:
     folder = out.trials / "t000"
     folder.mkdir(parents=True)
     record = TrialRecord("t000", number, params, is_baseline=False, folder=str(folder))
-    report = {"score": 0.5, "best_score": 0.5, "images_seen": 2, "is_finished": False, "train_losses": [], "image_scores": []}
+    report = {
+        "score": 0.5,
+        "best_score": 0.5,
+        "images_seen": 2,
+        "is_finished": False,
+        "train_losses": [],
+        "image_scores": [],
+    }
+    report |= dict.fromkeys(
+        ("holdout_loss", "holdout_loss_ratio", "sample_similarity", "similarity_gain", "train_loss"), 0.5
+    )
     record.hear(report)
     study.report(number, 2, 0.5)
     record.write()

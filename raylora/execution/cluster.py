@@ -106,7 +106,7 @@ def check_address(address: str | None) -> None:
         raise ConfigError(f"--address {address!r}: is no Ray address; give auto, local or HOST:PORT")
     try:
         socket.create_connection((match[1], int(match[2])), timeout=KNOCK_S).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise ConfigError(
             f"--address {address}: no Ray cluster answers there ({error}); start it, mend the address, "
             "or give --address local to use this machine"
