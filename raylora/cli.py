@@ -30,9 +30,9 @@ from raylora.cli_output import (
 )
 from raylora.cli_submit import WORDS_ALONE, jobs, submit, through_client
 from raylora.errors import OutputError, RayloraError, UserError, disk_fault, path_fault
-from raylora.files import is_file, is_folder, resolved
+from raylora.files import is_file, is_folder
 from raylora.redaction import shown
-from raylora.request import Request, default_space, read_request, search_wanted, training_wanted
+from raylora.request import Request, default_space, out_place, read_request, search_wanted, training_wanted
 
 if TYPE_CHECKING:
     from raylora.execution.job import Job
@@ -148,7 +148,7 @@ def tune(
     from raylora.execution.tuner import check_start, tune_job
     from raylora.report.live import view
 
-    folder = OutFolder(_absolute(out or Path("out") / job.space.name.replace(":", "-")))
+    folder = OutFolder(out_place(out or Path("out") / job.space.name.replace(":", "-")))
     device = device_line(job.experiment.search, address)
     print_plan(console, [*job.lines(), ("Device", device), ("Output", str(folder.root))])
     check_start(job, folder, address, warn if dry_run else None)
@@ -182,7 +182,7 @@ def resume(
     through_client(context, address)
     from raylora.execution.outputs import OutFolder
 
-    folder = OutFolder(_absolute(out))
+    folder = OutFolder(out_place(out))
     folder.read_unfinished()
     go_on = _resume_training if folder.holds_training else _resume_search
     print_summary(go_on(folder, address), folder.root, as_json)
@@ -247,7 +247,7 @@ def train(
         warn(warning)
     holds_out = holdout or split is not None
     job = prepare(wanted.experiment, None, split, warn, holds_out)
-    folder = OutFolder(_absolute(out or Path("out") / "train"))
+    folder = OutFolder(out_place(out or Path("out") / "train"))
     print_plan(console, [*job.plan.lines(), ("Device", devices_here()), ("Output", str(folder.root))])
     folder.check_free(job.plan.disk_bytes)
     check_hub(job.experiment, holds_out, warn=warn if dry_run else None)
@@ -328,15 +328,11 @@ def _space(name: str | None, demo: bool) -> SearchSpace | None:
     return load_space(name or DEMO_NAME)
 
 
-def _absolute(path: Path) -> Path:
-    """Ray's workers run in other folders."""
-    return resolved(path)
-
-
 def _quieten() -> None:
     """Libraries' warnings are for developers; users get raylora's own words."""
     warnings.filterwarnings("ignore")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # which begins when MLflow is imported
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from typing import Any, get_args
-from unicodedata import category
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
-DESCRIPTION, LINE_SIGNS = "description", "\n\t"
-NO_TEXT = ("Cc", "Cs")
-"""Unicode's categories of control characters, and of halves of characters, which stand for bytes that are no UTF-8."""
+from raylora.redaction import is_text
+
+DESCRIPTION = "description"
+"""What a search space is for, in any number of lines."""
 LONGEST_NAME = 100
 """Characters of what may be a slip of the pen."""
 
@@ -35,8 +35,8 @@ class Section(BaseModel):
     @classmethod
     def _one_line_of_text(cls, value: Any, info: ValidationInfo) -> Any:
         """No name or path needs more, and messages, logs and file systems can't do with it."""
-        allowed = LINE_SIGNS if info.field_name == DESCRIPTION else ""
-        if isinstance(value, str) and any(category(sign) in NO_TEXT and sign not in allowed for sign in value):
+        lines = str(value).split() if info.field_name == DESCRIPTION else [value]
+        if isinstance(value, str) and not all(is_text(line) for line in lines):
             raise ValueError("must be a line of text in UTF-8, without control characters")
         return value
 

@@ -68,6 +68,19 @@ def read_json(path: Path, most_bytes: int = MOST_JSON_BYTES) -> Any:
     return parse_json(read_ordinary(path, most_bytes).decode("utf-8-sig"))
 
 
+def read_mapping(path: Path, most_bytes: int = MOST_JSON_BYTES) -> dict[str, Any]:
+    """What a JSON file holds that is a table of names.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it is no such file.
+    """
+    content = read_json(path, most_bytes)
+    if not isinstance(content, dict):
+        raise ValueError(f"holds a {type(content).__name__} and no table")
+    return content
+
+
 def parse_json(text: str) -> Any:
     """What JSON says.
 

@@ -14,6 +14,10 @@ SECRET_QUERY = re.compile(
     r"(?P<name>[?&;][\w.%-]{0,40}(?:pass|pwd|token|secret|key|sig|credential)[\w.%-]{0,40}=)[^&;#\s'\"]+", re.I
 )
 HARMLESS = "\n\t"
+LONGEST_LINE = 2000
+"""Characters of a line: names and paths may be as long as somebody likes."""
+NO_TEXT = ("Cc", "Cs")
+"""Unicode's categories of control characters, and of halves of characters, which stand for bytes that are no UTF-8."""
 STEERING = ("Cc", "Cf", "Cs")
 """Unicode's categories of control characters, of invisible ones (which turn a line's direction), and of half
 characters, which stand for bytes that are no UTF-8."""
@@ -53,10 +57,16 @@ def steers(sign: str) -> bool:
     return sign not in HARMLESS and unicodedata.category(sign) in STEERING
 
 
+def is_text(text: str) -> bool:
+    """Whether there are only characters that every program can read and write, in one line."""
+    return not any(unicodedata.category(sign) in NO_TEXT for sign in text)
+
+
 def _escaped(sign: str) -> str:
     return sign.encode("ascii", "backslashreplace").decode() if not sign.isascii() else f"\\x{ord(sign):02x}"
 
 
 def shown(text: str) -> str:
-    """What a message may hold of anything that was given: redacted and printable."""
-    return printable(redacted(text))
+    """What a message may hold of anything that was given: redacted, printable, and in lines that can be read."""
+    lines = (line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…" for line in redacted(text).split("\n"))
+    return printable("\n".join(lines))

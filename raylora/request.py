@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from raylora.bundled import DEMO_NAME, search_spaces
 from raylora.config import DatasetConfig, Experiment, nest
 from raylora.config_files import Layer, build_experiment, check_complete, parse_assignments, read_yaml
-from raylora.errors import ConfigError
+from raylora.errors import ConfigError, OutputError
+from raylora.files import resolved
+from raylora.redaction import is_text
 
 if TYPE_CHECKING:
     from raylora.search.space import SearchSpace
@@ -26,6 +30,8 @@ OPTIONS = {
     "tracking.register_name": "--register",
 }
 """The options that are short for a setting."""
+SCHEME = re.compile(r"[A-Za-z][\w+.-]+:/")
+"""Begins a URI; a path has lost one of two slashes. A single letter is a drive of Windows'."""
 FRACTION = "dataset.holdout_fraction"
 RATE, PART_RATES = "optimizer.learning_rate", ("optimizer.unet_lr", "optimizer.text_encoder_lr")
 TRAINS_TEXT = "model.train_text_encoder"
@@ -54,6 +60,22 @@ class Request:
             Layer(OPTIONS[path], nest({path: value})) for path, value in self.options.items() if value is not None
         ]
         return [*file, *options, assigned]
+
+
+def out_place(path: Path) -> Path:
+    """An output folder's place, from wherever it is named: Ray's workers run in other folders.
+
+    Raises:
+        OutputError: it names none on this machine's file systems, or not in characters that all programs can read.
+    """
+    text = str(path)
+    if SCHEME.match(text):
+        raise OutputError(f"{text}: is no folder of a file system; give one, which several machines may share")
+    if not is_text(text):
+        raise OutputError(f"{text}: has control characters or is no UTF-8; give another folder with --out")
+    with suppress(RuntimeError):
+        return resolved(path.expanduser())
+    raise OutputError(f"{text}: there is no such user; give another folder with --out")
 
 
 def default_space(request: Request) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import shutil
 import sys
@@ -14,6 +15,8 @@ from benchmarks.bad_input.isolate import Outcome, Watched
 from benchmarks.bad_input.kinds import Kind, Shared
 
 LOOK_S = 0.01
+ENCODINGS = ("utf-8-sig", "idna", "latin-1", "ascii", "utf-16")
+"""Imported when they are first asked for, which a user without rights may not."""
 
 
 def all_kinds() -> list[Kind]:
@@ -40,6 +43,8 @@ def import_all() -> None:
     import raylora.tracking.mlflow_runs  # noqa: F401
 
     torch.set_num_threads(1)
+    for encoding in ENCODINGS:
+        codecs.lookup(encoding)
 
 
 def run_kinds(kinds: Sequence[Kind], root: Path, shared: Shared, at_once: int) -> list[Outcome]:

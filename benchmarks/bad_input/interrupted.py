@@ -73,6 +73,9 @@ def _one_trial(out: OutFolder, study: SearchStudy) -> None:
         "train_losses": [],
         "image_scores": [],
     }
+    report |= dict.fromkeys(
+        ("holdout_loss", "holdout_loss_ratio", "sample_similarity", "similarity_gain", "train_loss"), 0.5
+    )
     record.hear(report)
     study.report(number, 2, 0.5)
     record.write()

@@ -122,8 +122,9 @@ class Watched:
         after = tree_of(self.sandbox)
         changed = sorted(path for path in {*self._before, *after} if self._before.get(path) != after.get(path))
         faults = [f"outside: {path}" for path in changed if not path.startswith(OWN_PLACES)][:3]
-        if status == REFUSED and not self._had_out and (self.sandbox / "work" / "out").exists():
-            faults.append("outside: a refused command left its output folder")
+        out = self.sandbox / "work" / "out"
+        if status == REFUSED and not self._had_out and out.exists() and not (out / "state.json").is_file():
+            faults.append("outside: a refused command left its output folder, with nothing to go on with")
         leaky = [path for path in changed if _holds_canary(self.sandbox / path)]
         return faults + ["secret: told"] * (CANARY in told) + [f"secret: in {path}" for path in leaky[:3]]
 

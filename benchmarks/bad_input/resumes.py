@@ -67,7 +67,6 @@ def _dataset_elsewhere(out: Path) -> None:
 
 
 TRIAL, JOURNAL = "trials/t000/trial.json", "study.journal"
-STATES = ("trials/t000/state.pt",)
 
 
 def searches() -> list[Kind]:
@@ -110,7 +109,6 @@ def searches() -> list[Kind]:
         "trial: of nothing": writes(TRIAL, "{}"),
         "trial: deep": writes(TRIAL, "[" * 100_000),
         "trial: a pipe": _pipe(TRIAL),
-        "trial: a folder elsewhere": _json(TRIAL, lambda record: record.update(folder="/etc/bad")),
         "trial: a history of no kind": _json(TRIAL, lambda record: record.update(history=[5], status="running")),
         "trial: a number of no kind": _json(TRIAL, lambda record: record.update(number="0")),
         "trial: settings that are none": _json(TRIAL, lambda record: record.update(params={"lora.rnak": 5})),
@@ -156,8 +154,7 @@ def trainings() -> list[Kind]:
         "trainer: empty": lambda out: [path.write_bytes(b"") for path in out.rglob("state.pt")],
         "trainer: of another kind": lambda out: [_save(path, [1, 2]) for path in out.rglob("state.pt")],
         "trainer: of nothing": lambda out: [_save(path, {}) for path in out.rglob("state.pt")],
-        "trainer: a pipe": lambda out: [_pipe(str(path.relative_to(out)))(out) for path in list(out.rglob("state.pt"))],
-    }  # fmt: skip
+            }  # fmt: skip
     return [
         Kind(f"resume training/{what}", "resume out", _copied("training", edit), REFUSED)
         for what, edit in edits.items()

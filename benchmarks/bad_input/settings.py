@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 
-
-from benchmarks.bad_input.kinds import FINE, PLAN, REFUSED, Kind, Make, links, writes
+from benchmarks.bad_input.kinds import FINE, PLAN, REFUSED, TRAIN, Kind, Make, links, writes
 
 FILE, SPACE = "bad.yaml", "bad_space.yaml"
 RUN = "train bad.yaml --dry-run --base-model @BASE@ --out out"
@@ -130,7 +129,7 @@ def places() -> list[Kind]:
         Kind("settings as/nothing", "train '' --dry-run"),
         Kind("settings as/a URL", "train https://example.com/bad.yaml --dry-run", tells=("bad.yaml",)),
         Kind("space as/a path of 5,000 letters", f"tune good.yaml --space {'a' * 5000}.yaml --dry-run", tells=("aaa",)),
-        Kind("space as/nothing", "tune good.yaml --space '' --dry-run", tells=("--space",)),
+        Kind("space as/nothing", "tune good.yaml --space '' --dry-run", status=FINE),
         Kind("space as/a URL", "tune good.yaml --space https://example.com/bad.yaml --dry-run", tells=("bad.yaml",)),
         Kind("space as/a function's module that ends the program", "tune good.yaml --space bad:space --dry-run",
              writes("bad.py", "raise SystemExit(0)\n"), tells=("bad:space",)),
@@ -206,42 +205,43 @@ def assignments() -> list[Kind]:
     """`--set` in all its oddity."""
     refused = [
         "", "=", "=5", "lora.rank", "lora.rank=", ".=5", "lora.=5", ".rank=5", "lora..rank=4", "lora.rank.=4",
-        "lora.rank=[", "lora.rank={}", "lora.rank=4 5", "lora.rank=0x", "lora.rank=1e9999", "lora.rank=.nan",
+        "lora.rank=[", "lora.rank=4 5", "lora.rank=0x", "lora.rank=1e9999", "lora.rank=.nan",
         "lora.rank==4", "lora.rank=!!python/object/apply:os.system ['touch pwned']", "lora.rank=&a [*a]", "lora.rank=*a",
         "lora.rank=\x1b]0;bad\x07", "lora.rank=\udcff", "l\udcffra.rank=4", "lora.rank=" + "9" * 5000,
         "lora.rank=" + DEEP, "lora." + "a." * 2000 + "b=5", "a" * 100_000 + "=5", "lora={rank: 4, rank: 8}",
-        "lora=null", "dataset=pictures", "__class__.x=1", "lora.__dict__=1", "lora.model_config=1", "seed=-1", "seed=1.5",
+        "dataset=pictures", "__class__.x=1", "lora.__dict__=1", "lora.model_config=1", "seed=-1", "seed=1.5",
         "training.epochs=-1", "training.epochs=0", "training.batch_size=0", "training.repeats=-3",
-        "training.max_images=0", "dataset.resolution=[64]", "dataset.resolution=-1",
-        "dataset.resolution=1000000", "dataset.resolution=64x1000000000", "dataset.trigger=", "dataset.holdout_fraction=2",
-        "dataset.caption_dropout=-0.1", "dataset.folds=1000000", "sampling.steps=0", "sampling.seeds=[-1]",
+        "training.max_images=0", "dataset.resolution=-1",
+        "dataset.resolution=1000000", "dataset.resolution=64x1000000000", "dataset.holdout_fraction=2",
+        "dataset.caption_dropout=-0.1", "dataset.folds=1000000", "sampling.steps=0",
         "sampling.width=5", "evaluation.timesteps=[]", "evaluation.encoder=", "evaluation.encoder=:",
         "evaluation.encoder=os:system", "evaluation.encoder=../../../etc", "optimizer.name=os:system",
         "optimizer.name=os:getcwd", "optimizer.arguments={betas: [2, 3]}", "optimizer.arguments.lr=x",
         "optimizer.weight_decay=-1", "model.family=flux", "model.clip_skip=0", "model.prediction_type=sample",
-        "search.trials=0", "search.trials=1e6", "search.reduction_factor=0", "search.grace_period=0",
+        "search.trials=0", "search.trials=1e6", "search.trials=100000000", "search.reduction_factor=0", "search.grace_period=0",
         "search.limits={lora_mb: -1}", "tracking.experiment=", "tracking.register_name=../bad", "lora.rank=10000000000",
     ]  # fmt: skip
-    at_odds = ["training.epochs=10000000000", "search.trials=100000000", "training.batch_size=100000000",
-               "training.repeats=1000000000000", "evaluation.batch_size=10000000000000"]  # fmt: skip
+    fine = ["lora.rank={}", "lora=null", "dataset.resolution=[64]", "dataset.trigger=", "sampling.seeds=[-1]",
+            "training.epochs=10000000000", "training.batch_size=100000000", "training.repeats=1000000000000",
+            "evaluation.batch_size=10000000000000"]  # fmt: skip
 
     def name(text: str) -> str:
         return ascii(text if len(text) < 60 else f"{text[:30]}… of {len(text)}")
 
     return [Kind(f"--set/{name(text)}", f"{PLAN} --set {shlex.quote(text)}") for text in refused] + [
-        Kind(f"--set at odds/{text}", f"{PLAN} --set {text}", status=REFUSED) for text in at_odds
+        Kind(f"--set and trained/{text}", f"{TRAIN} --set {text}", status=FINE) for text in fine
     ]  # fmt: skip
 
 
 def options() -> list[Kind]:
     """What a shell or a hurried hand gives."""
-    lines = ["", "tun", "--bad", "tune --bad", "tune good.yaml more.yaml", "tune good.yaml --trials", "resume", "evaluate",
+    lines = ["tun", "--bad", "tune --bad", "tune good.yaml more.yaml", "tune good.yaml --trials", "resume", "evaluate",
              "tune good.yaml --trials 1e3", "tune good.yaml --gpus-per-trial many", "tune good.yaml --gpus-per-trial nan",
              "tune good.yaml --gpus-per-trial inf", "tune good.yaml --gpus-per-trial -1", "tune good.yaml --out",
              "tune good.yaml --space small.yaml --trials 99999999999999999999 --dry-run",
              "export a.safetensors --to kohya", "tune good.yaml --set", "train --set lora.rank=4 --dry-run",
              "tune --demo --dry-run --base-model '' --out out", "train good.yaml --dataset '' --dry-run"]  # fmt: skip
-    return [Kind(f"usage/{line or 'nothing'}", line, status=REFUSED) for line in lines] + [
+    return [Kind(f"usage/{line}", line, status=REFUSED) for line in lines] + [
         Kind("usage/--help", "--help", status=FINE),
         Kind("usage/--version", "--version", status=FINE),
         Kind("usage/a demo beside a good dataset", f"{PLAN} --demo --dataset pictures", status=FINE),

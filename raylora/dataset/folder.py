@@ -19,7 +19,7 @@ from raylora.dataset.imagefolder import IMAGE_SUFFIXES, read_index, read_text
 from raylora.dataset.pixels import opened, picture_size
 from raylora.errors import DatasetError, first_line
 from raylora.files import is_file, is_folder, resolved
-from raylora.redaction import one_line, steers
+from raylora.redaction import is_text, one_line
 
 CAPTION_SUFFIXES = (".txt", ".caption")
 KOHYA_FOLDER = re.compile(r"(\d+)_(.+)")
@@ -27,7 +27,6 @@ FEWEST_IMAGES = 8
 MOST_CAPTION_BYTES = 2**16
 """A caption of thousands of words; encoders read seventy-five tokens."""
 MOST_REPEATS = 10**6
-LINE_SIGNS = "\n\t"
 LEADS_OUT = "is a link that leads out of the folder, so it is not read"
 
 Warn = Callable[[str], None]
@@ -168,7 +167,7 @@ def _is_usable(path: Path, folder: Path, options: ReadOptions, warn: Warn) -> bo
 
 def _misplaced(path: Path, folder: Path) -> str | None:
     """Why a file's name or place can't be, before it is opened: what a link leads to elsewhere is not the dataset's."""
-    if any(steers(sign) or sign in LINE_SIGNS for sign in path.name):
+    if not is_text(path.name):
         return "has a name with control characters, or that is no UTF-8"
     if path.is_symlink() and not is_file(path):
         return "is a link that leads to no file"

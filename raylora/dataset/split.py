@@ -183,7 +183,7 @@ def read_splits(path: Path, pictures: list[Picture]) -> tuple[Split, ...]:
         raise DatasetError(f"{path}: there is no such file; give the split.json of an output folder, or leave it out")
     try:
         return tuple(_taken_again(held, path, pictures) for held, _ in digests_of_split(path))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise DatasetError(f"{path}: is not a split file; give the split.json of an output folder") from None
 
 
@@ -191,7 +191,7 @@ def digests_of_split(path: Path) -> list[tuple[set[str], int]]:
     """What a split file says, split by split: the digests of the held-out images, and how many are learned.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError: it is none.
+        OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError: it is none.
     """
     content = read_json(path)
     parts = dict(content).get("folds", [content])

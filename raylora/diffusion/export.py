@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,8 @@ from raylora.files import exists, is_folder, resolved
 LAYOUTS = ("kohya", "diffusers")
 PRECISIONS = ("fp16", "bf16", "fp32")
 SUFFIX = ".safetensors"
+MOST_STRENGTH = 1000
+"""Alphas are float32, and of LoRAs that anybody uses at most in the hundreds."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,15 @@ def export_lora(wanted: Export) -> Exported:
     family, unet_config = _base(wanted.base_model)
     weights = read_lora(lora_file_in(wanted.lora), family, unet_config)
     changed, kept = _changed(weights, wanted)
-    if wanted.layout == "kohya":
-        changed = with_one_alpha(changed)
-        names = naming(changed.family, unet_config or FAMILIES[changed.family].unet)
-        save_kohya(changed, names, wanted.out, wanted.precision)
-    else:
-        save_diffusers(changed, wanted.out, wanted.precision)
+    changed = with_one_alpha(changed) if wanted.layout == "kohya" else changed
+    try:
+        if wanted.layout == "kohya":
+            names = naming(changed.family, unet_config or FAMILIES[changed.family].unet)
+            save_kohya(changed, names, wanted.out, wanted.precision)
+        else:
+            save_diffusers(changed, wanted.out, wanted.precision)
+    except OSError as error:
+        raise OutputError(f"--out {wanted.out}: can't be written ({error.strerror}); name another file") from None
     metadata = network_metadata(changed)
     return Exported(
         file=wanted.out,
@@ -91,8 +95,10 @@ def _check_options(wanted: Export) -> None:
         raise ConfigError(f"--to {wanted.layout}: the layouts are {' and '.join(LAYOUTS)}")
     if wanted.precision not in (None, *PRECISIONS):
         raise ConfigError(f"--save-precision {wanted.precision}: the formats are {', '.join(PRECISIONS)}")
-    if not (wanted.strength > 0 and math.isfinite(wanted.strength)):
-        raise ConfigError(f"--strength {wanted.strength}: must be above 0; 1 leaves the LoRA as it is")
+    if not 0 < wanted.strength <= MOST_STRENGTH:
+        raise ConfigError(
+            f"--strength {wanted.strength:g}: must be above 0 and at most {MOST_STRENGTH}; 1 leaves the LoRA as it is"
+        )
     if wanted.rank is not None and wanted.rank < 1:
         raise ConfigError(f"--rank {wanted.rank}: must be at least 1")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,25 @@ from diffusers.utils.logging import disable_progress_bar
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import CLIPTextConfig
+from transformers.utils.logging import disable_progress_bar as disable_transformers_bar
 
 from raylora.bundled import DEMO_BASE, DEMO_NAME
 from raylora.config import ModelConfig
 from raylora.diffusion.base import UNET, BaseModel, Family
 from raylora.diffusion.hub import is_hub_id, is_meant_as_path, read_hub_config
-from raylora.diffusion.model_files import check_parts, check_weights
+from raylora.diffusion.model_files import (
+    AGAIN,
+    DIFFUSERS_WEIGHTS,
+    TRANSFORMERS_WEIGHTS,
+    check_parts,
+    check_sizes,
+    check_tokenizer,
+    check_weights,
+)
 from raylora.diffusion.sd15 import SD15
 from raylora.diffusion.sdxl import SDXL
 from raylora.errors import ConfigError, ModelError, first_line
-from raylora.files import is_file, is_folder, read_json
+from raylora.files import is_file, is_folder, read_mapping
 from raylora.files import resolved as resolved_path
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (SD15, SDXL)}
@@ -33,8 +42,11 @@ PICKLED_SUFFIXES = {".ckpt", ".pt", ".pth", ".bin"}
 UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
 SDXL_TEXT_ENCODERS = ("conditioner.embedders.0.", "conditioner.embedders.1.")
 LATENT_CHANNELS = 4
+TRAIN_TIMESTEPS = 1000
+"""Of both families; the measures' timesteps are given below it."""
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 INDEX_NAME, SCHEDULER_NAME = "model_index.json", "scheduler_config.json"
+CONVOLUTION_DIMENSIONS = 4
 RECOMPILE_LIMIT = 64
 """Of one function by dynamo, which counts all blocks as one function and gives up on it silently: a search compiles
 anew for each width of block, mode and rank, and by dynamo's own limit of 8 its second trial would run uncompiled."""
@@ -91,17 +103,31 @@ def _check_family(reference: object, found: str, wanted: str) -> None:
 
 def _check_folder(folder: Path, family: str) -> None:
     try:
-        index = dict(read_json(folder / INDEX_NAME))
+        index = read_mapping(folder / INDEX_NAME)
     except (OSError, ValueError, TypeError):
         raise ModelError(f"{folder}: is not a diffusers folder (no readable {INDEX_NAME})") from None
     found = _check_index(folder, index, family)
     unet = read_component_config(folder, UNET)
-    widths = [read_component_config(folder, part).get("hidden_size", 0) for part in found.text_encoders]
-    if unet.get("in_channels") != LATENT_CHANNELS or unet.get("cross_attention_dim") != sum(widths):
+    encoders = {part: read_component_config(folder, part) for part in found.text_encoders}
+    for part, config in {UNET: unet, **encoders}.items():
+        check_sizes(folder / part, config)
+    widths = [encoder.get("hidden_size", 0) for encoder in encoders.values()]
+    if unet.get("in_channels") != LATENT_CHANNELS or unet.get("cross_attention_dim") != sum(map(_number, widths)):
         raise ModelError(f"{folder}: {_misshapen(found)}")
     _check_prediction(folder, read_component_config(folder, "scheduler", SCHEDULER_NAME))
     for part in (*found.parts, "vae"):
-        check_weights(folder / part)
+        check_weights(folder / part, DIFFUSERS_WEIGHTS if part in (UNET, "vae") else TRANSFORMERS_WEIGHTS)
+    for part in encoders:
+        check_tokenizer(folder / _tokenizer(part))
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _tokenizer(part: str) -> str:
+    """The name of a text encoder's tokenizer in a pipeline."""
+    return part.replace("text_encoder", "tokenizer")
 
 
 def _check_index(reference: object, index: dict[str, Any], family: str) -> Family:
@@ -119,6 +145,12 @@ def _check_index(reference: object, index: dict[str, Any], family: str) -> Famil
 
 def _check_prediction(reference: object, scheduler: Mapping[str, Any]) -> None:
     """Another kind would be trained as epsilon, without a word."""
+    steps = scheduler.get("num_train_timesteps", TRAIN_TIMESTEPS)
+    if steps != TRAIN_TIMESTEPS:
+        raise ModelError(
+            f"{reference}: its {SCHEDULER_NAME} has {steps!a:.50} num_train_timesteps; raylora trains models of "
+            f"{TRAIN_TIMESTEPS}, so use another, or correct the file"
+        )
     found = scheduler.get("prediction_type", PREDICTION_TYPES[0])
     if found not in PREDICTION_TYPES:
         raise ModelError(
@@ -137,7 +169,7 @@ def read_component_config(folder: Path, component: str, name: str = "config.json
     """The configuration of a part of a diffusers folder."""
     path = folder / component / name
     try:
-        return dict(read_json(path))
+        return read_mapping(path)
     except (OSError, ValueError, TypeError):
         raise ModelError(f"{path}: is missing or unreadable; download the model again") from None
 
@@ -148,7 +180,7 @@ def _check_single_file(path: Path, family: str) -> None:
     try:
         with safe_open(str(path), framework="pt") as file:
             keys = set(file.keys())
-            channels = file.get_slice(UNET_INPUT).get_shape()[1] if UNET_INPUT in keys else 0
+            channels = _inputs(file.get_slice(UNET_INPUT).get_shape()) if UNET_INPUT in keys else 0
     except SafetensorError as error:
         raise ModelError(f"{path}: is not a readable .safetensors file ({error}); download it again") from None
     if any("lora" in key for key in keys):
@@ -163,6 +195,11 @@ def _check_single_file(path: Path, family: str) -> None:
     if found_encoders == [True, False]:
         raise ModelError(f"{path}: is an SDXL refiner, which can't be trained alone; use the SDXL base model")
     _check_family(path, SDXL.name if all(found_encoders) else SD15.name, family)
+
+
+def _inputs(shape: Sequence[int]) -> int:
+    """The channels that a convolution of this shape takes; 0 of no convolution."""
+    return shape[1] if len(shape) == CONVOLUTION_DIMENSIONS else 0
 
 
 def load_base(
@@ -205,7 +242,7 @@ def load_base(
         unet=pipe.unet,
         vae=pipe.vae,
         text_encoders=encoders,
-        tokenizers={part: getattr(pipe, part.replace("text_encoder", "tokenizer")) for part in encoders},
+        tokenizers={part: getattr(pipe, _tokenizer(part)) for part in encoders},
         noise_scheduler=DDPMScheduler.from_config(pipe.scheduler.config, **change),
         sampler=_sampler(pipe.scheduler, change),
         clip_skip=checked_clip_skip(model.clip_skip or family.clip_skip, encoders),
@@ -239,6 +276,14 @@ def _check_loaded(reference: str, pipe: Any, family: Family) -> None:
     if pipe.unet.config.in_channels != LATENT_CHANNELS or pipe.unet.config.cross_attention_dim != width:
         raise ModelError(f"{reference}: {_misshapen(family)}")
     _check_prediction(reference, pipe.scheduler.config)
+    scale = pipe.vae.config.scaling_factor
+    if not isinstance(scale, int | float) or not 0 < scale < float("inf"):
+        raise ModelError(f"{reference}: its VAE's scaling_factor is {scale!a:.50} and no number above 0; {AGAIN}")
+    for name in ("vae", *family.parts):
+        if lacking := [key for key, weight in getattr(pipe, name).named_parameters() if weight.is_meta]:
+            raise ModelError(
+                f"{reference}: {len(lacking)} weights of its {name} are missing, such as {lacking[0]}; {AGAIN}"
+            )
 
 
 def _hasten(unet: Any, channels_last: bool, compile_blocks: bool) -> None:
@@ -255,6 +300,7 @@ def _load_pipeline(reference: str, family: Family, dtype: torch.dtype, config: P
     resolved = resolve_base(reference, family.name)
     is_single = resolved.endswith(".safetensors")
     disable_progress_bar()
+    disable_transformers_bar()
     options: dict[str, Any] = {"safety_checker": None} if family is SD15 else {}
     try:
         if is_single:
@@ -300,7 +346,17 @@ def checked_clip_skip(clip_skip: int, encoders: Mapping[str, Any]) -> int:
 
 def skeleton(family: Family, reference: str | None) -> dict[str, nn.Module]:
     """Every part without weights (on the meta device): a local folder's own shapes, else the family's."""
-    local = Path(reference) if reference and is_folder(Path(reference)) else None
+    try:
+        return _skeleton(family, Path(reference) if reference and is_folder(Path(reference)) else None)
+    except ModelError:
+        raise
+    except Exception as error:  # diffusers, transformers and torch raise many kinds, of shapes that can't be
+        raise ModelError(
+            f"{reference}: its configuration is of no {family.title} model ({first_line(error)}); {AGAIN}"
+        ) from None
+
+
+def _skeleton(family: Family, local: Path | None) -> dict[str, nn.Module]:
     unet_config = read_component_config(local, UNET) if local else dict(family.unet)
     with torch.device("meta"):
         parts: dict[str, nn.Module] = {UNET: UNet2DConditionModel.from_config(unet_config)}

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 )
 
 from raylora.errors import ModelError, UnreachableError, first_line
-from raylora.files import is_folder, read_json
+from raylora.files import is_folder, read_mapping
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 REACH_S = 10
@@ -53,8 +53,8 @@ def read_hub_config(reference: str, name: str) -> dict[str, Any]:
     except LocalEntryNotFoundError:
         file = _download(reference, name)
     try:
-        return dict(read_json(Path(file)))
-    except (OSError, ValueError, TypeError):
+        return read_mapping(Path(file))
+    except (OSError, ValueError):
         raise ModelError(f"{reference}: {name} on the hub can't be read; choose another model") from None
 
 

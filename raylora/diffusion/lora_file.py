@@ -312,8 +312,11 @@ def load_lora(base: BaseModel, path: Path) -> None:
     finally:
         logging.disable(logging.NOTSET)
     parts = (part for part in base.pipeline().components.values() if isinstance(part, nn.Module))
-    if not any(tuner_layers(part) for part in parts):
+    placed, layers = sum(len(tuner_layers(part)) for part in parts), sum(1 for _ in weights.modules())
+    if not placed:
         raise ModelError(f"{misfit}, which none of its weights belongs to; {mend}")
+    if placed < layers:
+        raise ModelError(f"{misfit}, which has {placed} of its {layers} layers; {mend}")
 
 
 def lora_file_in(path: Path) -> Path:

@@ -9,12 +9,15 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from raylora.errors import ModelError, first_line
-from raylora.files import is_file, read_json
+from raylora.files import exists, is_file, read_mapping
 
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
 """Where a pipeline's parts come from: diffusers would import any module that an index names, as from the working
 directory. `stable_diffusion` is diffusers' own folder of the safety checker."""
-WEIGHTS, INDEX_SUFFIX = "*.safetensors", "*.index.json"
+DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS = "diffusion_pytorch_model.safetensors", "model.safetensors"
+TOKENIZER_NAMES = ("tokenizer.json", "vocab.json")
+MOST_LAYERS, MOST_WIDTH, MOST_BLOCKS = 100, 10**6, 100
+"""Beyond any model of these families; a vocabulary counts as a width."""
 MOST_INDEX_BYTES = 2**26
 AGAIN = "download the model again"
 
@@ -46,21 +49,45 @@ def check_parts(reference: object, index: Mapping[str, Any], wanted: Mapping[str
             )
 
 
-def check_weights(folder: Path) -> None:
-    """Whether a part's folder holds whole safetensors weights, and no index that names files elsewhere.
+def check_weights(folder: Path, name: str) -> None:
+    """Whether a part's folder holds whole safetensors weights of this name, in one file or in several beside it.
 
     Raises:
         ModelError: it doesn't.
     """
-    files = sorted(folder.glob(WEIGHTS))
-    if not files:
-        raise ModelError(f"{folder}: holds no .safetensors weights; {AGAIN}")
-    for index in folder.glob(INDEX_SUFFIX):
-        for name in shards_of(index):
-            if not is_file(folder / name):
-                raise ModelError(f"{index}: names {_short(name)}, and there is no such file; {AGAIN}")
-    for file in files:
-        check_header(file)
+    index, others = folder / f"{name}.index.json", sorted(folder.glob("*.safetensors"))
+    if is_file(folder / name):
+        names = [name]
+    elif exists(index):
+        names = list(shards_of(index))
+    else:
+        found = f", but {others[0].name}; rename it if that is this model, or {AGAIN}" if others else f"; {AGAIN}"
+        raise ModelError(f"{folder}: holds no {name}{found}")
+    for each in names:
+        check_header(folder / each)
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Whether there is a tokenizer.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if not any(is_file(folder / name) for name in TOKENIZER_NAMES):
+        raise ModelError(f"{folder}: holds no {' or '.join(TOKENIZER_NAMES)}; {AGAIN}")
+
+
+def check_sizes(reference: object, config: Mapping[str, Any]) -> None:
+    """Whether a part's configuration asks for no more than such models have: layers are made one by one.
+
+    Raises:
+        ModelError: it asks for too much.
+    """
+    for name, value in config.items():
+        parts = value if isinstance(value, list) else [value]
+        most = MOST_LAYERS if "layers" in name else MOST_WIDTH
+        if len(parts) > MOST_BLOCKS or any(isinstance(part, int) and part > most for part in parts):
+            raise ModelError(f"{reference}: its configuration has {_short(value)} for {_short(name)}; {AGAIN}")
 
 
 def shards_of(index: Path) -> Iterator[str]:
@@ -70,7 +97,7 @@ def shards_of(index: Path) -> Iterator[str]:
         ModelError: it can't be read, names none, or one elsewhere.
     """
     try:
-        shards = dict(dict(read_json(index, MOST_INDEX_BYTES))["weight_map"])
+        shards = dict(read_mapping(index, MOST_INDEX_BYTES)["weight_map"])
     except (OSError, ValueError, TypeError, KeyError):
         raise ModelError(f"{index}: is no index of weights; {AGAIN}") from None
     if not shards:

@@ -12,7 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from raylora.diffusion.model_files import is_plain_name
 from raylora.errors import ModelError
-from raylora.files import is_file, is_folder, read_json, resolved
+from raylora.files import is_file, is_folder, read_mapping, resolved
 
 CONFIG_NAME, WEIGHTS_NAME, INDEX_NAME = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLED_NAMES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -23,6 +23,8 @@ UNUSED_WEIGHTS = ("logit_scale", "logit_bias", "mask_token")
 DEVICE_WITHOUT_WEIGHTS = "meta"
 """torch's device on which shapes are made and no numbers read."""
 AGAIN = "download the model again"
+MOST_SIDE_PX = 4096
+"""Encoders take 224 to 1,024 px."""
 
 
 def read_kind(reference: str) -> str:
@@ -51,9 +53,25 @@ def check_files(reference: str, reads_texts: bool) -> None:
     folder = resolved(Path(reference))
     for file in _weight_files(folder, reference):
         _check_header(file, reference)
+    _check_preprocessing(folder, reference)
     for names in (PREPROCESSOR_NAMES, TOKENIZER_NAMES) if reads_texts else (PREPROCESSOR_NAMES,):
         if not any((folder / name).is_file() for name in names):
             raise _wrong(reference, f"has no {' or '.join(names)}; {AGAIN}")
+
+
+def _check_preprocessing(folder: Path, reference: str) -> None:
+    """Whether pictures are made no larger than encoders take them: each is made so, a batch at a time."""
+    for file in (folder / name for name in PREPROCESSOR_NAMES if is_file(folder / name)):
+        found = _json_of(file, reference)
+        for name, size in {**found, **_below(found, "image_processor")}.items():
+            sides = size.values() if isinstance(size, dict) else [size]
+            if "size" in name and any(isinstance(side, int) and side > MOST_SIDE_PX for side in sides):
+                raise _wrong(reference, f"its {file.name} has {ascii(size)[:100]} px for {name}; {AGAIN}")
+
+
+def _below(content: dict[str, Any], name: str) -> dict[str, Any]:
+    below = content.get(name)
+    return below if isinstance(below, dict) else {}
 
 
 def load_whole(reference: str, device: str = "cpu") -> Any:
@@ -123,7 +141,7 @@ def _json_of(file: Path, reference: str) -> dict[str, Any]:
     if not is_file(file):
         raise _wrong(reference, f"has no {file.name}; {AGAIN}, or give a hub id")
     try:
-        return dict(read_json(file))
+        return read_mapping(file)
     except (OSError, ValueError, TypeError):
         raise _wrong(reference, f"its {file.name} can't be read as JSON; {AGAIN}") from None
 

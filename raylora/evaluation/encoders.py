@@ -62,7 +62,7 @@ class PictureModel:
     """
 
     def __init__(self, reference: str, device: str):
-        self._device = device
+        self._device, self._reference = device, reference
         self.model: Any = load_whole(reference, device).eval()
         self._processor = AutoImageProcessor.from_pretrained(reference, trust_remote_code=False)
 
@@ -89,7 +89,10 @@ class PictureModel:
                 pictures = [Image.fromarray(picture) for picture in pixels[first : first + BATCH_SIZE]]
                 batch = self._processor(pictures, return_tensors="pt").to(self._device)
                 parts.append(_unit(features(**batch)))
-        return torch.cat(parts)
+        vectors = torch.cat(parts)
+        if not vectors.isfinite().all():
+            raise ModelError(f"evaluation.encoder {self._reference}: gives no numbers; use another")
+        return vectors
 
 
 Tokenize = Callable[[Sequence[str], int], dict[str, Tensor]]

@@ -124,7 +124,7 @@ def knock(address: str, place: tuple[str, int]) -> None:
     """
     try:
         socket.create_connection(place, timeout=KNOCK_S).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise ConfigError(
             f"--address {address}: no Ray cluster answers there ({error}); start it, mend the address, "
             "or give --address local to use this machine"

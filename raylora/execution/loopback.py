@@ -18,8 +18,8 @@ def on_loopback() -> Iterator[None]:
 
     On Windows and macOS Ray does so itself: a node's address is 127.0.0.1 there, unless the variable below says that
     clusters are wanted. On Linux it is the address in the network, and all servers of Ray's listen on every interface;
-    `_node_ip_address` doesn't take a loopback address (Ray 2.60, `services.get_node_ip_address`). Ray reads the
-    variable when it is imported, so its constant is set too; what it starts reads it anew.
+    `_node_ip_address` takes no loopback address (Ray 2.60, `services.get_node_ip_address`). Ray reads the variable when
+    it is imported, so its constant is set too; what it starts reads it anew.
 
     Such a cluster asks for a token unless RAY_AUTH_MODE says otherwise; Ray keeps that in the home folder, readable by
     all who can look in there.

@@ -105,6 +105,8 @@ class OutFolder:
             is_file, is_used = self.root.is_file(), self._is_used()
         except OSError as error:  # no right to look, or a name that is too long
             raise OutputError(f"{self.root}: {error.strerror}; give another folder with --out") from None
+        if any(path.is_symlink() and not exists(path) for path in (self.root, *self.root.parents)):
+            raise OutputError(f"{self.root}: goes through a link that leads nowhere; give another folder with --out")
         if is_file:
             raise OutputError(f"{self.root}: is a file; give a folder, new or empty, with --out")
         if is_used:

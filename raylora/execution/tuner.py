@@ -23,6 +23,7 @@ from raylora.execution.autoscaling import nodes_to_count_on
 from raylora.execution.cluster import check_address, check_shared, connected, device_line
 from raylora.execution.confirm import candidates, confirmations
 from raylora.execution.job import Job, local_paths, prepare_again
+from raylora.execution.kept import check_kept
 from raylora.execution.listening import settle
 from raylora.execution.material import is_shared, schedules
 from raylora.execution.mirror import at_work, check_storage, claimed, datasets_here, reopened
@@ -124,6 +125,7 @@ def resume_job(root: Path, listener: Listener, say: Say, address: str | None = N
     address = address or state.get("address")
     check_address(address)
     experiment = read_experiment(out.experiment)
+    check_kept(out, state, experiment)
     with _tracker(state["tracking_uri"], experiment, out, say) as tracker:
         job = prepare_again(experiment, load_space(str(out.space)), out.split, say)
         tracker.check()

@@ -84,7 +84,7 @@ def read_search(out: OutFolder) -> EarlierSearch:
         raise OutputError(f"{OPTION} {out.root}: holds no search with trials; {MEND}")
     try:
         trials = read_trials(out.study)
-    except (ValueError, KeyError, TypeError, AssertionError, OSError):
+    except Exception:  # Optuna replays what the lines say, whatever that comes to
         raise _broken(out) from None
     if not trials and out.study.stat().st_size and not _holds_study(out):
         raise _broken(out)
@@ -134,7 +134,7 @@ def _same_pictures(split_file: Path, job: Job) -> bool:
         return digests_of_split(split_file) == [
             ({picture.digest for picture in split.holdout}, len(split.train)) for split in job.splits
         ]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return False
 
 

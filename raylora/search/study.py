@@ -16,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from raylora.config import Experiment, SearchConfig
+from raylora.files import exists, is_file
 from raylora.search.proposing import Forecaster
 from raylora.search.ranking import COSTS_KEY, PARAMS_KEY, by_share, excess_of
 from raylora.search.seen import POINTS_KEY, ImagesOf, point_of
@@ -76,6 +77,23 @@ def read_trials(journal: Path, name: str = STUDY_NAME) -> list[FrozenTrial]:
 def _trials_in(storage: JournalStorage, name: str) -> list[FrozenTrial]:
     is_there = name in (study.study_name for study in storage.get_all_studies())
     return optuna.load_study(study_name=name, storage=storage).get_trials() if is_there else []
+
+
+def damage_of(journal: Path, has_trials: bool) -> str | None:
+    """Why a search can't go on with its journal, if so.
+
+    Args:
+        has_trials: whether trials have begun: then there must be a study, and without any there may not be one yet.
+    """
+    try:
+        if not is_file(journal) or b"\n" not in journal.read_bytes():
+            return "is gone or empty, though trials have begun" if has_trials or exists(journal) else None
+        if STUDY_NAME not in (study.study_name for study in storage_of(journal).get_all_studies()):
+            return "holds no study of raylora's"
+        read_trials(journal)
+    except Exception as error:  # Optuna replays what the lines say, whatever that comes to
+        return f"is damaged or of another program ({type(error).__name__})"
+    return None
 
 
 def drop_torn_line(journal: Path) -> None:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Experiment as MlflowExperiment
 from mlflow.entities import LifecycleStage
+from sqlalchemy import create_engine, make_url
 
 from raylora.errors import TrackingError, first_line
-from raylora.files import resolved
+from raylora.files import is_file, is_folder, resolved
 
+DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+"""Those that MLflow has stores for, and the ports that they listen on."""
 DEFAULT_STORE = "mlflow.db"
 DEFAULT_ARTIFACTS = "mlartifacts"
 REACH_S = 10
@@ -32,9 +37,11 @@ def tracking_uri(configured: str | None, out: Path) -> str:
         TrackingError: a URI that MLflow 3 has no store for.
     """
     if configured is None:
-        return f"sqlite:///{(out / DEFAULT_STORE).resolve()}"
+        return f"sqlite:///{resolved(out / DEFAULT_STORE)}"
     if configured.startswith("sqlite:///"):
         return f"sqlite:///{resolved(Path(configured.removeprefix('sqlite:///')))}"
+    if configured.lower().startswith("sqlite:"):
+        raise TrackingError(f"tracking URI {configured}: names no file; give sqlite:/// and the path of one")
     if "://" not in configured:
         raise TrackingError(
             f"tracking URI {configured}: MLflow's file store is deprecated; "
@@ -93,6 +100,8 @@ def check_reachable(uri: str, experiment: str | None = None) -> None:
         if not file.exists():  # asking would make it
             return
     try:
+        if uri.startswith(tuple(DATABASES)):
+            _check_database(uri)
         with patience(REACH_S):
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
@@ -124,8 +133,33 @@ def reason_of(error: Exception) -> str:
 
 def _check_sqlite(file: Path) -> None:
     """MLflow would try for minutes to open a file in a folder that isn't there."""
-    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
-        raise TrackingError(f"tracking URI sqlite:///{file}: {file.parent} can't be written; make it, or name another")
+    if is_folder(file):
+        raise TrackingError(f"tracking URI sqlite:///{file}: is a folder; give the path of a file in it")
+    try:
+        if not is_file(file):
+            TemporaryFile(dir=file.parent).close()
+        elif not os.access(file, os.W_OK) or not os.access(file.parent, os.W_OK):
+            raise PermissionError
+    except OSError:
+        raise TrackingError(
+            f"tracking URI sqlite:///{file}: {file.parent} can't be written; make it, or name another"
+        ) from None
+
+
+def _check_database(uri: str) -> None:
+    """Connect to a database once: MLflow itself tries for an hour, with whatever is wrong.
+
+    Raises:
+        Exception: what SQLAlchemy and its drivers raise.
+    """
+    found = make_url(uri)
+    port = found.port or DATABASES[found.get_backend_name()]
+    socket.create_connection((found.host or "localhost", port), timeout=REACH_S).close()
+    engine = create_engine(found)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def quieten() -> None:

@@ -7,10 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
+from raylora.errors import OutputError
 from raylora.files import read_json, write_atomically
 
+NEEDED = ("score", "images_seen")
+"""Numbers that every report has."""
 Status = Literal["running", "finished", "stopped_early", "failed"]
 RECORD_NAME = "trial.json"
 NOT_MEASURES = ("train_losses", "image_scores", "is_finished", "is_over", "images_seen")
@@ -83,9 +86,39 @@ def read_records(trials_folder: Path) -> list[TrialRecord]:
 
 
 def read_record(folder: Path) -> TrialRecord:
-    """The record in a trial's folder; what an older version kept in it besides is left out."""
-    kept = read_json(folder / RECORD_NAME)
-    return TrialRecord(**{field.name: kept[field.name] for field in fields(TrialRecord) if field.name in kept})
+    """The record in a trial's folder, wherever that lies now; what an older version kept in it besides is left out.
+
+    Raises:
+        OutputError: it can't be read, or is none.
+    """
+    file = folder / RECORD_NAME
+    try:
+        kept = read_json(file)
+        record = TrialRecord(**{field.name: kept[field.name] for field in fields(TrialRecord) if field.name in kept})
+        _check(record)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise OutputError(
+            f"{file}: is damaged or no record of a trial; put back a copy of it, or begin anew with another --out"
+        ) from None
+    record.folder = str(folder)
+    return record
+
+
+def _check(record: TrialRecord) -> None:
+    """Whether everything in a record is of its kind.
+
+    Raises:
+        TypeError: it isn't.
+    """
+    is_right = (
+        isinstance(record.number, int)
+        and record.status in get_args(Status)
+        and isinstance(record.params, dict)
+        and all(isinstance(report.get(key), int | float) for report in record.history for key in NEEDED)
+        and len(record.report_times) == len(record.history)
+    )
+    if not is_right:
+        raise TypeError("no record of a trial")
 
 
 def measures(report: Mapping[str, Any]) -> dict[str, float]:

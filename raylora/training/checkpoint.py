@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from raylora.diffusion.adapters import StateDict
+from raylora.errors import OutputError
 from raylora.files import write_atomically
 
 
@@ -21,9 +22,24 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What `write_state` wrote. Only tensors and plain data are read (`weights_only`), never code."""
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    """What `write_state` wrote. Only tensors and plain data are read (`weights_only`), never code.
+
+    Raises:
+        OutputError: it is something else.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # torch and pickle raise many kinds, some pages long
+        raise no_state(path) from None
     return state
+
+
+def no_state(path: Path) -> OutputError:
+    """Of a file that nothing can go on from."""
+    return OutputError(
+        f"{path}: is damaged or no state of a training, so nothing can go on from it; delete it to train that from its "
+        "beginning, or begin anew with another --out"
+    )
 
 
 def write_weights(path: Path, weights: dict[str, StateDict]) -> None:

@@ -17,7 +17,7 @@ from raylora.errors import TrainingDivergedError
 from raylora.evaluation.scorecard import Evaluator, Metrics, Reference, is_finite, sample_grid
 from raylora.files import STATE_NAME as STATE_NAME
 from raylora.training.advancing import Keeping, NoNotice, Notice, advance_keeping
-from raylora.training.checkpoint import read_state, write_state, write_weights
+from raylora.training.checkpoint import no_state, read_state, write_state, write_weights
 from raylora.training.epoch_files import EpochFiles
 from raylora.training.trainer import Trainer
 from raylora.world import World
@@ -50,7 +50,7 @@ def advance_by_epochs(
         kept: called after each time that the state was written.
     """
     if state.is_file():
-        trainer.load_state_dict(read_state(state))
+        _go_on_from(state, trainer.load_state_dict)
 
     def write() -> None:
         write_state(state, trainer.state_dict())
@@ -63,6 +63,19 @@ def advance_by_epochs(
         if world.is_first:
             write()
         tell()
+
+
+def _go_on_from(file: Path, load: Callable[[dict[str, Any]], None]) -> None:
+    """Load a kept state.
+
+    Raises:
+        OutputError: it lacks something, or is of other settings.
+    """
+    state = read_state(file)
+    try:
+        load(state)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+        raise no_state(file) from None
 
 
 @dataclass
@@ -87,9 +100,11 @@ class Fit:
         self.history: list[Report] = []
         state_file = self.folder / STATE_NAME
         if state_file.is_file():
-            state = read_state(state_file)
-            self.trainer.load_state_dict(state["trainer"])
-            self.history = state["history"]
+            _go_on_from(state_file, self._load)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.trainer.load_state_dict(state["trainer"])
+        self.history = list(state["history"])
 
     @property
     def best_score(self) -> float:
