@@ -18,7 +18,8 @@ from raylora.search.space import Parameter, SearchSpace
 
 FLOORS = (
     {"__init__", "errors", "files", "redaction", "yaml_text"},
-    {"config_section", "own_code"},
+    {"config_section", "own_code", "storage_access"},
+    {"storage"},
     {"config_evaluation", "config_optimization", "config_search"},
     {"bundled", "config", "world"},
     {"config_files"},
