@@ -24,6 +24,7 @@ from raylora.config_section import LONGEST_NAME
 from raylora.config_section import Section as Section
 from raylora.errors import ConfigError
 from raylora.redaction import holds_secret
+from raylora.storage import checked_uri
 
 SIZE_STEP_PX = 64
 """Widths and heights are multiples of this, as in kohya's buckets and the guide's sizes."""
@@ -67,7 +68,11 @@ def _read_no(value: Any) -> Any:
 
 
 class DatasetConfig(Section):
-    path: str | None = Field(None, min_length=1, description="Folder of captioned images; `demo` is the bundled one.")
+    path: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder of captioned images, on this machine or below s3:// or gs://; `demo` is the bundled one.",
+    )
     resolution: Size = Field(
         (512, 512),
         description="Width and height in px, multiples of 64. Guide: 512x512, 512x768, 768x512; SDXL 1024x1024.",
@@ -115,6 +120,11 @@ class DatasetConfig(Section):
         "to 30 images. Costs as many times the compute.",
     )
     skip_bad_images: bool = Field(False, description="Go on without images that can't be read.")
+
+    @field_validator("path", "regularization")
+    @classmethod
+    def _path_or_uri(cls, value: str | None) -> str | None:
+        return checked_uri(value) if value and "://" in value else value
 
     @property
     def bucket_area_px(self) -> int:

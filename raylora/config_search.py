@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator
 
 from raylora.config_section import Section, nearest
+from raylora.storage import checked_uri
 
 HIGHER_IS_BETTER = {
     "score": True,
@@ -100,7 +101,18 @@ class SearchConfig(Section):
         description=f"Measures to weigh against each other: the trials that none beats in all of them are told at the "
         f"end. Of {', '.join(HIGHER_IS_BETTER)}.",
     )
+    storage: str | None = Field(
+        None,
+        description="Folder of this search alone on a storage that all machines of its cluster reach, such as "
+        "s3://bucket/my_search: there its trials keep their checkpoints and the encoded images. Unset: in the output "
+        "folder, which all machines must share then.",
+    )
     limits: LimitsConfig = Field(LimitsConfig(), description="What a trial may cost.")
+
+    @field_validator("storage")
+    @classmethod
+    def _is_uri(cls, value: str | None) -> str | None:
+        return None if value is None else checked_uri(value)
 
     @field_validator("tradeoffs")
     @classmethod

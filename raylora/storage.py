@@ -52,11 +52,6 @@ def checked_uri(reference: str) -> str:
     return f"{scheme}://{place}"
 
 
-def without_secrets(text: str) -> str:
-    """The same text without what a URI in it may hold in front of a host or behind a question mark."""
-    return re.sub(r"(?<=\?)[^\s'\"]+", "…", re.sub(r"(?<=://)\S*@", "…@", text)) if "://" in text else text
-
-
 def scratch() -> Path:
     """Where this machine keeps copies: in the folder for temporary files (TMPDIR), of this user alone.
 
@@ -172,15 +167,16 @@ class Storage:
 
         self._ask(ask, name)
 
-    def files(self, below: str = "", deep: bool = True) -> dict[str, Found]:
-        """All files in a folder of it, hidden ones left out; none where there is no such folder.
+    def files(self, below: str = "", deep: bool = True, may_miss: bool = True) -> dict[str, Found]:
+        """All files in a folder of it, hidden ones left out.
 
         Args:
             deep: whether those in its folders too.
+            may_miss: whether there may be no such folder, which is as good as an empty one.
         """
         from pyarrow import fs  # type: ignore[import-untyped]
 
-        selector = fs.FileSelector(self._path(below), recursive=deep, allow_not_found=True)
+        selector = fs.FileSelector(self._path(below), recursive=deep, allow_not_found=may_miss)
         infos = self._ask(lambda: self._filesystem.get_file_info(selector), below)
         found = {}
         for info in infos:
@@ -278,7 +274,7 @@ class Storage:
 
                 reason, is_lasting = reason_of(error, self._scheme)
                 if is_lasting or time.monotonic() + pause_s > deadline:
-                    where = f"{self.uri}/{name}" if isinstance(error, FileNotFoundError) else self.uri
+                    where = f"{self.uri}/{name}".rstrip("/") if isinstance(error, FileNotFoundError) else self.uri
                     raise StorageError(f"{where}: {reason}") from None
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

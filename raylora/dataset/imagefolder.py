@@ -15,6 +15,7 @@ from raylora.errors import DatasetError
 from raylora.files import is_file, parse_json, read_ordinary, resolved
 from raylora.redaction import one_line
 
+INDEX_NAMES = ("metadata.jsonl", "metadata.csv")
 CAPTION_KEYS = ("text", "caption", "prompt")
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 LONGEST_QUOTE = 100
@@ -28,7 +29,7 @@ def read_index(folder: Path) -> list[tuple[Path, str]]:
     Raises:
         DatasetError: a line that can't be read, or that names a file outside the folder or none at all.
     """
-    for name, rows_of in (("metadata.jsonl", _json_rows), ("metadata.csv", _csv_rows)):
+    for name, rows_of in zip(INDEX_NAMES, (_json_rows, _csv_rows), strict=True):
         index = folder / name
         if is_file(index):
             if not resolved(index).is_relative_to(resolved(folder)):

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from raylora.config import Experiment
-from raylora.dataset.folder import Picture, ReadOptions, read_folder, resolve_dataset
+from raylora.dataset.folder import Picture, ReadOptions
+from raylora.dataset.remote import read_dataset
 from raylora.diffusion.families import resolve_base
 from raylora.diffusion.lora_file import DIFFUSERS_NAME, KOHYA_NAME, load_lora, lora_file_in
 from raylora.diffusion.lora_reading import check_lora_file
@@ -72,7 +73,7 @@ def _read(dataset: str, experiment: Experiment, warn: Warn) -> list[Picture]:
     options = ReadOptions(
         trigger=experiment.dataset.trigger, skip_bad_images=experiment.dataset.skip_bad_images, fewest=2
     )
-    return read_folder(resolve_dataset(dataset), options, warn)
+    return read_dataset(dataset, options, warn)
 
 
 def _without(pictures: list[Picture], others: list[Picture]) -> list[Picture]:

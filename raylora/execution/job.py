@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from raylora.bundled import DEMO_NAME
 from raylora.config import Experiment
-from raylora.dataset.folder import Picture, ReadOptions, dataset_digest, read_folder, resolve_dataset
+from raylora.dataset.folder import Picture, ReadOptions, dataset_digest
+from raylora.dataset.remote import read_dataset
 from raylora.dataset.split import Split, read_splits, split_folds, split_pictures
 from raylora.errors import ConfigError
 from raylora.execution.material import Material
@@ -102,7 +103,7 @@ def read_pictures(experiment: Experiment, warn: Warn) -> list[Picture]:
     dataset = experiment.dataset
     assert dataset.path is not None
     options = ReadOptions(trigger=dataset.trigger, skip_bad_images=dataset.skip_bad_images)
-    return read_folder(resolve_dataset(dataset.path), options, warn)
+    return read_dataset(dataset.path, options, warn)
 
 
 def read_regularization(experiment: Experiment, warn: Warn) -> list[Picture]:
@@ -111,11 +112,11 @@ def read_regularization(experiment: Experiment, warn: Warn) -> list[Picture]:
     if dataset.regularization is None:
         return []
     options = ReadOptions(skip_bad_images=dataset.skip_bad_images, fewest=1, needs_captions=False)
-    return read_folder(resolve_dataset(dataset.regularization), options, warn)
+    return read_dataset(dataset.regularization, options, warn)
 
 
 def local_paths(experiment: Experiment) -> list[Path]:
-    """What an absolute experiment reads from the disk: images, base model and encoder, bundled ones left out."""
+    """What an absolute experiment reads from the disk: images, base model, encoder; not what is bundled or remote."""
     dataset, base = experiment.dataset, experiment.model.base_model
     named = (dataset.path, dataset.regularization, base, experiment.evaluation.encoder)
     return [Path(name) for name in named if name and name != DEMO_NAME and Path(name).is_absolute()]

@@ -22,6 +22,7 @@ from raylora.execution.plan import Plan
 from raylora.files import is_folder, resolved
 from raylora.search.limits import in_words, over_limits
 from raylora.search.space import SearchSpace, check_space
+from raylora.storage import is_uri
 from raylora.training.optimizers import check_optimizer
 
 ALIGNMENT = "prompt_alignment"
@@ -208,12 +209,13 @@ def absolute(experiment: Experiment) -> Experiment:
     assert experiment.dataset.path is not None and experiment.model.base_model is not None
     dataset, base, encoder = experiment.dataset.path, experiment.model.base_model, experiment.evaluation.encoder
     params = {}
-    if dataset != DEMO_NAME:
+    if dataset != DEMO_NAME and not is_uri(dataset):
         params["dataset.path"] = str(resolve_dataset(dataset))
     if base != DEMO_NAME:
         params["model.base_model"] = resolve_base(base, experiment.model.family)
-    if experiment.dataset.regularization:
-        params["dataset.regularization"] = str(resolve_dataset(experiment.dataset.regularization))
+    regularization = experiment.dataset.regularization
+    if regularization and not is_uri(regularization):
+        params["dataset.regularization"] = str(resolve_dataset(regularization))
     if encoder != DEMO_NAME and is_folder(resolved(Path(encoder))):
         params["evaluation.encoder"] = str(resolved(Path(encoder)))
     return experiment.with_params(params)

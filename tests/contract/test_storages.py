@@ -128,7 +128,7 @@ def test_the_check_leaves_no_file(storage: Storage, s3: S3, tmp_path: Path) -> N
 
 
 def test_a_storage_that_alters_what_it_is_given_is_told(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Storage, "read", lambda self, name: b"something else")
+    monkeypatch.setattr(Storage, "read", lambda *_: b"something else")
     with pytest.raises(StorageError, match="gives back something else than was written"):
         storage.check()
 
@@ -136,7 +136,7 @@ def test_a_storage_that_alters_what_it_is_given_is_told(storage: Storage, monkey
 def test_one_who_can_write_nowhere_is_told(storage: Storage, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     nowhere = "s3://no-such-bucket/x" if storage.uri.startswith("s3") else f"file://{tmp_path / 'file' / 'x'}"
-    with pytest.raises(StorageError, match="there is no such bucket; make it|Not a directory|File exists"):
+    with pytest.raises(StorageError, match=r"there is no such bucket; make it|Not a directory|File exists"):
         Storage(nowhere).check()
 
 
