@@ -16,6 +16,9 @@ MOST_TEXT_BYTES = 2**20
 MOST_JSON_BYTES = 2**28
 """Of what raylora itself has written: a record of a long trial is some megabytes."""
 
+STATE_NAME = "state.pt"
+"""What a training goes on from."""
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write beside the place, then move into it: readers see the old file or the new, never half of one.

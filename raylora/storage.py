@@ -167,24 +167,32 @@ class Storage:
 
         self._ask(ask, name)
 
-    def files(self, below: str = "", deep: bool = True, may_miss: bool = True) -> dict[str, Found]:
-        """All files in a folder of it, hidden ones left out.
+    def names(self, may_miss: bool = True) -> list[str]:
+        """What lies in it, files and folders, hidden ones left out.
 
         Args:
-            deep: whether those in its folders too.
             may_miss: whether there may be no such folder, which is as good as an empty one.
         """
+        names = (info.path.rpartition("/")[2] for info in self._list("", deep=False, may_miss=may_miss))
+        return [name for name in names if not name.startswith(".")]
+
+    def files(self, below: str = "", may_miss: bool = True) -> dict[str, Found]:
+        """All files in a folder of it and in its folders, hidden ones left out."""
         from pyarrow import fs  # type: ignore[import-untyped]
 
-        selector = fs.FileSelector(self._path(below), recursive=deep, allow_not_found=may_miss)
-        infos = self._ask(lambda: self._filesystem.get_file_info(selector), below)
         found = {}
-        for info in infos:
+        for info in self._list(below, deep=True, may_miss=may_miss):
             name = info.path.removeprefix(f"{self._root}/")
             if info.type == fs.FileType.File and not self._is_hidden(name):
                 found[name] = Found(info.size, info.mtime_ns)
         self._check_shape(found)
         return found
+
+    def _list(self, below: str, deep: bool, may_miss: bool) -> list[Any]:
+        from pyarrow import fs
+
+        selector = fs.FileSelector(self._path(below), recursive=deep, allow_not_found=may_miss)
+        return self._ask(lambda: list(self._filesystem.get_file_info(selector)), below)
 
     def _is_hidden(self, name: str) -> bool:
         """Names of objects are any text: those that aren't paths below a folder are refused, hidden or not."""

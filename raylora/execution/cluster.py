@@ -170,7 +170,8 @@ def check_shared(paths: Sequence[Path]) -> None:
         if missing := ray.get(look.options(scheduling_strategy=here).remote(paths)):
             raise ConfigError(
                 f"{missing[0]}: the cluster's node {node['NodeManagerHostname']} doesn't have it; every node needs "
-                "output folder, images and model at the same place: put them on storage that all share"
+                "output folder, images and model at the same place: put them on storage that all share, or have "
+                "search.storage keep what the output folder would, and give the images as s3://…"
             )
 
 

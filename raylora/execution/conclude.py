@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from raylora.config_search import GROWS_WITH_TRAINING
 from raylora.diffusion.families import resolve_base, save_as_folder
 from raylora.errors import RayloraError, first_line
 from raylora.execution.confirm import Candidate
+from raylora.execution.mirror import at_work
 from raylora.execution.node_cache import read_shared
 from raylora.execution.outputs import NO_RESULT, NOTHING_CAME, OutFolder, verdict_on, write_json, write_trials_csv
 from raylora.execution.trial import base_of, encoder_of, pick_device
@@ -25,6 +26,7 @@ from raylora.search.limits import excess, in_words
 from raylora.search.study import read_trials
 from raylora.search.tradeoffs import pareto_front
 from raylora.tracking.recorder import TrialRecord, measures
+from raylora.training.fit import BEST_NAME
 
 if TYPE_CHECKING:
     from raylora.tracking.registry import Registered
@@ -140,17 +142,28 @@ def what_mattered(search: Search) -> list[dict[str, Any]]:
 
 def _write_winner(search: Search, trials: list[TrialRecord], is_refit: bool) -> dict[str, Any]:
     """`best/`, made where the trials ran; returns the strength to use the LoRA at, and the score at each tried."""
-    experiment, root = search.job.experiment, search.out.root
+    experiment, root, mirror = search.job.experiment, search.out.root, search.mirror
+    folders = [Path(trial.folder).relative_to(root) for trial in trials]
 
     def write() -> dict[str, Any]:
-        out = OutFolder(root)
-        shared = read_shared(first_fold(out.cache))
-        base, encoder = base_of(experiment, pick_device()), encoder_of(experiment, pick_device())
-        sweep = write_best(out, base, shared.evaluator(encoder, experiment), experiment, trials, shared, is_refit)
+        with at_work(mirror, root, ["cache", *map(str, folders)], ["best"], is_for_winner) as out:
+            there = [replace(trial, folder=str(out.root / at)) for trial, at in zip(trials, folders, strict=True)]
+            shared = read_shared(first_fold(out.cache))
+            base, encoder = base_of(experiment, pick_device()), encoder_of(experiment, pick_device())
+            sweep = write_best(out, base, shared.evaluator(encoder, experiment), experiment, there, shared, is_refit)
         scores = {f"{at:g}": score for at, score in sweep.scores.items()}
         return {"strength": sweep.recommended, "strength_scores": scores}
 
-    return search.run_in_cluster(write, "writes the winner")
+    strengths = search.run_in_cluster(write, "writes the winner")
+    if mirror:
+        mirror.bring(search.out, "best")
+        mirror.bring(search.out, "epochs")
+    return strengths
+
+
+def is_for_winner(name: str) -> bool:
+    """Of what trials share and of their folders, what the winner's files are made of: no states, no samples."""
+    return name.startswith("cache/") or name.endswith(f"/{BEST_NAME}")
 
 
 def _track_winner(search: Search, winner: TrialRecord, score: float) -> Registered | None:

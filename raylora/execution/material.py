@@ -9,6 +9,7 @@ from pathlib import Path
 from raylora.config import Experiment
 from raylora.dataset.batches import Schedule, make_schedule
 from raylora.dataset.folder import Picture
+from raylora.dataset.remote import here
 from raylora.files import fold_folders
 
 TEXTS_NAME = "images.json"
@@ -28,6 +29,12 @@ class Material:
         """None held out, in the folder's order: a refit then learns what `raylora train` does."""
         pictures = sorted([*self.train, *self.holdout], key=lambda picture: picture.path)
         return Material(pictures, (), self.regularization)
+
+    def here(self, experiment: Experiment) -> Material:
+        """The same pictures in this machine's copies, where another one has read them from object storage."""
+        datasets = (experiment.dataset.path, experiment.dataset.regularization)
+        parts = (self.train, self.holdout, self.regularization)
+        return Material(*([replace(one, path=here(one.path, datasets)) for one in part] for part in parts))
 
     def schedule(self, experiment: Experiment) -> Schedule:
         """The length of a run on the training and regularization pictures."""

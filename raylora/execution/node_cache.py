@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,5 +177,9 @@ def _images(name: str, pictures: Sequence[Picture], tensors: dict[str, Tensor], 
 
 
 def read_folds(folder: Path, experiment: Experiment) -> list[SharedData]:
-    """What was kept of each fold below a job's cache folder; of the only split where there are none."""
-    return [read_shared(place) for place in fold_folders(folder, experiment.dataset.folds)]
+    """What was kept of each fold below a job's cache folder; of the only split where there are none.
+
+    Pictures of remote datasets are those of this machine's copy.
+    """
+    folds = [read_shared(place) for place in fold_folders(folder, experiment.dataset.folds)]
+    return [replace(fold, material=fold.material.here(experiment)) for fold in folds]

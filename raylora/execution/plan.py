@@ -74,7 +74,9 @@ class Plan:
 
     @property
     def disk_bytes(self) -> int:
-        return self.disk.total
+        """What the output folder's own disk has to take."""
+        elsewhere = self.disk.trials if self.space and self.experiment.search.storage else 0
+        return self.disk.total - elsewhere
 
     def lines(self) -> list[tuple[str, str]]:
         """Label and text of each line, as printed."""
@@ -175,6 +177,11 @@ class Plan:
             *_fixed_lines(self.space, self.experiment),
             *_unsearched_lines(self.space, self.experiment),
             ("First point", _first_point(self.space)),
+            *(
+                [("Storage", f"{search.storage}, for the trials' files and the encoded images")]
+                if search.storage
+                else []
+            ),
             *([("Limits", limits)] if (limits := describe(search.limits.model_dump(exclude_none=True))) else []),
             ("Rungs", f"{', '.join(f'{point:,}' for point in self.points)} images seen"),
         ]

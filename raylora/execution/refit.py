@@ -12,6 +12,7 @@ import torch
 
 from raylora.config import Experiment
 from raylora.execution.material import Material, schedules
+from raylora.execution.mirror import refit_at_work
 from raylora.execution.node_cache import entries_in, read_folds, training_set
 from raylora.execution.notice import FileNotice
 from raylora.execution.outputs import OutFolder
@@ -50,8 +51,16 @@ def run_refit(config: dict[str, Any], job: TrialJob, report: Callable[[Report], 
     experiment = refit_experiment(job.experiment.with_params(config["params"]), of_trial, config["images"])
     half = math.ceil(experiment.training.batch_size / world.size / 2) if config.get(HALVED) else None
     material = of_trial[0].all_learned
-    with trained_on_all(experiment, material, out, out.refit, world=world, most_at_once=half) as trainer:
+    with trained_on_all(experiment, material, out, out.refit, None, world, half, job.kept) as trainer:
         report({"images_seen": trainer.images_seen})
+
+
+def run_refit_here(
+    config: dict[str, Any], job: TrialJob, report: Callable[[Report], None], world: World = World()
+) -> None:
+    """`run_refit` with this machine's copies of what it needs, where machines share no disk."""
+    with refit_at_work(job, world.is_first) as here:
+        run_refit(config, here, report, world)
 
 
 @contextmanager
@@ -63,6 +72,7 @@ def trained_on_all(
     say: Callable[[str], None] | None = None,
     world: World = World(),
     most_at_once: int | None = None,
+    kept: Callable[[], None] = lambda: None,
 ) -> Iterator[Trainer]:
     """A trainer that has learned all pictures, its LoRA in `best/`: with none to measure by, the last weights count.
 
@@ -71,6 +81,7 @@ def trained_on_all(
         state: a folder for checkpoints; if there is one, training goes on from it.
         say: told of the training loss after each epoch.
         most_at_once: images that a worker learns together, if not its whole share of a batch.
+        kept: called after each time that the state was written.
     """
     base, schedule = base_of(experiment, pick_device()), material.schedule(experiment)
     data = training_set(base, material, experiment, entries_in(out.cache))
@@ -81,7 +92,7 @@ def trained_on_all(
             if say:
                 say(f"{trainer.images_seen} of {schedule.images_end} images: training loss {trainer.train_loss:.4f}")
 
-        advance_by_epochs(trainer, files, state / STATE_NAME, world, tell, FileNotice())
+        advance_by_epochs(trainer, files, state / STATE_NAME, world, tell, FileNotice(), kept)
         if world.is_first:
             write_lora(trainer.adapter, experiment, material.train, out.best, title=out.root.name)
         yield trainer

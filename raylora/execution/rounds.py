@@ -100,11 +100,11 @@ def _trainable(search: Search, job: TrialJob) -> Any:
 
     def trainable(config: dict[str, Any]) -> None:
         from raylora.execution.attempt import attempt
-        from raylora.execution.trial import run_trial
+        from raylora.execution.trial import run_trial_here
 
         def tell(report: dict[str, Any]) -> None:
             tune.report(as_result(report))
 
-        attempt(config, lambda told: run_trial(told, job, tell), tell)
+        attempt(config, lambda told: run_trial_here(told, job, tell), tell)
 
     return tune.with_resources(trainable, {"cpu": share.cpus, "gpu": share.gpus})

@@ -20,6 +20,7 @@ from raylora.diffusion.lora_file import lora_bytes
 from raylora.evaluation.encoders import ImageEncoder, load_encoder
 from raylora.execution.gpu_share import keep_to_part
 from raylora.execution.material import schedules
+from raylora.execution.mirror import trial_at_work
 from raylora.execution.node_cache import entries_in, read_folds, training_set
 from raylora.execution.notice import FileNotice
 from raylora.execution.outputs import OutFolder
@@ -97,14 +98,28 @@ def run_trial(config: dict[str, Any], job: TrialJob, report: Callable[[Report], 
     experiment = job.experiment.with_params(config["params"])
     base = base_of(experiment, pick_device())
     with watched(experiment.search.hang_s) as watch, _beating(base, watch.beat):
-        trial = _Trial(config, job, *_at_once(experiment, config, world), world, FileNotice(watch.beat))
 
         def report_resting(latest: Report) -> None:
             watch.rest()  # until whoever hears of it lets the trial go on
             report(latest)
             watch.beat()
 
+        def keep_resting() -> None:
+            watch.rest()  # a storage may be slow, or away for a while
+            job.kept()
+            watch.beat()
+
+        notice = FileNotice(watch.beat)
+        trial = _Trial(config, job, *_at_once(experiment, config, world), world, notice, keep_resting)
         _run(trial, report_resting)
+
+
+def run_trial_here(
+    config: dict[str, Any], job: TrialJob, report: Callable[[Report], None], world: World = World()
+) -> None:
+    """`run_trial` with this machine's copies of what it needs, where machines share no disk."""
+    with trial_at_work(job, config["number"]) as here:
+        run_trial(config, here, report, world)
 
 
 @dataclass(frozen=True)
@@ -118,6 +133,7 @@ class _Trial:
     """Images that this worker learns together, if not its whole share of a batch."""
     world: World
     notice: Notice
+    kept: Callable[[], None]
 
     @property
     def may_stop(self) -> bool:
@@ -198,5 +214,6 @@ def _folds(trial: _Trial) -> Iterator[tuple[Folds, int]]:
             trainer, evaluator = trainers.enter_context(closing(made)), shared.evaluator(encoder, experiment)
             no_files = trial.job.is_confirming
             files = None if no_files else epoch_files(experiment, schedule, shared.material.train, place)
-            fits.append(Fit(trainer, evaluator, shared.reference, place, trial.world, files, trial.notice))
+            of_trial = (place, trial.world, files, trial.notice, trial.kept)
+            fits.append(Fit(trainer, evaluator, shared.reference, *of_trial))
         yield Folds(fits), lengths[0].images_end

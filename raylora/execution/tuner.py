@@ -25,6 +25,8 @@ from raylora.execution.confirm import candidates, confirmations
 from raylora.execution.job import Job, local_paths, prepare_again
 from raylora.execution.listening import settle
 from raylora.execution.material import is_shared, schedules
+from raylora.execution.mirror import at_work, check_storage, claimed, datasets_here, reopened
+from raylora.execution.nodes import check_reached, forget_copies
 from raylora.execution.outputs import OutFolder, write_text
 from raylora.execution.rounds import ListSearcher, run_round
 from raylora.execution.schedulers import TRIAL_SCHEDULERS
@@ -36,6 +38,7 @@ from raylora.search.space import SearchSpace, load_space
 from raylora.search.study import SearchStudy, keep_earlier
 from raylora.tracking.recorder import Listener, TrialRecord, read_records
 from raylora.tracking.sender import MlflowSender
+from raylora.tracking.stored import Stored
 
 
 def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: str | None = None) -> dict[str, Any]:
@@ -48,23 +51,30 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
     from raylora.execution.prepare import absolute, digest_of_base
 
     uri = check_start(job, out, address)
-    with _tracker(uri, job.experiment, out, say) as tracker, _new_cluster(job, address) as share, out.claimed():
+    with (
+        _tracker(uri, job.experiment, out, say) as tracker,
+        _new_cluster(job, address) as share,
+        out.claimed(),
+        claimed(job.experiment, out) as mirror,
+    ):
         experiment = absolute(job.experiment)
         write_experiment(experiment, out.experiment)
         if address:
-            check_shared([out.experiment, *local_paths(experiment)])
+            check_shared([*([] if mirror else [out.experiment]), *local_paths(experiment)])
+            check_reached(mirror, experiment)
         assert job.space is not None
         write_splits(job.splits, out.split)
         if job.warm_start:
             keep_earlier(out.study, [trial for taken in job.warm_start for trial in taken.trials])
         space = yaml.safe_dump(job.space.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
         write_text(out.space, space)
-        search = Search(replace(job, experiment=experiment), out, tracker, listener, say, share)
+        search = Search(replace(job, experiment=experiment), out, tracker, listener, say, share, mirror)
         _load_judge(search)
         tags = {"dataset.digest": dataset_digest(job.pictures), "dataset.images": str(len(job.pictures))}
         with _ended_in(tracker):
             tracker.start(out.root.name, _parent_params(experiment, job.space), tags)
             going_on = {"tracking_uri": uri, "parent_run_id": tracker.parent_run_id, "address": address}
+            going_on |= {"storage_run": mirror.run} if mirror else {}
             out.write_state("running", **going_on, base_digest=digest_of_base(experiment), wall_s=0.0)
             return _run(search)
 
@@ -86,12 +96,13 @@ def check_start(job: Job, out: OutFolder, address: str | None = None, warn: Say 
         warn: of models that can't be asked for from here, which is an error without it.
 
     Raises:
-        UserError: the output folder, the cluster, the tracking server or a model can't be used.
+        UserError: output folder, storage, cluster, tracking server or a model can't be used.
     """
     from raylora.execution.prepare import check_hub, check_tracking
 
     out.check_free(job.plan.disk_bytes)
     check_address(address)
+    check_storage(job.experiment)
     device_line(job.experiment.search, address)
     uri = check_tracking(job.experiment, out.root)
     check_hub(job.experiment, weighs=True, warn=warn)
@@ -116,9 +127,12 @@ def resume_job(root: Path, listener: Listener, say: Say, address: str | None = N
     with _tracker(state["tracking_uri"], experiment, out, say) as tracker:
         job = prepare_again(experiment, load_space(str(out.space)), out.split, say)
         tracker.check()
+        mirror = reopened(experiment, state, out)
         with _cluster(experiment, address) as share, out.locked(), _ended_in(tracker):
+            if address:
+                check_reached(mirror, experiment)
             tracker.start(out.root.name, {}, {}, run_id=state["parent_run_id"])
-            return _run(Search(job, out, tracker, listener, say, share))
+            return _run(Search(job, out, tracker, listener, say, share, mirror))
 
 
 @contextmanager
@@ -139,7 +153,8 @@ def _new_cluster(job: Job, address: str | None) -> Iterator[Share]:
 
 
 def _tracker(uri: str, experiment: Experiment, out: OutFolder, say: Say) -> MlflowSender:
-    return MlflowSender(uri, experiment.tracking.experiment, (out.trials, out.confirmations), warn=say)
+    stored = Stored(experiment.search.storage, out.root) if experiment.search.storage else None
+    return MlflowSender(uri, experiment.tracking.experiment, (out.trials, out.confirmations), say, stored)
 
 
 def _parent_params(experiment: Experiment, space: SearchSpace) -> dict[str, Any]:
@@ -160,7 +175,10 @@ def _run(search: Search) -> dict[str, Any]:
         from raylora.execution.conclude import conclude
 
         wants_refit = search.job.experiment.search.refit and bool(found)
-        return conclude(search, trials, found, wants_refit and _refit(search, found[0].trial), wall_s)
+        summary = conclude(search, trials, found, wants_refit and _refit(search, found[0].trial), wall_s)
+    if search.mirror:
+        forget_copies(search.mirror)
+    return summary
 
 
 @contextmanager
@@ -180,7 +198,7 @@ def _ended_in(tracker: MlflowSender) -> Iterator[None]:
 def _search(search: Search) -> list[TrialRecord]:
     """All trials."""
     experiment, out = search.job.experiment, search.out
-    if not is_shared(out.cache, experiment):
+    if not (search.mirror.has_cache(experiment) if search.mirror else is_shared(out.cache, experiment)):
         search.say("Encoding images and measuring the base model …")
         _make_cache(search)
     study, trials = _open_study(search), experiment.search.trials
@@ -225,15 +243,17 @@ def _confirm(search: Search, trials: Sequence[TrialRecord]) -> list[TrialRecord]
 
 def _make_cache(search: Search) -> None:
     """Encode the pictures, once for all trials and folds."""
-    experiment, materials, cache = search.job.experiment, search.job.materials, search.out.cache
+    experiment, materials = search.job.experiment, search.job.materials
+    mirror, root = search.mirror, search.out.root
 
     def make() -> None:
         from raylora.execution.node_cache import make_shared, write_shared
         from raylora.execution.trial import base_of, encoder_of, pick_device
 
         base, encoder = base_of(experiment, pick_device()), encoder_of(experiment, pick_device())
-        for place, material in zip(fold_folders(cache, len(materials)), materials, strict=True):
-            write_shared(place, make_shared(base, encoder, material, experiment, cache))
+        with datasets_here(experiment), at_work(mirror, root, ["cache"], ["cache"]) as out:
+            for place, material in zip(fold_folders(out.cache, len(materials)), materials, strict=True):
+                write_shared(place, make_shared(base, encoder, material.here(experiment), experiment, out.cache))
 
     search.run_in_cluster(make, "encodes the images")
 
@@ -241,7 +261,7 @@ def _make_cache(search: Search) -> None:
 def _refit(search: Search, winner: TrialRecord) -> bool:
     """The winner's settings on all images: the LoRA of `best/`. False if that failed; then the trial's must serve."""
     from raylora.execution.attempt import halving
-    from raylora.execution.refit import run_refit
+    from raylora.execution.refit import run_refit_here
     from raylora.execution.workers import run_on_workers, workers_of
 
     search.say("Training the winner's settings on all images …")
@@ -250,9 +270,9 @@ def _refit(search: Search, winner: TrialRecord) -> bool:
 
     def train(told: dict[str, Any]) -> None:
         if workers.count > 1:
-            run_on_workers(run_refit, told, job, workers)
+            run_on_workers(run_refit_here, told, job, workers)
         else:
-            run_refit(told, job, list[Any]().append)
+            run_refit_here(told, job, list[Any]().append)
 
     def work() -> None:
         halving(config, train)

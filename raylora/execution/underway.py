@@ -11,6 +11,7 @@ import ray
 from raylora.errors import RayloraError, StorageError, WorkerLostError, disk_fault, first_line
 from raylora.execution.cluster import DRIVER_CPUS
 from raylora.execution.job import Job
+from raylora.execution.mirror import Mirror
 from raylora.execution.outputs import OutFolder
 from raylora.execution.share import Share
 from raylora.execution.trial_job import TrialJob
@@ -42,6 +43,8 @@ class Search:
     listener: Listener
     say: Say
     share: Share
+    mirror: Mirror | None = None
+    """Where the machines share no disk."""
 
     @property
     def heard_by(self) -> Listener:
@@ -50,7 +53,7 @@ class Search:
 
     def trial_job(self, is_confirming: bool = False) -> TrialJob:
         """What its trials need to know."""
-        return TrialJob(self.out.root, self.job.experiment, self.share.threads, is_confirming)
+        return TrialJob(self.out.root, self.job.experiment, self.share.threads, is_confirming, self.mirror)
 
     def run_in_cluster(self, work: Callable[[], Answer], what: str, starts_workers: bool = False) -> Answer:
         """Do some work in a Ray task, where a trial's GPU is, and not in the driver, whose machine may have none.

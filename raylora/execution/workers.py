@@ -18,7 +18,7 @@ from raylora.execution.cluster import DRIVER_CPUS
 from raylora.execution.outputs import OutFolder
 from raylora.execution.results import as_result
 from raylora.execution.share import Share
-from raylora.execution.trial import run_trial
+from raylora.execution.trial import run_trial_here
 from raylora.execution.trial_job import TrialJob
 from raylora.training.fit import Report
 from raylora.world import World
@@ -36,7 +36,7 @@ class Workers:
 
 
 Loop = Callable[[dict[str, Any], TrialJob, Callable[[Report], None], World], None]
-"""What a worker runs, such as `run_trial`."""
+"""What a worker runs, such as `run_trial_here`."""
 
 
 def workers_of(share: Share) -> Workers:
@@ -52,7 +52,7 @@ def distributed_trainable(job: TrialJob, workers: Workers) -> Callable[[dict[str
 
     def trainable(config: dict[str, Any]) -> None:
         def work(told: dict[str, Any]) -> None:
-            run_on_workers(run_trial, told, job, workers, [TuneReportCallback()])
+            run_on_workers(run_trial_here, told, job, workers, [TuneReportCallback()])
 
         attempt(config, work, lambda report: tune.report(as_result(report)))
 
@@ -83,7 +83,7 @@ def run_on_workers(
         ),
         run_config=RunConfig(
             name=f"{loop.__name__}_{config['number']}",
-            storage_path=str(OutFolder(job.out).ray / "train"),
+            storage_path=str(OutFolder(job.mirror.root if job.mirror else job.out).ray / "train"),
             callbacks=list(callbacks),
         ),
     )

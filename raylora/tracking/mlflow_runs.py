@@ -35,6 +35,7 @@ from raylora.tracking.mlflow_store import (
     uploading,
 )
 from raylora.tracking.recorder import RECORD_NAME, Status, TrialRecord, measures, now_ms, read_record
+from raylora.tracking.stored import Stored
 
 RECORDED_PACKAGES = ("bitsandbytes", "diffusers", "mlflow", "optuna", "peft", "ray", "torch", "transformers")
 LONGEST_PARAM = 500
@@ -83,11 +84,12 @@ class MlflowTracker:
         experiment: name of the MLflow experiment. Where it doesn't exist it is made, with its files beside a sqlite
             file, or wherever a server keeps them.
         warn: told once when the store stops answering.
+        stored: where trials' samples are, if not in their folders.
     """
 
-    def __init__(self, uri: str, experiment: str, warn: Warn = lambda _: None):
+    def __init__(self, uri: str, experiment: str, warn: Warn = lambda _: None, stored: Stored | None = None):
         quieten()
-        self.uri, self._experiment, self._warn = uri, experiment, warn
+        self.uri, self._experiment, self._warn, self._stored = uri, experiment, warn, stored
         self._behind: dict[Path, None] = {}
         """Folders of trials that MLflow may lack something of, in the order in which that is sent."""
         self._running: set[str] = set()
@@ -281,6 +283,8 @@ class MlflowTracker:
         tags = _node_of(trial)
         for first in range(0, len(metrics), MOST_METRICS_PER_CALL):
             self._client.log_batch(run_id, metrics=metrics[first : first + MOST_METRICS_PER_CALL], tags=tags)
+        if self._stored:
+            self._stored.bring_samples(Path(trial.folder), report["images_seen"])
         with TemporaryDirectory() as folder:
             if _copy_pictures(first_fold(Path(trial.folder)) / "samples", report["images_seen"], heard, Path(folder)):
                 self._client.log_artifacts(run_id, folder, artifact_path="images")

@@ -17,6 +17,7 @@ from typing import Any
 
 from raylora.errors import RayloraError
 from raylora.tracking.recorder import TrialRecord
+from raylora.tracking.stored import Stored
 
 MOST_STARTS = 4
 """How often the process is started for a search: what ends it again and again is no accident."""
@@ -30,12 +31,20 @@ class MlflowSender:
         experiment: name of the MLflow experiment.
         places: the folders in which trials have theirs.
         warn: told once when the store stops answering.
+        stored: where trials' samples are, if not in their folders.
     """
 
-    def __init__(self, uri: str, experiment: str, places: Sequence[Path], warn: Callable[[str], None]):
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        places: Sequence[Path],
+        warn: Callable[[str], None],
+        stored: Stored | None = None,
+    ):
         self.uri, self.parent_run_id = uri, ""
         self._experiment, self._experiment_id = experiment, ""
-        self._places, self._warn = list(places), warn
+        self._places, self._warn, self._stored = list(places), warn, stored
         self._asked = self._starts = 0
         self._launch()
 
@@ -96,7 +105,7 @@ class MlflowSender:
                 stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": modules},
             )  # fmt: skip
         with suppress(OSError):  # one that has ended at once is found so at the next word
-            self._pipe.send((self.uri, self._experiment))
+            self._pipe.send((self.uri, self._experiment, self._stored))
             if self.parent_run_id:  # the successor of one that has started
                 self._pipe.send((0, "go_on", (self._experiment_id, self.parent_run_id)))
                 self._pipe.send((0, "look_through", (self._places,)))

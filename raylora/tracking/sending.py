@@ -26,10 +26,10 @@ def receive(driver: Connection, inbox: Inbox) -> None:
 
 def serve(driver: Connection, inbox: Inbox) -> None:
     """Answer what is asked, and between that send what there is to send."""
-    uri, experiment = inbox.get()
+    uri, experiment, stored = inbox.get()
     from raylora.tracking.mlflow_runs import MlflowTracker  # takes seconds, in which the driver may end
 
-    tracker = MlflowTracker(uri, experiment, warn=lambda text: driver.send((0, text)))
+    tracker = MlflowTracker(uri, experiment, lambda text: driver.send((0, text)), stored)
     while True:
         try:
             number, what, arguments = inbox.get(timeout=tracker.rest_s)

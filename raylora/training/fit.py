@@ -15,13 +15,13 @@ from raylora.dataset.pixels import Pixels
 from raylora.diffusion.lora_file import lora_bytes
 from raylora.errors import TrainingDivergedError
 from raylora.evaluation.scorecard import Evaluator, Metrics, Reference, is_finite, sample_grid
+from raylora.files import STATE_NAME as STATE_NAME
 from raylora.training.advancing import Keeping, NoNotice, Notice, advance_keeping
 from raylora.training.checkpoint import read_state, write_state, write_weights
 from raylora.training.epoch_files import EpochFiles
 from raylora.training.trainer import Trainer
 from raylora.world import World
 
-STATE_NAME = "state.pt"
 BEST_NAME = "best.safetensors"
 SAMPLES_FOLDER = "samples"
 
@@ -42,13 +42,19 @@ def advance_by_epochs(
     world: World = World(),
     tell: Callable[[], None] = lambda: None,
     notice: Notice = NoNotice(),
+    kept: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train to the end, from the state if there is one. After every epoch it is written anew and `tell` is called."""
+    """Train to the end, from the state if there is one. After every epoch it is written anew and `tell` is called.
+
+    Args:
+        kept: called after each time that the state was written.
+    """
     if state.is_file():
         trainer.load_state_dict(read_state(state))
 
     def write() -> None:
         write_state(state, trainer.state_dict())
+        kept()
 
     keeping = Keeping(write, trainer.config.training.checkpoint_images, files, notice, world)
     while not trainer.is_done:
@@ -74,6 +80,8 @@ class Fit:
     world: World = World()
     epoch_files: EpochFiles | None = None
     notice: Notice = NoNotice()
+    kept: Callable[[], None] = lambda: None
+    """Called by the first worker after it has written a state or weights: whoever reads them elsewhere gets them so."""
 
     def __post_init__(self) -> None:
         self.history: list[Report] = []
@@ -101,6 +109,7 @@ class Fit:
 
     def _write_state(self) -> None:
         write_state(self.folder / STATE_NAME, {"trainer": self.trainer.state_dict(), "history": self.history})
+        self.kept()
 
     def step(self, images: int) -> Report:
         """Train to `images` images seen, measure, and write down what came of it.
@@ -145,6 +154,7 @@ class Fit:
         """The adapter as it is now is the best one so far."""
         if self.world.is_first:
             write_weights(self.folder / BEST_NAME, self.trainer.weights())
+            self.kept()
 
     def _keep(self, samples: Sequence[Pixels]) -> None:
         """Samples first, the state last: a state never speaks of pictures that aren't there."""

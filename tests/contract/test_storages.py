@@ -53,7 +53,11 @@ def test_what_is_pushed_is_pulled_elsewhere(storage: Storage, here: Path, tmp_pa
     kept = {name: content for name, content in read(here).items() if "/." not in name}
     assert read(there) == kept
     assert set(storage.files("trials/t0")) == {"trials/t0/samples/1.png", "trials/t0/state.pt"}
-    assert storage.files("trials", deep=False) == storage.files("nothing") == {}
+    assert storage.names() == ["trials"]
+    assert storage.files("nothing") == {}
+    assert Storage(f"{storage.uri}/nothing").names() == []
+    with pytest.raises(StorageError, match="there is no such file or bucket"):
+        Storage(f"{storage.uri}/nothing").names(may_miss=False)
 
 
 def test_only_what_has_changed_travels(storage: Storage, here: Path, tmp_path: Path) -> None:
