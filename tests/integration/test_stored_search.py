@@ -72,7 +72,13 @@ def world(s3: S3, nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Pat
         "training": {"epochs": 4, "batch_size": 2, "checkpoint_images": 8},
         "evaluation": {"encoder": "demo", "timesteps": [200, 800]},
         "sampling": {"seeds": [0], "steps": 2},
-        "search": {"trials": TRIALS, "grace_period": 16, "confirm_trials": 0, "trial_scheduler": "none", "storage": URI},
+        "search": {
+            "trials": TRIALS,
+            "grace_period": 16,
+            "confirm_trials": 0,
+            "trial_scheduler": "none",
+            "storage": URI,
+        },
     }
     space = {"parameters": {"optimizer.unet_lr": {"low": 1e-4, "high": 1e-2, "log": True}}}
     (world / "experiment.yaml").write_text(yaml.safe_dump(experiment, sort_keys=False))
@@ -132,7 +138,9 @@ def test_a_search_is_killed_and_goes_on_with_another_node(world: Path, s3: S3, n
 
 def check_places(out: Path, s3: S3, nodes: Nodes) -> None:
     """What is made on nodes is on the storage, and of it users have the answer and the samples."""
-    assert {"lora.safetensors", "pytorch_lora_weights.safetensors", "grid.png", "strengths.png"} <= files_in(out / "best")
+    assert {"lora.safetensors", "pytorch_lora_weights.safetensors", "grid.png", "strengths.png"} <= files_in(
+        out / "best"
+    )
     assert not (out / "cache").exists()
     assert not {"state.pt", "best.safetensors"} & files_in(out / "trials")
     kept = {key.removeprefix("search/") for key in s3.keys("search/")}
@@ -149,7 +157,9 @@ def check_mlflow(summary: dict[str, Any]) -> None:
     runs = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{summary['parent_run_id']}'")
     assert sorted(run.info.run_name for run in runs) == [f"t{number:03d}" for number in range(TRIALS)]
     for run in runs:
-        pictures = [file.path for file in client.list_artifacts(run.info.run_id, "images") if file.path.endswith(".png")]
+        pictures = [
+            file.path for file in client.list_artifacts(run.info.run_id, "images") if file.path.endswith(".png")
+        ]
         reports = client.get_metric_history(run.info.run_id, "score")
         assert len(pictures) == len(reports) == 4
 
