@@ -10,6 +10,8 @@ USER_PART = re.compile(r"(?P<scheme>[a-zA-Z][\w+.-]{0,40}://)[^/?#\s]{0,2000}@")
 """Name and password before a host. The last @ ends them: a password may hold one."""
 USER_PART_ALONE = re.compile(r"^[^/?#\s:@]{0,200}:[^/?#\s]{0,2000}@")
 """The same without a scheme."""
+KEY_PART = re.compile(r"(?P<scheme>\b(?:s3|gs)://)[^/\s@]{0,200}:[^\s'\"]{0,2000}@")
+"""The same before a bucket: an access key's secret may hold slashes too."""
 SECRET_QUERY = re.compile(
     r"(?P<name>[?&;][\w.%-]{0,40}(?:pass|pwd|token|secret|key|sig|credential)[\w.%-]{0,40}=)[^&;#\s'\"]+", re.I
 )
@@ -28,6 +30,7 @@ def redacted(text: str) -> str:
 
     A URI alone may lack its scheme: `user:password@host` is one too.
     """
+    text = KEY_PART.sub(rf"\g<scheme>{HIDDEN}@", text)
     text = USER_PART.sub(rf"\g<scheme>{HIDDEN}@", USER_PART_ALONE.sub(f"{HIDDEN}@", text))
     return SECRET_QUERY.sub(rf"\g<name>{HIDDEN}", text)
 

@@ -8,14 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
 
-from raylora.dataset.folder import (
-    CAPTION_SUFFIXES,
-    Picture,
-    ReadOptions,
-    Warn,
-    read_folder,
-    resolve_dataset,
-)
+from raylora.dataset.folder import CAPTION_SUFFIXES, Picture, ReadOptions, Warn, read_folder, resolve_dataset
 from raylora.dataset.imagefolder import IMAGE_SUFFIXES, INDEX_NAMES
 from raylora.errors import DatasetError, StorageError
 from raylora.redaction import redacted

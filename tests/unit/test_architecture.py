@@ -17,10 +17,8 @@ from raylora.config import Experiment, Section
 from raylora.search.space import Parameter, SearchSpace
 
 FLOORS = (
-    {"__init__", "errors", "redaction", "yaml_text"},
-    {"files"},
-    {"config_section", "own_code"},
-    {"storage_access"},
+    {"__init__", "errors", "files", "redaction", "yaml_text"},
+    {"config_section", "own_code", "storage_access"},
     {"storage"},
     {"config_evaluation", "config_optimization", "config_search"},
     {"bundled", "config", "world"},
