@@ -6,6 +6,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 
 PROGRAM = """
 import torch
@@ -22,7 +25,6 @@ except torch.OutOfMemoryError:
 """
 
 
-@pytest.mark.gpu
 def test_a_trial_over_its_part_runs_out_of_memory_by_itself() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
