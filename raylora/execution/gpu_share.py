@@ -1,4 +1,4 @@
-"""Several trials on one GPU: whether they fit, and how one is kept from taking its neighbour's part."""
+"""Several trials on one GPU: whether they fit."""
 
 from __future__ import annotations
 
@@ -14,23 +14,14 @@ from raylora.diffusion.adapters import count_trained
 from raylora.diffusion.base import UNET
 from raylora.diffusion.families import DTYPES, FAMILIES, resolve_base, skeleton
 from raylora.errors import ConfigError
+from raylora.execution.gpu_part import CONTEXT_BYTES
 from raylora.execution.share import Share, slots_per_gpu
 
-CONTEXT_BYTES = 3 * 2**28
-"""What CUDA takes for each process beside torch's own memory: its context, kernels, workspaces. Seen on an H200 with
-torch 2.11: 0.69 GiB."""
 MOMENT_BYTES = {"adamw": 8, "adamw8bit": 2, "lion": 4, "lion8bit": 1}
 """An optimizer's state for each trained weight, at least; of those not named, none is counted."""
 WEIGHT_AND_GRADIENT_BYTES = 8
 ASK_S = 60
 """So long a GPU that others keep busy may leave the question for its memory unanswered; then nothing is compared."""
-
-
-def keep_to_part(gpus_per_trial: float) -> None:
-    """Have this process run out of memory where it takes more than its part of the GPU, and not a neighbour."""
-    if gpus_per_trial < 1 and torch.cuda.is_available():
-        total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(max(0.0, gpus_per_trial - CONTEXT_BYTES / total), 0)
 
 
 def check_parts(experiment: Experiment, share: Share) -> None:

@@ -18,7 +18,7 @@ from raylora.diffusion.base import UNET, BaseModel
 from raylora.diffusion.families import load_base
 from raylora.diffusion.lora_file import lora_bytes
 from raylora.evaluation.encoders import ImageEncoder, load_encoder
-from raylora.execution.gpu_share import keep_to_part
+from raylora.execution.gpu_part import keep_to_part
 from raylora.execution.material import schedules
 from raylora.execution.mirror import trial_at_work
 from raylora.execution.node_cache import entries_in, read_folds, training_set

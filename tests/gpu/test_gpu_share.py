@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 PROGRAM = """
 import torch
-from raylora.execution.gpu_share import CONTEXT_BYTES, keep_to_part
+from raylora.execution.gpu_part import CONTEXT_BYTES, keep_to_part
 
 keep_to_part(0.25)
 total, held = torch.cuda.get_device_properties(0).total_memory, []
