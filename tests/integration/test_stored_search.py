@@ -1,4 +1,4 @@
-"""A whole search of two nodes that share no disk: pictures and trials on S3, killed, and gone on with by another node."""
+"""A whole search of two nodes that share no disk: its pictures and trials on S3, killed, and gone on with elsewhere."""
 
 from __future__ import annotations
 
