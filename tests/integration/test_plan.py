@@ -236,10 +236,12 @@ def test_a_format_named_no_can_be_given_as_it_is_documented(run: Run) -> None:
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("", "--version --help tune resume train evaluate"),
+        ("", "--version --help tune resume train evaluate submit jobs"),
         ("tune", "--demo --dataset --base-model --space --trials --set --out --tracking-uri --register --address "
                  "--gpus-per-trial --split --warm-start --skip-bad-images --dry-run --json"),
         ("resume", "--address --json"),
+        ("submit", "--address --working-dir --wait --no-wait --env --gpus"),
+        ("jobs", "list status logs stop"),
         ("train", "--demo --dataset --base-model --space --set --out --holdout --split --skip-bad-images --dry-run "
                   "--json"),
         ("evaluate", "--dataset --base-model --train-dataset --set --skip-bad-images --json"),
