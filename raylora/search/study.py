@@ -86,8 +86,10 @@ def damage_of(journal: Path, has_trials: bool) -> str | None:
         has_trials: whether trials have begun: then there must be a study, and without any there may not be one yet.
     """
     try:
+        if exists(journal) and not is_file(journal):
+            return "is no ordinary file"
         if not is_file(journal) or b"\n" not in journal.read_bytes():
-            return "is gone or empty, though trials have begun" if has_trials or exists(journal) else None
+            return "is gone or empty, though trials have begun" if has_trials else None
         if STUDY_NAME not in (study.study_name for study in storage_of(journal).get_all_studies()):
             return "holds no study of raylora's"
         read_trials(journal)

@@ -115,7 +115,7 @@ def _check(record: TrialRecord) -> None:
         and record.status in get_args(Status)
         and isinstance(record.params, dict)
         and all(isinstance(report.get(key), int | float) for report in record.history for key in NEEDED)
-        and len(record.report_times) == len(record.history)
+        and all(isinstance(heard, int) for heard in record.report_times)
     )
     if not is_right:
         raise TypeError("no record of a trial")

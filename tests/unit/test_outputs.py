@@ -191,5 +191,5 @@ def begin_search(out: OutFolder) -> None:
 def test_a_name_that_no_disk_takes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="too long; give another folder"):
         OutFolder(tmp_path / ("x" * 300)).check_free(1)
-    with pytest.raises(OutputError, match="holds no search"):
+    with pytest.raises(OutputError, match="no such folder"):
         OutFolder(tmp_path / ("x" * 300)).read_state()
