@@ -41,6 +41,7 @@ WHY_NOT = {
     "training.save_precision": _FILES,
     "training.save_every_epochs": _FILES,
     "training.keep_last": _FILES,
+    "training.checkpoint_images": "it changes no LoRA, only what is done again where a worker is lost",
     "training.gradient_checkpointing": _SPEED,
     "training.compile": _SPEED,
     "training.channels_last": _SPEED,
