@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="1 seed, 8 trials and 4 faults")
     parser.add_argument("--json", type=Path, help="write the result here")
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--in-peace", type=int, default=SEEDS, help="searches left in peace, of the first seeds")
     parser.add_argument("--faults", type=int, default=FAULTS, help="in each search")
     options = parser.parse_args()
     if why := why_no_namespaces():
@@ -92,7 +93,12 @@ def main() -> None:
     seeds, trials, faults = (
         (1, QUICK_TRIALS, QUICK_FAULTS) if options.quick else (options.seeds, TRIALS, options.faults)
     )
-    rows = [run_search(seed, trials, count, work) for seed in range(seeds) for count in (0, faults)]
+    rows = [
+        run_search(seed, trials, count, work)
+        for seed in range(seeds)
+        for count in (0, faults)
+        if count or seed < options.in_peace
+    ]
     report("faults", rows, targets_of(rows), options.json)
 
 

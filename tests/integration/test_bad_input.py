@@ -183,7 +183,7 @@ PLACES = [
         "http://127.0.0.1:9",
         "(Connection refused); start the server",
     ),
-    ("tune good.yaml --address head-node", "--address 'head-node'", "give auto, local or HOST:PORT"),
+    ("tune good.yaml --address head-node", "--address 'head-node'", "give auto, local, HOST:PORT or ray://"),
     ("tune good.yaml --gpus-per-trial 4096", "search.gpus_per_trial 4096", "only"),
     ("tune good.yaml --address 127.0.0.1:9", "--address 127.0.0.1:9", "no Ray cluster"),
     ("tune good.yaml --tracking-uri mlruns", "mlruns", "file store", "sqlite:///mlruns.db"),

@@ -78,7 +78,9 @@ def values(annotation: Any, rules: list[Any]) -> SearchStrategy[Any]:
     if annotation in (int, float):
         return numbers(annotation, rules)
     if annotation is str:
-        return st.text(min_size=bound(rules, "min_length") or 0, max_size=20)
+        return st.text(
+            st.characters(exclude_categories=("Cc", "Cs")), min_size=bound(rules, "min_length") or 0, max_size=20
+        )
     return {bool: st.booleans(), type(None): st.none()}[annotation]
 
 
