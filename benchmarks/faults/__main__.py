@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.common import Row, Target, report, target
 from benchmarks.faults.count_steps import LOG_VARIABLE
 from benchmarks.faults.counting import again_of, best_of, kept_of, read_steps
-from benchmarks.faults.disturb import INTERVAL, Driver, Schedule, kinds_of, run_to_its_end
+from benchmarks.faults.disturb import INTERVAL, LOG_NAME, Driver, Schedule, kinds_of, run_to_its_end
 from tests.hosts.ground import ground
 from tests.hosts.namespaces import why_no_namespaces
 
@@ -36,7 +36,7 @@ def run_search(seed: int, trials: int, faults: int, work: Path) -> Row:
     folder = work / f"seed-{seed}-{'disturbed' if faults else 'in-peace'}"
     folder.mkdir()
     began = time.monotonic()
-    with ground(WORKERS, {LOG_VARIABLE: str(folder / "steps.log")}) as made:
+    with ground(WORKERS, {LOG_VARIABLE: str(folder / LOG_NAME)}) as made:
         driver = Driver(made, trials, seed, folder)
         told = run_to_its_end(driver, made, Schedule(seed, faults))
         kept = kept_of(driver.out, trials)
@@ -46,11 +46,12 @@ def run_search(seed: int, trials: int, faults: int, work: Path) -> Row:
         "seconds": round(time.monotonic() - began),
         "faults": len(told),
         **kinds_of(told),
-        "gave_up": driver.gave_up,
+        "gave_up": len(driver.gave_up),
         **kept,
-        **again_of(read_steps(folder / "steps.log"), INTERVAL),
+        **again_of(read_steps(folder / LOG_NAME), INTERVAL),
         **best_of(driver.out),
         "schedule": told,
+        "gave_up_because": driver.gave_up,
     }
 
 

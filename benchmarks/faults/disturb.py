@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,12 @@ from tests.hosts.ground import FAULTS, Ground, Mend
 from tests.tiny import make_base, make_pictures
 
 KINDS = ("driver", *FAULTS)
-QUIET_S, AWAY_S = (2.0, 12.0), (1.0, 8.0)
-"""How long all is well between two faults, and how long what broke is away."""
+QUIET_STEPS = (20, 250)
+"""Steps of training, of all trials together, in which all is well between two faults: seconds would say little, since a
+process that takes up a trial needs many of them before its first step."""
+AWAY_S = (1.0, 8.0)
+"""How long what broke is away, before it begins to come back."""
+LOG_NAME = "steps.log"
 INTERVAL = 40
 """Images between two states of a trial."""
 MOST_GIVE_UPS = 5
@@ -56,46 +61,39 @@ class Driver:
     """`raylora tune` on a ground, and `raylora resume` as often as it is needed.
 
     Args:
-        folder: for everything of the search.
+        folder: for everything of the search; `steps.log` in it is where steps are noted.
     """
 
     def __init__(self, ground: Ground, trials: int, seed: int, folder: Path):
-        self.out, self._ground, self.gave_up = folder / "out", ground, 0
+        self.out, self._log, self._ground, self.gave_up = folder / "out", folder / LOG_NAME, ground, list[str]()
         make_base(folder / "base")
         make_pictures(folder / "pictures" / "2_sks", 12)
         (folder / "experiment.yaml").write_text(yaml.safe_dump(settings(trials, seed, folder)))
         (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
         where = ["--address", ground.ray.address, "--tracking-uri", ground.services.mlflow.uri, "--out", self.out]
-        what = [
-            folder / "experiment.yaml",
-            "--space",
-            folder / "space.yaml",
-            "--set",
-            f"search.max_concurrent={trials}",
-        ]
+        what = [folder / "experiment.yaml", "--space", folder / "space.yaml"]
         self._program = ground.ray.drive("tune", *what, *where)
 
-    @property
-    def is_running(self) -> bool:
-        """Whether there is anything left to disturb. A driver that gave up is told to go on.
+    def keep_going(self) -> bool:
+        """Whether there is anything left to disturb. A search that gave up by itself is told to go on.
 
         Raises:
-            SystemExit: it gives up again and again.
+            SystemExit: it never began, or gives up again and again.
         """
         if self._program.status is None:
             return True
         if self._program.status == 0:
             return False
-        self.gave_up += 1
-        if self.gave_up > MOST_GIVE_UPS:
-            raise SystemExit(f"raylora gave up {self.gave_up} times: {self._program.tail()}")
+        self.gave_up.append(self._program.tail().strip().splitlines()[-1])
+        if len(self.gave_up) > MOST_GIVE_UPS or not self.steps:
+            raise SystemExit(f"raylora gave up: {self._program.tail()}")
         self.go_on()
         return True
 
     @property
-    def has_begun(self) -> bool:
-        """Whether trials run."""
-        return any(self.out.glob("trials/*/trial.json"))
+    def steps(self) -> int:
+        """Steps of training so far, of all trials together."""
+        return self._log.read_bytes().count(b"\n") if self._log.is_file() else 0
 
     def kill(self) -> Mend:
         """End it at once; mending goes on from what it left."""
@@ -108,17 +106,17 @@ class Driver:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Faults in the order of their coming: kinds, all alike often, and the pauses between."""
+    """Faults in the order of their coming: kinds, all alike often, and what lies between."""
 
     seed: int
     count: int
 
-    def __iter__(self) -> Iterator[tuple[str, float, float]]:
-        """Kind, seconds of quiet before it, seconds until what it broke is mended."""
+    def __iter__(self) -> Iterator[tuple[str, int, float]]:
+        """Kind, steps of training before it, seconds until what it broke begins to be mended."""
         drawn = random.Random(f"faults {self.seed}")
         deck = [KINDS[place % len(KINDS)] for place in range(self.count)]
         drawn.shuffle(deck)
-        return iter([(kind, drawn.uniform(*QUIET_S), drawn.uniform(*AWAY_S)) for kind in deck])
+        return iter([(kind, drawn.randint(*QUIET_STEPS), drawn.uniform(*AWAY_S)) for kind in deck])
 
 
 def run_to_its_end(driver: Driver, ground: Ground, schedule: Schedule) -> list[Row]:
@@ -128,9 +126,9 @@ def run_to_its_end(driver: Driver, ground: Ground, schedule: Schedule) -> list[R
         SystemExit: it doesn't end.
     """
     began, choose, told = time.monotonic(), random.Random(schedule.seed), list[Row]()
-    _watch(driver, began, lambda: driver.has_begun)
-    for kind, quiet_s, away_s in schedule:
-        if not _watch(driver, began, _after(quiet_s)):
+    for kind, quiet_steps, away_s in schedule:
+        enough = driver.steps + quiet_steps
+        if not _watch(driver, began, enough):
             break
         mend = driver.kill() if kind == "driver" else FAULTS[kind](ground, choose)
         if mend is None:  # no trial had a process just then
@@ -138,20 +136,16 @@ def run_to_its_end(driver: Driver, ground: Ground, schedule: Schedule) -> list[R
         at_s = time.monotonic() - began
         time.sleep(away_s)
         mend()
-        told.append({"fault": kind, "at_s": round(at_s, 1), "back_s": round(time.monotonic() - began, 1)})
-    _watch(driver, began, lambda: False)
+        back_s = time.monotonic() - began
+        told.append({"fault": kind, "at_step": enough, "at_s": round(at_s, 1), "back_s": round(back_s, 1)})
+    _watch(driver, began, math.inf)
     return told
 
 
-def _after(seconds: float) -> Any:
-    until = time.monotonic() + seconds
-    return lambda: time.monotonic() > until
-
-
-def _watch(driver: Driver, began: float, is_enough: Any) -> bool:
-    """Wait until it is enough, True, or the search has ended, False."""
-    while driver.is_running:
-        if is_enough():
+def _watch(driver: Driver, began: float, steps: float) -> bool:
+    """Wait until so many steps were trained, True, or the search has ended, False."""
+    while driver.keep_going():
+        if driver.steps >= steps:
             return True
         if time.monotonic() - began > LIMIT_S:
             raise SystemExit(f"the search has not ended after {LIMIT_S} s")

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.faults.counting import Step, again_of, read_steps
-from benchmarks.faults.disturb import AWAY_S, KINDS, QUIET_S, Schedule
+from benchmarks.faults.disturb import AWAY_S, KINDS, QUIET_STEPS, Schedule
 
 
 def steps(process: str, *points: int, rate: float = 0.1) -> list[Step]:
@@ -44,4 +44,5 @@ def test_faults_follow_from_the_seed_and_are_of_all_kinds() -> None:
     first = list(Schedule(3, 2 * len(KINDS)))
     assert first == list(Schedule(3, 2 * len(KINDS))) != list(Schedule(4, 2 * len(KINDS)))
     assert Counter(kind for kind, _, _ in first) == dict.fromkeys(KINDS, 2)
-    assert all(QUIET_S[0] <= quiet <= QUIET_S[1] and AWAY_S[0] <= away <= AWAY_S[1] for _, quiet, away in first)
+    assert all(QUIET_STEPS[0] <= steps <= QUIET_STEPS[1] for _, steps, _ in first)
+    assert all(AWAY_S[0] <= away <= AWAY_S[1] for _, _, away in first)
