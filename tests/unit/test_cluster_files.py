@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
+from sqlalchemy import make_url
 
 from tests.cluster_files import (
     CLUSTER,
@@ -134,6 +135,14 @@ def test_mlflow_writes_into_a_bucket_that_is_made() -> None:
     buckets = {word.removeprefix("store/") for word in services["buckets"]["command"] if word.startswith("store/")}
     target = next(word for word in services["mlflow"]["command"] if word.startswith("--artifacts-destination="))
     assert target.partition("=s3://")[2] in buckets
+
+
+def test_mlflows_image_has_the_driver_that_its_address_names() -> None:
+    command = read_yaml(CLUSTER / "compose.yaml")["services"]["mlflow"]["command"]
+    (store,) = [word.partition("=")[2] for word in command if word.startswith("--backend-store-uri=")]
+    driver = make_url(store).get_dialect().import_dbapi().__name__  # as installed here, from the same constraints
+    installed = re.findall(r"pip install .* mlflow (.*)", (CLUSTER / "Dockerfile").read_text(encoding="utf-8"))[0]
+    assert f"{driver}-binary" in installed.split()
 
 
 def test_what_compose_asks_for_is_in_the_example() -> None:

@@ -31,16 +31,17 @@ if [[ $1 == show ]]; then echo "node1"; echo "node2"; else echo "scontrol $*" >>
 """,
     "hostname": "echo 127.0.0.1 10.0.0.7",
     "ray": """
-echo "ray $*" >> "$CALLS"
-[[ $1 == start ]] || exit 0
 trap 'echo "ray ended" >> "$CALLS"; exit 0' TERM
-while :; do sleep 0.1; done
+echo "ray $*" >> "$CALLS"
+while [[ $1 == start ]]; do sleep 0.1; done
 """,
-    "python": "exit 0",
+    "python": """
+until [[ $(grep -c '^ray start' "$CALLS") == "$SLURM_JOB_NUM_NODES" ]]; do sleep 0.05; done
+""",
     "pgrep": "exit 1",
     "raylora": """
-echo "raylora $*" >> "$CALLS"
 trap 'echo "raylora was interrupted" >> "$CALLS"; exit 130' INT
+echo "raylora $*" >> "$CALLS"
 while [[ -n ${SEARCHES:-} ]]; do sleep 0.1; done
 """,
 }
