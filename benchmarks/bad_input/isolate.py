@@ -209,8 +209,10 @@ def tree_of(root: Path) -> Tree:
                 seen = os.lstat(path)
                 is_folder = name in folders
                 found[os.path.relpath(path, root)] = (
-                    0 if is_folder else seen.st_size, 0 if is_folder else seen.st_mtime_ns, seen.st_mode
-                )  # fmt: skip
+                    0 if is_folder else seen.st_size,
+                    0 if is_folder else seen.st_mtime_ns,
+                    seen.st_mode,
+                )
     return found
 
 

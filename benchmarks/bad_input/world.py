@@ -14,8 +14,12 @@ def make_shared(root: Path) -> Shared:
     """Made in a process of its own: this one must stay without threads, since it forks."""
     root.mkdir(parents=True)
     checkout = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-m", "benchmarks.bad_input.world", str(root)], check=True, cwd=checkout,
-                   env=os.environ | {"PYTHONPATH": str(checkout)})  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.bad_input.world", str(root)],
+        check=True,
+        cwd=checkout,
+        env=os.environ | {"PYTHONPATH": str(checkout)},
+    )
     return Shared(root)
 
 
