@@ -39,6 +39,8 @@ def _make(root: Path) -> None:
     (root / "good.yaml").write_text(GOOD.replace("BASE", str(shared.base)))
     (root / "small.yaml").write_text("name: small\nparameters:\n  lora.dropout: {choices: [0, 0.1]}\n")
     _interrupt(root)
+    for path in root.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors makes files that nobody else may read
 
 
 def _interrupt(root: Path) -> None:
