@@ -12,8 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 AT_ONCE = 2
-FAULTS = {"tracebacks": "traceback", "hangs": "hang", "wrong_status": "status", "memory": "memory", "written_outside": "outside",
-          "secrets_told": "secret"}  # fmt: skip
+FAULTS = {
+    "tracebacks": "traceback",
+    "hangs": "hang",
+    "wrong_status": "status",
+    "memory": "memory",
+    "written_outside": "outside",
+    "secrets_told": "secret",
+}
 FEWEST_KINDS = 200
 
 
@@ -51,14 +57,21 @@ def run(root: Path, wanted: Sequence[str], json_file: Path | None) -> None:
     outcomes = run_kinds(kinds, root, shared, AT_ONCE)
     faults = Counter(fault.partition(":")[0] for outcome in outcomes for fault in outcome.faults)
     groups = Counter(outcome.kind.group for outcome in outcomes)
-    rows = [{"table": "groups", "group": group, "kinds": count,
-             "refused": sum(o.kind.group == group and o.status == 2 for o in outcomes),
-             "handled": sum(o.kind.group == group and o.status == 0 for o in outcomes),
-             "failed": sum(o.kind.group == group and o.status == 1 for o in outcomes),
-             "faults": sum(o.kind.group == group and bool(o.faults) for o in outcomes),
-             "slowest_s": max(o.wall_s for o in outcomes if o.kind.group == group),
-             "peak_mib": max(o.peak_mib for o in outcomes if o.kind.group == group),
-             "each": [o.as_row() for o in outcomes if o.kind.group == group]} for group, count in groups.items()]  # fmt: skip
+    rows = [
+        {
+            "table": "groups",
+            "group": group,
+            "kinds": count,
+            "refused": sum(o.kind.group == group and o.status == 2 for o in outcomes),
+            "handled": sum(o.kind.group == group and o.status == 0 for o in outcomes),
+            "failed": sum(o.kind.group == group and o.status == 1 for o in outcomes),
+            "faults": sum(o.kind.group == group and bool(o.faults) for o in outcomes),
+            "slowest_s": max(o.wall_s for o in outcomes if o.kind.group == group),
+            "peak_mib": max(o.peak_mib for o in outcomes if o.kind.group == group),
+            "each": [o.as_row() for o in outcomes if o.kind.group == group],
+        }
+        for group, count in groups.items()
+    ]
     targets = {key: target(faults[word], "= 0", faults[word] == 0) for key, word in FAULTS.items()}
     targets["kinds"] = target(len(kinds), f">= {FEWEST_KINDS}", len(kinds) >= FEWEST_KINDS)
     report("bad_input", rows, targets, json_file)

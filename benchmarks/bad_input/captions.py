@@ -53,10 +53,15 @@ def captions() -> list[Kind]:
         ("a folder", PLAN, _caption_folder, REFUSED, told),
         ("a pipe", PLAN, _caption_pipe, REFUSED, told),
         ("a link to outside", PLAN, link, REFUSED, told),
-        ("a link to a device", PLAN, both(lambda folder: (folder / CAPTION).unlink(), links(CAPTION, "/dev/zero")),
-         REFUSED, told),
+        (
+            "a link to a device",
+            PLAN,
+            both(lambda folder: (folder / CAPTION).unlink(), links(CAPTION, "/dev/zero")),
+            REFUSED,
+            told,
+        ),
         ("of a caption file and a txt", TRAIN, writes("pictures/picture_00.caption", b"\xff"), FINE, ()),
-    ]  # fmt: skip
+    ]
     return [Kind(f"caption/{what}", line, make, status, tells) for what, line, make, status, tells in table]
 
 
@@ -112,7 +117,7 @@ def indexes() -> list[Kind]:
         "the same again": _rows({"file_name": "picture_00.png", "text": "another"}),
         "the same by another path": _rows({"file_name": "./10_more/../picture_00.png", "text": "another"}),
         "a caption that is no text": _rows({"file_name": "bad.png", "text": ["a", "b"]}),
-    }  # fmt: skip
+    }
 
     def make(text: object) -> Make:
         def furnish(folder: Path) -> None:
@@ -155,8 +160,10 @@ def whole_indexes() -> list[Kind]:
         ("table: the column twice", TABLE, table.replace("file_name,text", "file_name,file_name"), REFUSED, ("csv",)),
     ]
     line = {FINE: TRAIN, REFUSED: PLAN}
-    return [Kind(f"index file/{what}", line[status], writes(name, content), status, tells)
-            for what, name, content, status, tells in files]  # fmt: skip
+    return [
+        Kind(f"index file/{what}", line[status], writes(name, content), status, tells)
+        for what, name, content, status, tells in files
+    ]
 
 
 def _only(name: str) -> Make:
@@ -200,16 +207,36 @@ def folders() -> list[Kind]:
         ("captions without pictures", TRAIN, copies, FINE, ()),
         ("200 folders deep", PLAN, deep, REFUSED, ("0 usable images",)),
         ("a link that loops", f"{PLAN} --dataset bad", links("bad", "bad"), REFUSED, ("bad",)),
-        ("two links that loop", f"{PLAN} --dataset bad/x", both(links("bad", "worse"), links("worse", "bad")), REFUSED,
-         ("bad",)),
+        (
+            "two links that loop",
+            f"{PLAN} --dataset bad/x",
+            both(links("bad", "worse"), links("worse", "bad")),
+            REFUSED,
+            ("bad",),
+        ),
         ("a link to the folder", f"{TRAIN} --dataset bad", links("bad", "pictures"), FINE, ()),
-        ("regularization by a link that loops", f"{PLAN} --set dataset.regularization=bad", links("bad", "bad"), REFUSED,
-         ("bad",)),
+        (
+            "regularization by a link that loops",
+            f"{PLAN} --set dataset.regularization=bad",
+            links("bad", "bad"),
+            REFUSED,
+            ("bad",),
+        ),
         ("regularization by a file", f"{PLAN} --set dataset.regularization=good.yaml", copies, REFUSED, ("good.yaml",)),
-        ("system files", TRAIN, both(writes("pictures/Thumbs.db", b"\xd0\xcf"), writes("pictures/.DS_Store", b"\0"),
-         writes("pictures/desktop.ini", "x"), writes("pictures/__MACOSX/._a.png", b"\0")), FINE, ()),
+        (
+            "system files",
+            TRAIN,
+            both(
+                writes("pictures/Thumbs.db", b"\xd0\xcf"),
+                writes("pictures/.DS_Store", b"\0"),
+                writes("pictures/desktop.ini", "x"),
+                writes("pictures/__MACOSX/._a.png", b"\0"),
+            ),
+            FINE,
+            (),
+        ),
         ("a Mac's shadow of a picture", PLAN, writes("pictures/._bad.png", b"\0\5\x16\7"), REFUSED, ("._bad.png",)),
-    ]  # fmt: skip
+    ]
     return [Kind(f"folder/{what}", line, make, status, tells) for what, line, make, status, tells in table]
 
 

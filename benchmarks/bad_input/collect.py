@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.bad_input import captions, images, places, resumes, settings, weights
+from benchmarks.bad_input import bases, captions, encoders, images, loras, places, resumes, settings
 from benchmarks.bad_input.isolate import Outcome, Watched
 from benchmarks.bad_input.kinds import Kind, Shared
 
@@ -21,7 +21,7 @@ ENCODINGS = ("utf-8-sig", "idna", "latin-1", "ascii", "utf-16")
 
 def all_kinds() -> list[Kind]:
     """Every kind there is, each under a name of its own."""
-    parts = (images, captions, settings, weights, places, resumes)
+    parts = (images, captions, settings, loras, bases, encoders, places, resumes)
     return [kind for part in parts for kind in part.kinds()]
 
 

@@ -28,7 +28,7 @@ def captioned(name: str, content: bytes) -> Make:
 
 def damaged() -> dict[str, tuple[str, bytes]]:
     """Files that hold no whole picture."""
-    png, jpeg, webp = (made.saved(made.picture(), format) for format in ("PNG", "JPEG", "WEBP"))
+    png, jpeg, webp = (made.saved(made.picture(), kind) for kind in ("PNG", "JPEG", "WEBP"))
     ihdr, idat = len(made.SIGNATURE) + 8, png.index(b"IDAT")
     return {
         "empty": ("bad.png", b""),
@@ -54,7 +54,7 @@ def damaged() -> dict[str, tuple[str, bytes]]:
         "jpeg without a picture": ("bad.jpg", b"\xff\xd8\xff\xd9"),
         "broken float tiff": ("bad.tif", made.array(NOISE.astype(np.float32), "TIFF")[:3000]),
         "a tiff of strips beyond the file": ("bad.tif", made.tiff_declaring(80, 80, strip=2**31)),
-    }  # fmt: skip
+    }
 
 
 def bombs() -> dict[str, tuple[str, bytes]]:
@@ -136,7 +136,7 @@ def odd() -> dict[str, tuple[str, bytes]]:
         "orientation 6": ("bad.jpg", made.jpeg_with_exif(made.exif(made.orientation(3, 1, b"\0\6")))),
         "broken icc": ("bad.png", made.png(more=made.chunk(b"iCCP", b"p\0\0" + PACKED(b"garbage")))),
         "broken xmp": ("bad.png", made.png(more=made.chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x"))),
-    }  # fmt: skip
+    }
 
 
 def _fifo(folder: Path) -> None:
@@ -211,10 +211,14 @@ def kinds() -> list[Kind]:
         found.append(Kind(f"image bomb/{what}", TRAIN, captioned(*file), status, ("bad",)))
     found += [Kind(f"odd image/{what}", TRAIN, captioned(*file), FINE) for what, file in odd().items()]
     found += [Kind(f"odd place/{what}", TRAIN, make, status, ("bad",)) for what, (make, status) in PLACES.items()]
-    found += [Kind(f"odd name/{what}", TRAIN, _named(name), REFUSED if what in BAD_NAMES else FINE)
-              for what, name in NAMES.items()]  # fmt: skip
-    found += [Kind(f"bad file, odd name/{what}", PLAN, _unreadable_named(name), REFUSED, ("bad",))
-              for what, name in BAD_NAMES.items()]  # fmt: skip
+    found += [
+        Kind(f"odd name/{what}", TRAIN, _named(name), REFUSED if what in BAD_NAMES else FINE)
+        for what, name in NAMES.items()
+    ]
+    found += [
+        Kind(f"bad file, odd name/{what}", PLAN, _unreadable_named(name), REFUSED, ("bad",))
+        for what, name in BAD_NAMES.items()
+    ]
     return found + _with_options()
 
 

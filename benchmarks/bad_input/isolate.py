@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ MOST_GROWTH_MIB = 3 * 1024
 LONGEST_TOLD = 20_000
 """Characters on stderr; more is no message."""
 NOBODY = 65534
+NO_END = 99
+"""The exit status of a process that has not come to its own."""
 TRACEBACK, BUG = "Traceback (most recent call last)", "This is a bug in raylora"
 MESSAGES = ("raylora: error: ", "raylora: failed: ", "╭─ Error")
 """How a message begins: raylora's own, and typer's of wrong usage."""
@@ -52,10 +54,16 @@ class Outcome:
 
 
 class Watched:
-    """A kind under way."""
+    """A kind under way.
 
-    def __init__(self, kind: Kind, sandbox: Path, shared: Shared):
-        self.kind, self.sandbox, self._shared = kind, sandbox, shared
+    Args:
+        work: what its process does with the words of the command.
+    """
+
+    def __init__(
+        self, kind: Kind, sandbox: Path, shared: Shared, work: Callable[[Kind, list[str]], object] | None = None
+    ):
+        self.kind, self.sandbox, self._shared, self._work = kind, sandbox, shared, work or run_cli
         self.outcome = Outcome(kind)
         shared.furnish(sandbox / "work")
         for name in ("home", "tmp"):
@@ -74,9 +82,9 @@ class Watched:
         if pid == 0:
             try:
                 _enter(self.kind, self.sandbox)
-                _run(self.kind, self._words())
+                self._work(self.kind, self._words())
             finally:
-                os._exit(99)
+                os._exit(NO_END)
         return pid
 
     def _words(self) -> list[str]:
@@ -167,13 +175,14 @@ def _environment(sandbox: Path, more: Mapping[str, str]) -> dict[str, str]:
     return {**own, **{name: value.replace("SANDBOX", str(sandbox)) for name, value in more.items()}}
 
 
-def _run(kind: Kind, words: list[str]) -> None:
+def run_cli(kind: Kind, words: list[str]) -> None:
+    """The command line in this process, which ends with it as the interpreter would."""
     if kind.is_fresh:
         os.execv(sys.executable, [sys.executable, "-m", "raylora", *words])
     sys.argv = ["raylora", *words]
     from raylora import cli
 
-    status: object = 99
+    status: object = NO_END
     try:
         cli.main()
     except SystemExit as ended:
@@ -185,11 +194,6 @@ def _run(kind: Kind, words: list[str]) -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
-    _exit_as_python(status)
-
-
-def _exit_as_python(status: object) -> None:
-    """Leave as the interpreter would, handlers at exit included, but without what the parent has put there."""
     os._exit(status if isinstance(status, int) else 0 if status is None else 1)
 
 
@@ -209,8 +213,10 @@ def tree_of(root: Path) -> Tree:
                 seen = os.lstat(path)
                 is_folder = name in folders
                 found[os.path.relpath(path, root)] = (
-                    0 if is_folder else seen.st_size, 0 if is_folder else seen.st_mtime_ns, seen.st_mode
-                )  # fmt: skip
+                    0 if is_folder else seen.st_size,
+                    0 if is_folder else seen.st_mtime_ns,
+                    seen.st_mode,
+                )
     return found
 
 

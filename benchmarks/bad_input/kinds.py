@@ -26,6 +26,10 @@ REFUSED, FINE, FAILED = 2, 0, 1
 Make = Callable[[Path], None]
 
 
+def nothing(folder: Path) -> None:
+    """Leaves the good folder as it is."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of bad input: what is made in a good folder, and the command that meets it there."""
@@ -34,7 +38,7 @@ class Kind:
     """`group/what`"""
     command: str
     """What follows `raylora`, as in a shell. Python's escapes of odd bytes, such as \\udcff, are in it as such."""
-    make: Make = lambda _: None
+    make: Make = nothing
     status: int = REFUSED
     tells: tuple[str, ...] = ()
     """What the message must name."""

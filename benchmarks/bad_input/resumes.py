@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bad_input.edits import PICKLED
 from benchmarks.bad_input.kinds import CANARY, PLAN, REFUSED, Kind, Make, writes
-from benchmarks.bad_input.weights import PICKLED
 
 Edit = Callable[[Path], object]
 
@@ -134,8 +134,11 @@ def searches() -> list[Kind]:
         return make
 
     line = PLAN.replace("--out out", "--out out --warm-start earlier")
-    return found + [Kind(f"warm start/{what}", line, beside(edit)) for what, edit in warm.items()
-                    if what != "experiment: another dataset"]  # fmt: skip
+    return found + [
+        Kind(f"warm start/{what}", line, beside(edit))
+        for what, edit in warm.items()
+        if what != "experiment: another dataset"
+    ]
 
 
 def trainings() -> list[Kind]:
@@ -146,15 +149,17 @@ def trainings() -> list[Kind]:
         "state: another digest": _state(digest="bad"),
         "experiment: broken": writes("experiment.yaml", "lora: [\n"),
         "experiment: another model": lambda out: (out / "experiment.yaml").write_text(
-            (out / "experiment.yaml").read_text().replace("/base", "/gone")),
+            (out / "experiment.yaml").read_text().replace("/base", "/gone")
+        ),
         "trainer: a pickle": lambda out: [path.write_bytes(PICKLED) for path in out.rglob("state.pt")],
         "trainer: a pickle of protocol 0": lambda out: [
-            path.write_bytes(pickle.dumps(_Payload(), 0)) for path in out.rglob("state.pt")],
+            path.write_bytes(pickle.dumps(_Payload(), 0)) for path in out.rglob("state.pt")
+        ],
         "trainer: cut off": lambda out: [os.truncate(path, 500) for path in out.rglob("state.pt")],
         "trainer: empty": lambda out: [path.write_bytes(b"") for path in out.rglob("state.pt")],
         "trainer: of another kind": lambda out: [_save(path, [1, 2]) for path in out.rglob("state.pt")],
         "trainer: of nothing": lambda out: [_save(path, {}) for path in out.rglob("state.pt")],
-            }  # fmt: skip
+    }
     return [
         Kind(f"resume training/{what}", "resume out", _copied("training", edit), REFUSED)
         for what, edit in edits.items()

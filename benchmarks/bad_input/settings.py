@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 
-from benchmarks.bad_input.kinds import FINE, PLAN, REFUSED, TRAIN, Kind, Make, links, writes
+from benchmarks.bad_input.kinds import FINE, PLAN, REFUSED, TRAIN, Kind, Make, links, nothing, writes
 
 FILE, SPACE = "bad.yaml", "bad_space.yaml"
 RUN = "train bad.yaml --dry-run --base-model @BASE@ --out out"
@@ -94,9 +94,11 @@ def files() -> list[Kind]:
         "own code that is gone": "evaluation: {encoder: 'gone.module:Class'}\n",
         "block ranks of no kind": "lora: {block_ranks: {down_blocks.0: many}}\n",
         "a block rank beyond any": f"lora: {{block_ranks: {{down_blocks.0: {10**30}}}}}\n",
-    }  # fmt: skip
-    return [Kind(f"settings/{what}", RUN if "path" in what else f"{RUN} --dataset pictures", writes(FILE, text))
-            for what, text in texts.items()]  # fmt: skip
+    }
+    return [
+        Kind(f"settings/{what}", RUN if "path" in what else f"{RUN} --dataset pictures", writes(FILE, text))
+        for what, text in texts.items()
+    ]
 
 
 def _pipe(name: str) -> Make:
@@ -112,7 +114,7 @@ def places() -> list[Kind]:
     found = []
     for what, name, line in (("settings", FILE, RUN), ("space", SPACE, SEARCH)):
         here: list[tuple[str, Make]] = [
-            ("missing", lambda folder: None),
+            ("missing", nothing),
             ("a folder", _folder(name)),
             ("a pipe", _pipe(name)),
             ("a link that loops", links(name, name)),
@@ -123,7 +125,13 @@ def places() -> list[Kind]:
         found += [Kind(f"{what} as/{kind}", line, make, REFUSED, ("bad",)) for kind, make in here]
     return [
         *found,
-        Kind("settings as/the empty file", "train bad.yaml --dry-run --out out", writes(FILE, ""), REFUSED, ("no dataset",)),
+        Kind(
+            "settings as/the empty file",
+            "train bad.yaml --dry-run --out out",
+            writes(FILE, ""),
+            REFUSED,
+            ("no dataset",),
+        ),
         Kind("settings as/a path of 5,000 letters", f"train {'a' * 5000} --dry-run", tells=("aaa",)),
         Kind("settings as/a path through a file", "train good.yaml/bad.yaml --dry-run", tells=("bad.yaml",)),
         Kind("settings as/nothing", "train '' --dry-run"),
@@ -131,13 +139,25 @@ def places() -> list[Kind]:
         Kind("space as/a path of 5,000 letters", f"tune good.yaml --space {'a' * 5000}.yaml --dry-run", tells=("aaa",)),
         Kind("space as/nothing", "tune good.yaml --space '' --dry-run", status=FINE),
         Kind("space as/a URL", "tune good.yaml --space https://example.com/bad.yaml --dry-run", tells=("bad.yaml",)),
-        Kind("space as/a function's module that ends the program", "tune good.yaml --space bad:space --dry-run",
-             writes("bad.py", "raise SystemExit(0)\n"), tells=("bad:space",)),
-        Kind("space as/a function that ends the program", "tune good.yaml --space bad:space --dry-run",
-             writes("bad.py", "import sys\ndef space(trial):\n    sys.exit(0)\n"), tells=("bad:space",)),
-        Kind("space as/a function that calls itself", "tune good.yaml --space bad:space --dry-run",
-             writes("bad.py", "def space(trial):\n    return space(trial)\n"), tells=("bad:space",)),
-    ]  # fmt: skip
+        Kind(
+            "space as/a function's module that ends the program",
+            "tune good.yaml --space bad:space --dry-run",
+            writes("bad.py", "raise SystemExit(0)\n"),
+            tells=("bad:space",),
+        ),
+        Kind(
+            "space as/a function that ends the program",
+            "tune good.yaml --space bad:space --dry-run",
+            writes("bad.py", "import sys\ndef space(trial):\n    sys.exit(0)\n"),
+            tells=("bad:space",),
+        ),
+        Kind(
+            "space as/a function that calls itself",
+            "tune good.yaml --space bad:space --dry-run",
+            writes("bad.py", "def space(trial):\n    return space(trial)\n"),
+            tells=("bad:space",),
+        ),
+    ]
 
 
 def spaces() -> list[Kind]:
@@ -177,7 +197,7 @@ def spaces() -> list[Kind]:
         "a condition on nothing": searched("{choices: [2, 4], when: {lora.rnak: 2}}"),
         "a condition of no kind": searched("{choices: [2, 4], when: 5}"),
         "conditions in a circle": "name: bad\nparameters:\n  lora.rank: {choices: [2, 4], when: {lora.alpha: 2}}\n"
-                                  "  lora.alpha: {choices: [2, 4], when: {lora.rank: 2}}\n",
+        "  lora.alpha: {choices: [2, 4], when: {lora.rank: 2}}\n",
         "a scale of no kind": searched("{low: 2, high: 8, scale: big}"),
         "a scale by nothing": searched("{low: 2, high: 8, scale: {lora.rnak: {x: 1}}}"),
         "a scale of 0": searched("{low: 2, high: 8, scale: {optimizer.name: {adamw: 0}}}"),
@@ -197,50 +217,125 @@ def spaces() -> list[Kind]:
         "aliases by the billion": ALIASES,
         "a python object": PYTHON,
         "the same key twice": searched("{choices: [2, 4]}") + "  lora.rank: {choices: [8]}\n",
-    }  # fmt: skip
+    }
     return [Kind(f"space/{what}", SEARCH, writes(SPACE, text), REFUSED) for what, text in texts.items()]
 
 
 def assignments() -> list[Kind]:
     """`--set` in all its oddity."""
     refused = [
-        "", "=", "=5", "lora.rank", "lora.rank=", ".=5", "lora.=5", ".rank=5", "lora..rank=4", "lora.rank.=4",
-        "lora.rank=[", "lora.rank=4 5", "lora.rank=0x", "lora.rank=1e9999", "lora.rank=.nan",
-        "lora.rank==4", "lora.rank=!!python/object/apply:os.system ['touch pwned']", "lora.rank=&a [*a]", "lora.rank=*a",
-        "lora.rank=\x1b]0;bad\x07", "lora.rank=\udcff", "l\udcffra.rank=4", "lora.rank=" + "9" * 5000,
-        "lora.rank=" + DEEP, "lora." + "a." * 2000 + "b=5", "a" * 100_000 + "=5", "lora={rank: 4, rank: 8}",
-        "dataset=pictures", "__class__.x=1", "lora.__dict__=1", "lora.model_config=1", "seed=-1", "seed=1.5",
-        "training.epochs=-1", "training.epochs=0", "training.batch_size=0", "training.repeats=-3",
-        "training.max_images=0", "dataset.resolution=-1",
-        "dataset.resolution=1000000", "dataset.resolution=64x1000000000", "dataset.holdout_fraction=2",
-        "dataset.caption_dropout=-0.1", "dataset.folds=1000000", "sampling.steps=0",
-        "sampling.width=5", "evaluation.timesteps=[]", "evaluation.encoder=", "evaluation.encoder=:",
-        "evaluation.encoder=os:system", "evaluation.encoder=../../../etc", "optimizer.name=os:system",
-        "optimizer.name=os:getcwd", "optimizer.arguments={betas: [2, 3]}", "optimizer.arguments.lr=x",
-        "optimizer.weight_decay=-1", "model.family=flux", "model.clip_skip=0", "model.prediction_type=sample",
-        "search.trials=0", "search.trials=1e6", "search.trials=100000000", "search.reduction_factor=0", "search.grace_period=0",
-        "search.limits={lora_mb: -1}", "tracking.experiment=", "tracking.register_name=../bad", "lora.rank=10000000000",
-    ]  # fmt: skip
-    fine = ["lora.rank={}", "lora=null", "dataset.resolution=[64]", "dataset.trigger=", "sampling.seeds=[-1]",
-            "training.epochs=10000000000", "training.batch_size=100000000", "training.repeats=1000000000000",
-            "evaluation.batch_size=10000000000000"]  # fmt: skip
+        "",
+        "=",
+        "=5",
+        "lora.rank",
+        "lora.rank=",
+        ".=5",
+        "lora.=5",
+        ".rank=5",
+        "lora..rank=4",
+        "lora.rank.=4",
+        "lora.rank=[",
+        "lora.rank=4 5",
+        "lora.rank=0x",
+        "lora.rank=1e9999",
+        "lora.rank=.nan",
+        "lora.rank==4",
+        "lora.rank=!!python/object/apply:os.system ['touch pwned']",
+        "lora.rank=&a [*a]",
+        "lora.rank=*a",
+        "lora.rank=\x1b]0;bad\x07",
+        "lora.rank=\udcff",
+        "l\udcffra.rank=4",
+        "lora.rank=" + "9" * 5000,
+        "lora.rank=" + DEEP,
+        "lora." + "a." * 2000 + "b=5",
+        "a" * 100_000 + "=5",
+        "lora={rank: 4, rank: 8}",
+        "dataset=pictures",
+        "__class__.x=1",
+        "lora.__dict__=1",
+        "lora.model_config=1",
+        "seed=-1",
+        "seed=1.5",
+        "training.epochs=-1",
+        "training.epochs=0",
+        "training.batch_size=0",
+        "training.repeats=-3",
+        "training.max_images=0",
+        "dataset.resolution=-1",
+        "dataset.resolution=1000000",
+        "dataset.resolution=64x1000000000",
+        "dataset.holdout_fraction=2",
+        "dataset.caption_dropout=-0.1",
+        "dataset.folds=1000000",
+        "sampling.steps=0",
+        "sampling.width=5",
+        "evaluation.timesteps=[]",
+        "evaluation.encoder=",
+        "evaluation.encoder=:",
+        "evaluation.encoder=os:system",
+        "evaluation.encoder=../../../etc",
+        "optimizer.name=os:system",
+        "optimizer.name=os:getcwd",
+        "optimizer.arguments={betas: [2, 3]}",
+        "optimizer.arguments.lr=x",
+        "optimizer.weight_decay=-1",
+        "model.family=flux",
+        "model.clip_skip=0",
+        "model.prediction_type=sample",
+        "search.trials=0",
+        "search.trials=1e6",
+        "search.trials=100000000",
+        "search.reduction_factor=0",
+        "search.grace_period=0",
+        "search.limits={lora_mb: -1}",
+        "tracking.experiment=",
+        "tracking.register_name=../bad",
+        "lora.rank=10000000000",
+    ]
+    fine = [
+        "lora.rank={}",
+        "lora=null",
+        "dataset.resolution=[64]",
+        "dataset.trigger=",
+        "sampling.seeds=[-1]",
+        "training.epochs=10000000000",
+        "training.batch_size=100000000",
+        "training.repeats=1000000000000",
+        "evaluation.batch_size=10000000000000",
+    ]
 
     def name(text: str) -> str:
         return ascii(text if len(text) < 60 else f"{text[:30]}… of {len(text)}")
 
     return [Kind(f"--set/{name(text)}", f"{PLAN} --set {shlex.quote(text)}") for text in refused] + [
         Kind(f"--set and trained/{text}", f"{TRAIN} --set {text}", status=FINE) for text in fine
-    ]  # fmt: skip
+    ]
 
 
 def options() -> list[Kind]:
     """What a shell or a hurried hand gives."""
-    lines = ["tun", "--bad", "tune --bad", "tune good.yaml more.yaml", "tune good.yaml --trials", "resume", "evaluate",
-             "tune good.yaml --trials 1e3", "tune good.yaml --gpus-per-trial many", "tune good.yaml --gpus-per-trial nan",
-             "tune good.yaml --gpus-per-trial inf", "tune good.yaml --gpus-per-trial -1", "tune good.yaml --out",
-             "tune good.yaml --space small.yaml --trials 99999999999999999999 --dry-run",
-             "export a.safetensors --to kohya", "tune good.yaml --set", "train --set lora.rank=4 --dry-run",
-             "tune --demo --dry-run --base-model '' --out out", "train good.yaml --dataset '' --dry-run"]  # fmt: skip
+    lines = [
+        "tun",
+        "--bad",
+        "tune --bad",
+        "tune good.yaml more.yaml",
+        "tune good.yaml --trials",
+        "resume",
+        "evaluate",
+        "tune good.yaml --trials 1e3",
+        "tune good.yaml --gpus-per-trial many",
+        "tune good.yaml --gpus-per-trial nan",
+        "tune good.yaml --gpus-per-trial inf",
+        "tune good.yaml --gpus-per-trial -1",
+        "tune good.yaml --out",
+        "tune good.yaml --space small.yaml --trials 99999999999999999999 --dry-run",
+        "export a.safetensors --to kohya",
+        "tune good.yaml --set",
+        "train --set lora.rank=4 --dry-run",
+        "tune --demo --dry-run --base-model '' --out out",
+        "train good.yaml --dataset '' --dry-run",
+    ]
     return [Kind(f"usage/{line}", line, status=REFUSED) for line in lines] + [
         Kind("usage/--help", "--help", status=FINE),
         Kind("usage/--version", "--version", status=FINE),

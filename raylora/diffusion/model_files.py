@@ -122,8 +122,10 @@ def check_header(file: Path) -> None:
     try:
         if not is_file(file):
             raise ModelError(f"{file}: is no ordinary file; {AGAIN}")
-        with safe_open(str(file), framework="pt"):
+        with file.open("rb"), safe_open(str(file), framework="pt"):
             pass
+    except PermissionError:
+        raise ModelError(f"{file}: can't be read; let your user read it") from None
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{file}: is cut off or no .safetensors file ({first_line(error)}); {AGAIN}") from None
 
