@@ -11,6 +11,7 @@ best score is compared with those of the same searches left in peace. Needs root
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import tempfile
@@ -40,7 +41,7 @@ def run_search(seed: int, trials: int, faults: int, work: Path) -> Row:
         driver = Driver(made, trials, seed, folder)
         told = run_to_its_end(driver, made, Schedule(seed, faults))
         kept = kept_of(driver.out, trials)
-    return {
+    row = {
         "table": "disturbed" if faults else "in peace",
         "seed": seed,
         "seconds": round(time.monotonic() - began),

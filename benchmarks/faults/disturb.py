@@ -43,7 +43,7 @@ def settings(trials: int, seed: int, folder: Path) -> dict[str, Any]:
         "seed": seed,
         "dataset": {"path": str(folder / "pictures"), "resolution": 64},
         "model": {"base_model": str(folder / "base")},
-        "training": {"epochs": 40, "batch_size": 2, "checkpoint_images": INTERVAL},
+        "training": {"epochs": 20, "batch_size": 2, "checkpoint_images": INTERVAL},
         "evaluation": {"encoder": ENCODER, "timesteps": [200, 800], "score": {"w_sim": 0, "w_copy": 0}},
         "sampling": {"seeds": [0], "steps": 2},
         "search": {
