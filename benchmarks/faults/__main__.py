@@ -54,6 +54,8 @@ def run_search(seed: int, trials: int, faults: int, work: Path) -> Row:
         "schedule": told,
         "gave_up_because": driver.gave_up,
     }
+    print(json.dumps(row), flush=True)  # whatever becomes of those after it
+    return row
 
 
 def targets_of(rows: list[Row]) -> dict[str, Target]:
