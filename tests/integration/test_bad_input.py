@@ -64,6 +64,7 @@ SETTINGS = [
     ("train good.yaml --set optimizer.learning_rate=.inf", "optimizer.learning_rate", "finite"),
     ("train good.yaml --set optimizer.name=prodigy --set optimizer.unet_lr=1", "Prodigy", "set both to 1: --set"),
     ("tune good.yaml --dry-run --space anime --set optimizer.name=prodigy", "--set optimizer.unet_lr=1 --set"),
+    ("train good.yaml --set training.repeats=1000000000000", "training.repeats", "20,000,000,000,000 images", "lower it"),
     ("train good.yaml --set lora.rank=true", "lora.rank", "whole number"),
     ("tune good.yaml --dry-run --space small.yaml --set lora.dropout=0", "small", "nothing to search", "--space"),
     ("train good.yaml --set dataset.resolution=500", "dataset.resolution", "multiples of 64", "use 512x512"),
