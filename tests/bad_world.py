@@ -72,6 +72,7 @@ FILES = {
     "other_split.json": '{"holdout": [{"digest": "abc"}]}',
     "empty_split.json": '{"holdout": []}',
     "no_folds.json": '{"folds": []}',
+    "own_code.py": "raise SystemExit('was imported')",
     "model.ckpt": "x",
     "model.pt": "x",
     "MODEL.CKPT": "x",
@@ -147,6 +148,13 @@ def make_bases(root: Path, tiny: Path) -> None:
     shutil.copytree(tiny, root / "base")
     make_sdxl(root / "sdxl_base")
     change_json(copy_base(root, "sdxl") / "model_index.json", _class_name="StableDiffusionXLPipeline")
+    change_json(copy_base(root, "with_code") / "model_index.json", unet=["own_code", "Evil"])
+    shutil.copy(root / "own_code.py", root / "with_code" / "unet")
+    copy_base(root, "elsewhere")
+    weights = root / "elsewhere" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(root / "elsewhere.weights")
+    index = weights.with_name(f"{weights.name}.index.json")
+    index.write_text(json.dumps({"weight_map": {"conv_in.weight": "../../elsewhere.weights"}}))
     change_json(copy_base(root, "inpainting") / "unet" / "config.json", in_channels=9)
     change_json(copy_base(root, "two_widths") / "unet" / "config.json", cross_attention_dim=64)
     change_json(copy_base(root, "sample") / "scheduler" / "scheduler_config.json", prediction_type="sample")

@@ -67,100 +67,104 @@ def _pickled_unet(folder: Path) -> None:
     (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(PICKLED)
 
 
+def _part(name: str, value: object) -> Edit:
+    return in_json("model_index.json", lambda index: index.update({name: value}))
+
+
+def _config(name: str, **values: object) -> Edit:
+    return in_json(name, lambda content: content.update(values))
+
+
+def _with_module(where: str, edit: Edit) -> Edit:
+    return all_of(in_text(where, EVIL), edit)
+
+
+PLANNED: dict[str, Edit] = {
+    "an index that is no JSON": in_text("model_index.json", "{"),
+    "an index that is a list": in_text("model_index.json", "[]"),
+    "a deep index": in_text("model_index.json", "[" * 100_000),
+    "an index of any class": _part("_class_name", "os.system"),
+    "an index of a class of its own": _with_module("pipeline.py", _part("_class_name", ["pipeline", "Evil"])),
+    "an index with a class of no kind": _part("_class_name", {"a": 1}),
+    "a part of any module": _part("unet", ["subprocess", "Popen"]),
+    "a part of a module in the working folder": _with_module("../evil.py", _part("unet", ["evil", "Evil"])),
+    "a part of a module of its own": _with_module("unet/evil.py", _part("unet", ["evil", "Evil"])),
+    "a scheduler of a module of its own": _with_module("scheduler/evil.py", _part("scheduler", ["evil", "Evil"])),
+    "a tokenizer of any class": _part("tokenizer", ["builtins", "open"]),
+    "one more part of any module": _with_module("../evil.py", _part("more", ["evil", "Evil"])),
+    "a part of another class": _part("unet", ["diffusers", "FluxTransformer2DModel"]),
+    "a part of no kind": _part("unet", 5),
+    "a part of nothing": _part("unet", [None, None]),
+    "weights cut off": cut(UNET),
+    "text encoder's weights cut off": cut(TEXT),
+    "empty weights": in_text(UNET, b""),
+    "weights that are a pickle": in_text(UNET, PICKLED),
+    "weights whose header lies": in_text(UNET, framed(b"{}", length=2**62)),
+    "weights as a pipe": all_of(without_files(UNET), lambda folder: os.mkfifo(folder / UNET)),
+    "weights as an endless device": all_of(without_files(UNET), lambda folder: (folder / UNET).symlink_to("/dev/zero")),
+    "pickles beside other safetensors": _pickled_unet,
+    "a text encoder's pickle beside other safetensors": _pickled_beside,
+    "shards outside": _sharded("../../elsewhere.safetensors"),
+    "shards of any place": _sharded("/etc/passwd"),
+    "shards that are gone": _sharded("gone.safetensors"),
+    "a U-Net of no layers": _config("unet/config.json", block_out_channels=[]),
+    "a U-Net of no kind": _config("unet/config.json", block_out_channels="many"),
+    "a U-Net of 10^9 channels": _config("unet/config.json", block_out_channels=[10**9, 10**9]),
+    "a U-Net of unknown blocks": _config("unet/config.json", down_block_types=["os.system", "DownBlock2D"]),
+    "a U-Net of unknown settings": _config("unet/config.json", evil=1, in_channels=[4]),
+    "a text encoder without width": _config("text_encoder/config.json", hidden_size="wide"),
+    "a text encoder of 10^6 layers": _config("text_encoder/config.json", num_hidden_layers=10**6),
+    "a VAE that is gone": without_files("vae"),
+    "a tokenizer that is gone": without_files("tokenizer"),
+    "a scheduler that is gone": without_files("scheduler"),
+    "a scheduler that is a list": in_text("scheduler/scheduler_config.json", "[]"),
+}
+
+
+LOADED: dict[str, tuple[Edit, int]] = {
+    "a tokenizer that is no JSON": (in_text("tokenizer/tokenizer.json", "{"), REFUSED),
+    "a tokenizer of nothing": (in_text("tokenizer/tokenizer.json", "{}"), REFUSED),
+    "a tokenizer of a module of its own": (
+        all_of(
+            in_text("tokenizer/evil.py", EVIL),
+            _config("tokenizer/tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]}),
+        ),
+        FINE,
+    ),
+    "a text encoder of a module of its own": (
+        all_of(
+            in_text("text_encoder/evil.py", EVIL),
+            _config("text_encoder/config.json", auto_map={"AutoModel": "evil.Evil"}),
+        ),
+        FINE,
+    ),
+    "weights of other shapes": (in_tensors(UNET, each("conv_in.weight", lambda w: w[:, :2])), REFUSED),
+    "weights that lack most": (in_tensors(UNET, lambda t: dict(list(t.items())[:3])), REFUSED),
+    "weights that aren't numbers": (in_tensors(UNET, each("conv_in.weight", lambda w: w * np.nan)), FAILED),
+    "a text encoder's weights that aren't numbers": (
+        in_tensors(TEXT, each("weight", lambda w: w * np.nan)),
+        FAILED,
+    ),
+    "a VAE's weights that aren't numbers": (
+        in_tensors("vae/diffusion_pytorch_model.safetensors", each("conv_in.weight", lambda w: w * np.nan)),
+        REFUSED,
+    ),
+    "a VAE of another scale": (_config("vae/config.json", scaling_factor="large"), REFUSED),
+    "a VAE of scale 0": (_config("vae/config.json", scaling_factor=0), REFUSED),
+    "a U-Net's class of no kind": (_config("unet/config.json", _class_name="Popen"), FINE),
+    "a text encoder of another kind": (_config("text_encoder/config.json", model_type="bert"), FINE),
+    "a scheduler of no steps": (_config("scheduler/scheduler_config.json", num_train_timesteps=0), REFUSED),
+    "a scheduler of no kind": (_config("scheduler/scheduler_config.json", beta_schedule="steep"), REFUSED),
+    "a scheduler whose betas are text": (_config("scheduler/scheduler_config.json", beta_start="low"), REFUSED),
+    "more weights than it has layers": (in_tensors(UNET, lambda t: {**t, "evil": np.zeros(2, np.float32)}), FINE),
+}
+
+
 def bases() -> list[Kind]:
     """Diffusers folders."""
-
-    def part(name: str, value: object) -> Edit:
-        return in_json("model_index.json", lambda index: index.update({name: value}))
-
-    def config(name: str, **values: object) -> Edit:
-        return in_json(name, lambda content: content.update(values))
-
-    def with_module(where: str, edit: Edit) -> Edit:
-        return all_of(in_text(where, EVIL), edit)
-
-    planned: dict[str, Edit] = {
-        "an index that is no JSON": in_text("model_index.json", "{"),
-        "an index that is a list": in_text("model_index.json", "[]"),
-        "a deep index": in_text("model_index.json", "[" * 100_000),
-        "an index of any class": part("_class_name", "os.system"),
-        "an index of a class of its own": with_module("pipeline.py", part("_class_name", ["pipeline", "Evil"])),
-        "an index with a class of no kind": part("_class_name", {"a": 1}),
-        "a part of any module": part("unet", ["subprocess", "Popen"]),
-        "a part of a module in the working folder": with_module("../evil.py", part("unet", ["evil", "Evil"])),
-        "a part of a module of its own": with_module("unet/evil.py", part("unet", ["evil", "Evil"])),
-        "a scheduler of a module of its own": with_module("scheduler/evil.py", part("scheduler", ["evil", "Evil"])),
-        "a tokenizer of any class": part("tokenizer", ["builtins", "open"]),
-        "one more part of any module": with_module("../evil.py", part("more", ["evil", "Evil"])),
-        "a part of another class": part("unet", ["diffusers", "FluxTransformer2DModel"]),
-        "a part of no kind": part("unet", 5),
-        "a part of nothing": part("unet", [None, None]),
-        "weights cut off": cut(UNET),
-        "text encoder's weights cut off": cut(TEXT),
-        "empty weights": in_text(UNET, b""),
-        "weights that are a pickle": in_text(UNET, PICKLED),
-        "weights whose header lies": in_text(UNET, framed(b"{}", length=2**62)),
-        "weights as a pipe": all_of(without_files(UNET), lambda folder: os.mkfifo(folder / UNET)),
-        "weights as an endless device": all_of(
-            without_files(UNET), lambda folder: (folder / UNET).symlink_to("/dev/zero")
-        ),
-        "pickles beside other safetensors": _pickled_unet,
-        "a text encoder's pickle beside other safetensors": _pickled_beside,
-        "shards outside": _sharded("../../elsewhere.safetensors"),
-        "shards of any place": _sharded("/etc/passwd"),
-        "shards that are gone": _sharded("gone.safetensors"),
-        "a U-Net of no layers": config("unet/config.json", block_out_channels=[]),
-        "a U-Net of no kind": config("unet/config.json", block_out_channels="many"),
-        "a U-Net of 10^9 channels": config("unet/config.json", block_out_channels=[10**9, 10**9]),
-        "a U-Net of unknown blocks": config("unet/config.json", down_block_types=["os.system", "DownBlock2D"]),
-        "a U-Net of unknown settings": config("unet/config.json", evil=1, in_channels=[4]),
-        "a text encoder without width": config("text_encoder/config.json", hidden_size="wide"),
-        "a text encoder of 10^6 layers": config("text_encoder/config.json", num_hidden_layers=10**6),
-        "a VAE that is gone": without_files("vae"),
-        "a tokenizer that is gone": without_files("tokenizer"),
-        "a scheduler that is gone": without_files("scheduler"),
-        "a scheduler that is a list": in_text("scheduler/scheduler_config.json", "[]"),
-    }
-    loaded: dict[str, tuple[Edit, int]] = {
-        "a tokenizer that is no JSON": (in_text("tokenizer/tokenizer.json", "{"), REFUSED),
-        "a tokenizer of nothing": (in_text("tokenizer/tokenizer.json", "{}"), REFUSED),
-        "a tokenizer of a module of its own": (
-            all_of(
-                in_text("tokenizer/evil.py", EVIL),
-                config("tokenizer/tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]}),
-            ),
-            FINE,
-        ),
-        "a text encoder of a module of its own": (
-            all_of(
-                in_text("text_encoder/evil.py", EVIL),
-                config("text_encoder/config.json", auto_map={"AutoModel": "evil.Evil"}),
-            ),
-            FINE,
-        ),
-        "weights of other shapes": (in_tensors(UNET, each("conv_in.weight", lambda w: w[:, :2])), REFUSED),
-        "weights that lack most": (in_tensors(UNET, lambda t: dict(list(t.items())[:3])), REFUSED),
-        "weights that aren't numbers": (in_tensors(UNET, each("conv_in.weight", lambda w: w * np.nan)), FAILED),
-        "a text encoder's weights that aren't numbers": (
-            in_tensors(TEXT, each("weight", lambda w: w * np.nan)),
-            FAILED,
-        ),
-        "a VAE's weights that aren't numbers": (
-            in_tensors("vae/diffusion_pytorch_model.safetensors", each("conv_in.weight", lambda w: w * np.nan)),
-            REFUSED,
-        ),
-        "a VAE of another scale": (config("vae/config.json", scaling_factor="large"), REFUSED),
-        "a VAE of scale 0": (config("vae/config.json", scaling_factor=0), REFUSED),
-        "a U-Net's class of no kind": (config("unet/config.json", _class_name="Popen"), FINE),
-        "a text encoder of another kind": (config("text_encoder/config.json", model_type="bert"), FINE),
-        "a scheduler of no steps": (config("scheduler/scheduler_config.json", num_train_timesteps=0), REFUSED),
-        "a scheduler of no kind": (config("scheduler/scheduler_config.json", beta_schedule="steep"), REFUSED),
-        "a scheduler whose betas are text": (config("scheduler/scheduler_config.json", beta_start="low"), REFUSED),
-        "more weights than it has layers": (in_tensors(UNET, lambda t: {**t, "evil": np.zeros(2, np.float32)}), FINE),
-    }
-    found = [Kind(f"base/{what}", PLAN_BASE, changed_base(edit)) for what, edit in planned.items()]
+    found = [Kind(f"base/{what}", PLAN_BASE, changed_base(edit)) for what, edit in PLANNED.items()]
     return found + [
-        Kind(f"base, loaded/{what}", TRAIN_BASE, changed_base(edit), status) for what, (edit, status) in loaded.items()
+        Kind(f"base, loaded/{what}", TRAIN_BASE, changed_base(edit), status) for what, (edit, status) in LOADED.items()
     ]
 
 

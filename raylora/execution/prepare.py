@@ -26,6 +26,7 @@ from raylora.storage import is_uri
 from raylora.training.optimizers import check_optimizer
 
 ALIGNMENT = "prompt_alignment"
+MOST_IMAGES_PER_EPOCH = 10**7
 
 
 def prepare(
@@ -51,6 +52,7 @@ def prepare(
     splits = splits_of(pictures, experiment, split_file, warn) if holds_out else (Split(tuple(pictures), ()),)
     _check_unseen(regularization, splits)
     job = Job(experiment, space, pictures, splits, regularization)
+    _check_epoch(job.plan)
     _warn_of_repeats(job.plan, warn)
     if space:
         _warn_of_idle_gpus(job.plan.experiment, warn)
@@ -156,6 +158,19 @@ def _warn_of_settings(configurations: Sequence[Experiment], warn: Warn) -> None:
         if kind not in told:
             warn(warning)
         told.add(kind)
+
+
+def _check_epoch(plan: Plan) -> None:
+    """Whether an epoch's order of images, which is drawn as a whole, fits into memory.
+
+    Raises:
+        ConfigError: it is longer than any training.
+    """
+    if plan.trial.images_per_epoch > MOST_IMAGES_PER_EPOCH:
+        raise ConfigError(
+            f"training.repeats: an epoch would be {plan.trial.images_per_epoch:,} images, and "
+            f"{MOST_IMAGES_PER_EPOCH:,} are the most; lower it, and raise training.epochs"
+        )
 
 
 def _warn_of_repeats(plan: Plan, warn: Warn) -> None:

@@ -20,8 +20,12 @@ from sqlalchemy import create_engine, make_url
 from raylora.errors import TrackingError, first_line
 from raylora.files import is_file, is_folder, resolved
 
-DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-"""Those that MLflow has stores for, and the ports that they listen on."""
+DATABASES = {
+    "postgresql": (5432, "connect_timeout"),
+    "mysql": (3306, "connect_timeout"),
+    "mssql": (1433, "timeout"),
+}
+"""Those that MLflow has stores for: the port that each listens on, and its drivers' word for how long to wait."""
 DEFAULT_STORE = "mlflow.db"
 DEFAULT_ARTIFACTS = "mlartifacts"
 REACH_S = 10
@@ -153,9 +157,9 @@ def _check_database(uri: str) -> None:
         Exception: what SQLAlchemy and its drivers raise.
     """
     found = make_url(uri)
-    port = found.port or DATABASES[found.get_backend_name()]
-    socket.create_connection((found.host or "localhost", port), timeout=REACH_S).close()
-    engine = create_engine(found)
+    port, time_limit = DATABASES[found.get_backend_name()]
+    socket.create_connection((found.host or "localhost", found.port or port), timeout=REACH_S).close()
+    engine = create_engine(found, connect_args={time_limit: REACH_S})
     try:
         engine.connect().close()
     finally:
