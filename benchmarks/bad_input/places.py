@@ -247,12 +247,9 @@ def environments() -> list[Kind]:
         "a store of MLflow's": {"MLFLOW_TRACKING_URI": "nonsense://bad"},
     }
     fresh = {
-        "a language that is none": {"LANG": "bad", "LC_ALL": "bad"},
-        "ASCII": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"},
-        "a cache of the hub's that is a file": {"HF_HOME": "SANDBOX/work/bad"},
-        "threads of no kind": {"OMP_NUM_THREADS": "many"},
-        "a temporary folder that is gone": {"TMPDIR": "/nonexistent"},
-        "warnings as errors": {"PYTHONWARNINGS": "error"},
+        "ASCII alone": {"LANG": "bad", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"},
+        "a temporary folder that is gone": {"TMPDIR": "/nonexistent", "HF_HOME": "SANDBOX/work/bad"},
+        "warnings as errors": {"PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "many"},
     }
     found = [Kind(f"environment/{what}", TRAIN, gone, FINE, environment=values) for what, values in strange.items()]
     return found + [

@@ -73,6 +73,7 @@ def test_faults_are_seen(tmp_path: Path, work: Callable[[], object], fault: str)
 
 def test_a_process_without_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolate, "MOST_S", 0.2)
+    monkeypatch.setattr(isolate, "crowd", lambda: 1.0)
     assert outcome_of(tmp_path, lambda: time.sleep(60)).faults == ["hang: no end after 0.2 s"]
 
 
