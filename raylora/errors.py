@@ -108,6 +108,8 @@ def disk_fault(error: BaseException) -> str | None:
     return f"{os.strerror(error.errno)}{where}; {DISK_MENDS[error.errno]}"
 
 
+LONGEST_PATH = 300
+"""Characters of it in a message."""
 PATH_FAULTS = (errno.ENAMETOOLONG, errno.ELOOP)
 """What the operating system says of paths that can't be, whoever asks."""
 
@@ -117,6 +119,3 @@ def path_fault(error: BaseException) -> str | None:
     if not isinstance(error, OSError) or error.errno not in PATH_FAULTS:
         return None
     return f"{str(error.filename)[:LONGEST_PATH]}: {os.strerror(error.errno)}; give another path"
-
-
-LONGEST_PATH = 300

@@ -34,7 +34,9 @@ def _settle_in() -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the same: all kinds")
+    parser.add_argument(
+        "--quick", action="store_true", help="all kinds too: they take minutes, and none can be left out"
+    )
     parser.add_argument("--json", type=Path, help="write the result here")
     parser.add_argument("--only", default="", help="kinds whose names hold this; `|` between several")
     options = parser.parse_args()
@@ -68,7 +70,7 @@ def run(root: Path, wanted: Sequence[str], json_file: Path | None) -> None:
             "faults": sum(o.kind.group == group and bool(o.faults) for o in outcomes),
             "slowest_s": max(o.wall_s for o in outcomes if o.kind.group == group),
             "peak_mib": max(o.peak_mib for o in outcomes if o.kind.group == group),
-            "each": [o.as_row() for o in outcomes if o.kind.group == group],
+            "each": [o.in_a_line for o in outcomes if o.kind.group == group],
         }
         for group, count in groups.items()
     ]

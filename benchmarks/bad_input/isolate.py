@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -25,6 +24,8 @@ MOST_GROWTH_MIB = 3 * 1024
 LONGEST_TOLD = 20_000
 """Characters on stderr; more is no message."""
 NOBODY = 65534
+CHECKOUT = Path(__file__).resolve().parents[2]
+LONGEST_KEPT = 200
 NO_END = 99
 """The exit status of a process that has not come to its own."""
 TRACEBACK, BUG = "Traceback (most recent call last)", "This is a bug in raylora"
@@ -48,10 +49,11 @@ class Outcome:
     told: str = ""
     faults: list[str] = field(default_factory=list)
 
-    def as_row(self) -> dict[str, Any]:
-        row = {"kind": self.kind.name, "status": self.status, "wall_s": round(self.wall_s, 2)}
-        row |= {"peak_mib": round(self.peak_mib), "faults": self.faults, "told": self.told[-300:]}
-        return row
+    @property
+    def in_a_line(self) -> str:
+        """Name, status, what was said, and what was wrong with it."""
+        said = next((line for line in self.told.splitlines() if line.startswith(MESSAGES)), "")[:LONGEST_KEPT]
+        return " | ".join([self.kind.name, str(self.status), *filter(None, [said, "; ".join(self.faults)])])
 
 
 def crowd() -> float:
@@ -126,10 +128,17 @@ class Watched:
         outcome.status, outcome.wall_s = status, time.monotonic() - self._began
         outcome.peak_mib = max(0.0, peak_mib - self._start_mib)
         out, err = (_text(self.sandbox / name) for name in ("stdout", "stderr"))
-        outcome.told = err
+        outcome.told = self._without_places(err)
         outcome.faults += told_faults(self.kind, status, out, err) if not outcome.faults else []
         outcome.faults += self._left_faults(status, out + err)
         return outcome
+
+    def _without_places(self, told: str) -> str:
+        """Its words without this run's and this machine's folders."""
+        places = {self.sandbox: "SANDBOX", self._shared.root: "SHARED", CHECKOUT: "CHECKOUT"}
+        for place, word in places.items():
+            told = told.replace(str(place), word)
+        return told
 
     def _left_faults(self, status: int, told: str) -> list[str]:
         """What it wrote where it may not, and what it told that it may not."""

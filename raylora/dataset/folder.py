@@ -73,7 +73,6 @@ def read_folder(folder: Path, options: ReadOptions = ReadOptions(), warn: Warn =
         raise DatasetError(f"{folder}: there is no such folder; give a folder of images with captions")
     try:
         found = [picture for picture in _scan(folder) if _is_usable(picture.path, folder, options, warn)]
-        captioned = [_with_caption(picture, folder) for picture in found]
     except PermissionError as error:
         raise DatasetError(f"{error.filename}: can't be read; let your user read the folder") from None
     if len(found) < options.fewest:
@@ -82,9 +81,9 @@ def read_folder(folder: Path, options: ReadOptions = ReadOptions(), warn: Warn =
             f"looked for {', '.join(sorted(IMAGE_SUFFIXES))} here and in folders named like 10_name"
             f"{_elsewhere(folder, found)}"
         )
-    finished = [_finish(picture, options) for picture in captioned]
+    finished = [_finish(picture, options) for picture in found]
     if options.needs_captions:
-        _check_captions(captioned, finished, warn)
+        _check_captions(found, finished, warn)
     return sorted(finished, key=lambda picture: picture.path)
 
 
@@ -97,11 +96,11 @@ def named_repeats(pictures: Sequence[Picture]) -> list[int]:
 def _scan(folder: Path) -> list[Picture]:
     if listed := read_index(folder):
         return [Picture(path, caption, repeats=1, folder="", digest="") for path, caption in listed]
-    pictures = list(_scan_plain(folder, folder_name="", repeats=1))
+    pictures = list(_scan_plain(folder, folder, folder_name="", repeats=1))
     for below in _folders_in(folder):
         if match := KOHYA_FOLDER.fullmatch(below.name):
             _check_sub_folder(below, folder, match[1])
-            pictures += _scan_plain(below, folder_name=below.name, repeats=max(1, int(match[1])))
+            pictures += _scan_plain(below, folder, folder_name=below.name, repeats=max(1, int(match[1])))
     return pictures
 
 
@@ -130,17 +129,14 @@ def _images_in(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _scan_plain(folder: Path, folder_name: str, repeats: int) -> Iterator[Picture]:
-    for path in _images_in(folder):
-        yield Picture(path, "", repeats, folder_name, digest="")
-
-
-def _with_caption(picture: Picture, folder: Path) -> Picture:
-    return picture if picture.caption else replace(picture, caption=_caption_beside(picture.path, folder))
+def _scan_plain(below: Path, folder: Path, folder_name: str, repeats: int) -> Iterator[Picture]:
+    for path in _images_in(below):
+        yield Picture(path, _caption_beside(path, folder), repeats, folder_name, digest="")
 
 
 def _caption_beside(path: Path, folder: Path) -> str:
-    for suffix in CAPTION_SUFFIXES:
+    """The caption in a picture's text file; none of a picture that is refused for its name."""
+    for suffix in CAPTION_SUFFIXES if is_text(path.name) else ():
         file = path.with_suffix(suffix)
         if file.is_symlink() or is_file(file):
             if fault := _misplaced(file, folder):

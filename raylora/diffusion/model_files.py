@@ -63,8 +63,8 @@ def check_weights(folder: Path, name: str) -> None:
     else:
         found = f", but {others[0].name}; rename it if that is this model, or {AGAIN}" if others else f"; {AGAIN}"
         raise ModelError(f"{folder}: holds no {name}{found}")
-    for each in names:
-        check_header(folder / each)
+    for file in sorted({*others, *(folder / each for each in names)}):  # all of them: a model is known by them all
+        check_header(file)
 
 
 def check_tokenizer(folder: Path) -> None:
