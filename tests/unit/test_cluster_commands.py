@@ -153,7 +153,7 @@ def test_cuda_is_torchs_and_python_is_new_enough() -> None:
 
 def test_what_is_installed_is_pinned() -> None:
     for path in [CLUSTER / "Dockerfile", *RAY_UP]:
-        installed = re.findall(r"pip install ([^#&]*)", path.read_text(encoding="utf-8"))
+        installed = re.findall(r"pip install ([^\n#&]*)", path.read_text(encoding="utf-8"))
         assert installed and all("--constraint " in line and "constraints.txt" in line for line in installed)
     for path in [*RAY_UP, CLUSTER / "README.md"]:
         for name, version in re.findall(r"(google-api-python-client)(\S*)", path.read_text(encoding="utf-8")):
