@@ -23,7 +23,8 @@ def test_a_few_kinds_meet_every_target(tmp_path: Path) -> None:
     told = json.loads(result.read_text())
     lines = [line for group in told["rows"] for line in group["each"]]
     assert {key: target["value"] for key, target in told["targets"].items()} == {
-        "tracebacks": 0, "hangs": 0, "wrong_status": 0, "memory": 0, "written_outside": 0, "secrets_told": 0, "kinds": 7,
+        "tracebacks": 0, "hangs": 0, "wrong_status": 0, "memory": 0, "written_outside": 0, "secrets_told": 0,
+        "kinds": 7,
     }, lines  # fmt: skip
     assert "odd image/1x1 | 0" in lines
     assert any("SANDBOX/work/pictures/bad.png: is no ordinary file" in line for line in lines)
