@@ -20,6 +20,8 @@ FAULTS = {
     "written_outside": "outside",
     "secrets_told": "secret",
 }
+INTERRUPTED = ("resume", "warm start")
+"""Groups of kinds that begin with interrupted work."""
 FEWEST_KINDS = 200
 
 
@@ -53,9 +55,9 @@ def run(root: Path, wanted: Sequence[str], json_file: Path | None) -> None:
     from benchmarks.bad_input.world import make_shared
     from benchmarks.common import report, target
 
-    shared = make_shared(root / "shared")
     began = time.monotonic()
     kinds = [kind for kind in all_kinds() if any(part in kind.name for part in wanted)]
+    shared = make_shared(root / "shared", any(kind.group.startswith(INTERRUPTED) for kind in kinds))
     outcomes = run_kinds(kinds, root, shared, AT_ONCE)
     faults = Counter(fault.partition(":")[0] for outcome in outcomes for fault in outcome.faults)
     groups = Counter(outcome.kind.group for outcome in outcomes)

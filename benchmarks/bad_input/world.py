@@ -10,12 +10,16 @@ from pathlib import Path
 from benchmarks.bad_input.kinds import GOOD, Shared
 
 
-def make_shared(root: Path) -> Shared:
-    """Made in a process of its own: this one must stay without threads, since it forks."""
+def make_shared(root: Path, with_interrupted: bool = True) -> Shared:
+    """Made in a process of its own: this one must stay without threads, since it forks.
+
+    Args:
+        with_interrupted: whether a training and a search are wanted too, as kills leave them.
+    """
     root.mkdir(parents=True)
     checkout = Path(__file__).parents[2]
     subprocess.run(
-        [sys.executable, "-m", "benchmarks.bad_input.world", str(root)],
+        [sys.executable, "-m", "benchmarks.bad_input.world", str(root), *["all"] * with_interrupted],
         check=True,
         cwd=checkout,
         env=os.environ | {"PYTHONPATH": str(checkout)},
@@ -23,7 +27,7 @@ def make_shared(root: Path) -> Shared:
     return Shared(root)
 
 
-def _make(root: Path) -> None:
+def _make(root: Path, with_interrupted: bool = True) -> None:
     from raylora.config import LoraConfig
     from raylora.diffusion.adapters import Adapter
     from raylora.diffusion.families import load_base
@@ -38,7 +42,8 @@ def _make(root: Path) -> None:
     write_kohya(adapter, shared.lora, LoraCard("fresh", (64, 64), 8))
     (root / "good.yaml").write_text(GOOD.replace("BASE", str(shared.base)))
     (root / "small.yaml").write_text("name: small\nparameters:\n  lora.dropout: {choices: [0, 0.1]}\n")
-    _interrupt(root)
+    if with_interrupted:
+        _interrupt(root)
     for path in root.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors makes files that nobody else may read
 
@@ -52,4 +57,4 @@ def _interrupt(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    _make(Path(sys.argv[1]))
+    _make(Path(sys.argv[1]), "all" in sys.argv[2:])

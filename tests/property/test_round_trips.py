@@ -28,6 +28,8 @@ from raylora.world import World
 MOST = 10**6
 SIDES = st.integers(1, 32).map(lambda steps: 64 * steps)
 NUMBERS = st.integers(-9, 9) | st.floats(allow_nan=False, allow_infinity=False)
+LINE = st.characters(exclude_categories=("Cc", "Cs"))
+"""No control characters, and no halves of characters."""
 ARGUMENTS = NUMBERS | st.booleans() | st.none() | st.text(max_size=5) | st.lists(NUMBERS, max_size=3).map(tuple)
 SPECIAL = {
     "dataset.resolution": st.tuples(SIDES, SIDES),
@@ -37,6 +39,7 @@ SPECIAL = {
     "optimizer.name": st.sampled_from((*OPTIMIZER_NAMES, "torch.optim:RAdam")),
     "optimizer.arguments": st.none() | st.dictionaries(st.sampled_from(("betas", "eps", "d")), ARGUMENTS, min_size=1),
     "search.tradeoffs": st.lists(st.sampled_from(tuple(HIGHER_IS_BETTER)), min_size=1, unique=True).map(tuple),
+    "tracking.uri": st.none() | st.text("ab:/.-?=", min_size=1, max_size=20),
     "tracking.register_name": st.none() | st.text("ab c_-.", min_size=1, max_size=9).map(lambda text: f"a{text}"),
     "lr_scheduler.step_rules": st.sampled_from((None, "1:10,0.1:20,0.01", "0.5")),
 }
@@ -78,9 +81,7 @@ def values(annotation: Any, rules: list[Any]) -> SearchStrategy[Any]:
     if annotation in (int, float):
         return numbers(annotation, rules)
     if annotation is str:
-        return st.text(
-            st.characters(exclude_categories=("Cc", "Cs")), min_size=bound(rules, "min_length") or 0, max_size=20
-        )
+        return st.text(LINE, min_size=bound(rules, "min_length") or 0, max_size=20)
     return {bool: st.booleans(), type(None): st.none()}[annotation]
 
 
