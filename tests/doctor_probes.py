@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from raylora.execution.doctor.asking import Probe
 
 
 def hang(_: Path) -> None:
+    tempfile.mkdtemp()
     time.sleep(600)
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,16 @@ from pathlib import Path
 from raylora.execution.doctor.asking import Inquiry, hear
 hear([Inquiry({PROBES!r}, Path(sys.argv[1]), ["long"])])
 """
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where temporary files go, which must be empty after each test."""
+    folder = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    yield folder
+    assert list(folder.iterdir()) == []
 
 
 def heard(folder: Path, *names: str, goes_on: bool = True) -> Heard:
@@ -68,7 +79,9 @@ def test_a_module_that_cannot_be_imported_is_a_fault_of_all(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_nothing_stays_when_the_asker_is_interrupted_or_killed(number: signal.Signals, tmp_path: Path) -> None:
+def test_nothing_stays_when_the_asker_is_interrupted_or_killed(
+    number: signal.Signals, tmp_path: Path, temporary: Path
+) -> None:
     root = str(Path(__file__).parents[2])
     asker = subprocess.Popen([sys.executable, "-c", ASKER, str(tmp_path)], cwd=root, stderr=subprocess.DEVNULL)
     wait_until(lambda: list(tmp_path.iterdir()) != [])
@@ -78,6 +91,7 @@ def test_nothing_stays_when_the_asker_is_interrupted_or_killed(number: signal.Si
     wait_until(lambda: list(tmp_path.iterdir()) == [])
     answerer = Path("/proc") / made.name.removeprefix("made-")
     wait_until(lambda: not answerer.exists() or not (answerer / "cmdline").read_bytes())
+    wait_until(lambda: list(temporary.iterdir()) == [])
 
 
 def wait_until(is_so: object) -> None:

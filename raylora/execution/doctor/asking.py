@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,17 +108,22 @@ class Inquiry:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._ends_within(1)  # a dead disk holds even a killed process
         self._output.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _launch(self) -> None:
-        """Start it, with this process's path to modules; Ctrl-C in a terminal is for this process alone."""
+        """Start it, with this process's path to modules, and a folder for all temporary files, its libraries' too.
+
+        Ctrl-C in a terminal is for this process alone.
+        """
         self.pipe, theirs = Pipe()
+        self._folder = tempfile.mkdtemp(prefix="raylora-")
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
-        modules = os.pathsep.join(map(os.path.abspath, sys.path))
+        modules = {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-W", "ignore", "-m", __name__, self._module, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()], start_new_session=True, stdin=subprocess.DEVNULL,
-                stdout=self._output, stderr=self._output, env=os.environ | {"PYTHONPATH": modules},
+                stdout=self._output, stderr=self._output, env=os.environ | modules | {"TMPDIR": self._folder},
             )  # fmt: skip
         with suppress(OSError):  # one that has ended at once is found so at the next word
             self.pipe.send((self._question, self._left))
@@ -179,6 +185,7 @@ def answer(asker: Connection, module: Any) -> None:
     question, names = asker.recv()
     Thread(target=_end_with, args=(asker,), daemon=True).start()
     with suppress(KeyboardInterrupt, BrokenPipeError), ExitStack() as stack:
+        stack.callback(shutil.rmtree, os.environ["TMPDIR"], ignore_errors=True)  # which a killed asker can't
         given = stack.enter_context(opened(question))
         stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)  # what it made is to be cleared away
         _run(module.FACTS, names, given, asker)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -87,13 +86,12 @@ def _last_line(error: Exception) -> str:
 def connect(session: Session) -> str:
     """A cluster's address.
 
-    Ray of this machine alone gets a token of its own, so that it writes none into the home folder, and a folder, in
-    which its processes leave what is temporary too.
+    Ray of this machine alone gets a token of its own, so that it writes none into the home folder, and lies with what
+    else is temporary in this process.
     """
     address = session.question.address
     if session.is_own:
-        folder = session.stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
-        os.environ |= {"RAY_TMPDIR": folder, "TMPDIR": folder, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        os.environ |= {"RAY_TMPDIR": os.environ["TMPDIR"], "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     check_address(address)
     session.stack.enter_context(connected(address, with_state_api=True))
     return _address()
