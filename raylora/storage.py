@@ -45,7 +45,7 @@ def checked_uri(reference: str) -> str:
     bucket, *prefix = place.split("/")
     if re.search("[@:]", bucket) or re.search("[?#]", place):
         raise ValueError("must hold no credentials and no options; give those in the environment, as AWS_ENDPOINT_URL")
-    if (bucket == "") != (scheme == "file"):
+    if not place or (bucket == "") != (scheme == "file"):
         raise ValueError("must name a bucket" if bucket == "" else "must be an absolute path, as in file:///mnt/shared")
     if any(part in ("", ".", "..") for part in prefix):
         raise ValueError("must hold no empty part, no `.` and no `..`")

@@ -131,6 +131,7 @@ def test_messages_name_objects_and_not_copies(uri: str, s3: S3) -> None:
         (f"s3://{BUCKET}/a?secret_key={SECRET}", "must hold no credentials"),
         ("s3://", "must name a bucket"),
         ("file://photos", "must be an absolute path"),
+        ("file:///", "must be an absolute path|must name a bucket"),
     ],
 )
 def test_bad_places_are_told(reference: str, told: str, s3: S3) -> None:
