@@ -32,6 +32,7 @@ LINE = st.characters(exclude_categories=("Cc", "Cs"))
 """No control characters, and no halves of characters."""
 ARGUMENTS = NUMBERS | st.booleans() | st.none() | st.text(max_size=5) | st.lists(NUMBERS, max_size=3).map(tuple)
 SPECIAL = {
+    "search.storage": st.none() | st.sampled_from(["s3://bucket/run", "gs://bucket", "file:///mnt/shared"]),
     "dataset.resolution": st.tuples(SIDES, SIDES),
     "lora.block_ranks": st.none()
     | st.dictionaries(st.sampled_from(("mid_block", "down_blocks.0")), st.integers(1, 99), min_size=1),
