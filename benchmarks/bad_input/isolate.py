@@ -128,7 +128,7 @@ class Watched:
         outcome, status = self.outcome, os.waitstatus_to_exitcode(raw)
         _end_session(self.pid)
         outcome.status, outcome.wall_s = status, time.monotonic() - self._began
-        outcome.peak_mib = max(0.0, peak_mib - self._start_mib)
+        outcome.peak_mib = max(0.0, peak_mib - self._start_mib) if self._start_mib else 0.0  # it was over at once
         out, err = (_text(self.sandbox / name) for name in ("stdout", "stderr"))
         outcome.told = self._without_places(err)
         outcome.faults += told_faults(self.kind, status, out, err) if not outcome.faults else []

@@ -27,6 +27,7 @@ from raylora.execution.outputs import OutFolder
 from raylora.execution.results import REPORT, as_result
 from raylora.execution.rounds import ListSearcher, run_round
 from raylora.execution.underway import MOST_STARTS, Search, _is_death
+from raylora.execution.workers import most_telling
 from raylora.tracking.recorder import Listeners, TrialRecord
 from raylora.tracking.sender import MlflowSender
 
@@ -144,9 +145,9 @@ def test_work_that_fails_on_the_cluster_is_told_in_a_line(search: Search) -> Non
 def test_of_several_workers_the_first_one_tells_why(search: Search) -> None:
     long = torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
     of_workers = WorkerGroupError("[Rank 1]\nTraceback …", {1: long})
-    assert str(fail_of(search, of_workers)).startswith(OUT_OF_MEMORY)
+    assert str(fail_of(search, most_telling(of_workers))).startswith(OUT_OF_MEMORY)
     diverged = WorkerGroupError("[Rank 0]\nTraceback …", {0: TrainingDivergedError("the loss is nan")})
-    assert str(fail_of(search, diverged)) == "the loss is nan"
+    assert str(fail_of(search, most_telling(diverged))) == "the loss is nan"
 
 
 def dies(log: Path, times: int) -> Callable[[], int]:
@@ -185,5 +186,6 @@ def test_work_whose_process_dies_is_done_again_and_what_fails_is_not(search: Sea
 def test_of_several_workers_one_that_died_is_no_failure_of_the_work() -> None:
     died = ray.exceptions.ActorDiedError()
     group = WorkerGroupError("…", {0: RuntimeError("connection closed by peer"), 1: died})
-    assert _is_death(ray.exceptions.RayTaskError("work", "…", group))
-    assert not _is_death(ray.exceptions.RayTaskError("work", "…", WorkerGroupError("…", {0: RuntimeError("nan")})))
+    assert _is_death(ray.exceptions.RayTaskError("work", "…", most_telling(group)))
+    failed = most_telling(WorkerGroupError("…", {0: RuntimeError("nan")}))
+    assert not _is_death(ray.exceptions.RayTaskError("work", "…", failed))

@@ -18,16 +18,7 @@ LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home folder without a token in it."""
-    before, place = os.environ["HOME"], tmp_path_factory.mktemp("home")
-    os.environ["HOME"] = str(place)
-    yield place
-    os.environ["HOME"] = before
-
-
-@pytest.fixture(scope="module")
-def cluster(home: Path) -> Iterator[None]:
+def cluster() -> Iterator[None]:
     with connected(None, with_state_api=True):
         ray.get(ray.remote(num_cpus=0)(lambda: None).remote())  # a worker listens too
         yield
@@ -59,8 +50,8 @@ def test_the_dashboard_wants_a_token(cluster: None, path: str) -> None:
     refused.value.close()
 
 
-def test_the_token_is_its_owners_alone(cluster: None, home: Path) -> None:
-    token = home / ".ray" / "auth_token"
+def test_the_token_is_its_owners_alone(cluster: None) -> None:
+    token = Path.home() / ".ray" / "auth_token"
     assert token.stat().st_mode & 0o777 == 0o600
     request = urllib.request.Request(
         f"http://{dashboard()}/api/version", headers={"Authorization": f"Bearer {token.read_text()}"}
