@@ -41,7 +41,7 @@ def ground() -> Iterator[Ground | FakeGround]:
 @pytest.fixture
 def client(ground: Ground | FakeGround, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     monkeypatch.setenv("NO_PROXY", "*")
-    return MlflowClient(ground.services.mlflow.uri)
+    return MlflowClient(ground.services.mlflow.uri, ground.services.mlflow.uri)
 
 
 def make_search(folder: Path) -> list[str]:

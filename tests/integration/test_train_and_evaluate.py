@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -255,11 +256,11 @@ def test_an_interrupted_training_says_so(
 ) -> None:
     advance, calls = Trainer.advance, []
 
-    def interrupted_at_the_second_call(trainer: Trainer, images: int) -> None:
+    def interrupted_at_the_second_call(trainer: Trainer, images: int, is_told_to_pause: Callable[[], bool]) -> None:
         calls.append(images)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        advance(trainer, images)
+        advance(trainer, images, is_told_to_pause)
 
     monkeypatch.setattr(Trainer, "advance", interrupted_at_the_second_call)
     result = run("train", settings, "--out", tmp_path / "out", *(["--holdout"] if holdout else []))
