@@ -362,7 +362,7 @@ def test_a_name_is_refused_where_mlflow_would_refuse_it(name: str) -> None:
     try:
         _validate_model_name(name)
     except MlflowException:
-        with pytest.raises(ValidationError, match="MLflow can register|must be a line of text"):
+        with pytest.raises(ValidationError, match=r"MLflow can register|must be a line of text"):
             Experiment().with_params({"tracking.register_name": name})
     else:
         assert Experiment().with_params({"tracking.register_name": name}).tracking.register_name == name

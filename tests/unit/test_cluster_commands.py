@@ -16,9 +16,6 @@ from raylora.cli import app
 from raylora.config import Experiment
 from tests.cluster_files import CLUSTER, FILES, KUBERAY, RAY_UP, ROOT, read_yaml, readme_commands
 
-COMING = ("submit", "jobs", "doctor")
-"""Commands that are looked at once raylora has them, and the setting likewise."""
-COMING_SETTINGS = ("search.storage",)
 WRITTEN_FOR = {"OUT": "/shared/out/first", "out": "/shared/out/first", "@": "--demo"}
 """What shell variables in a command line stand for."""
 CUDA_OF_TORCH = {"2.13.0": "13.0"}
@@ -54,7 +51,7 @@ def command_lines(path: Path) -> list[list[str]]:
     for line in lines:
         for program, rest in COMMAND.findall(line.split("  # ")[0]):
             words = _words(rest)
-            is_call = words and (program != "raylora" or words[0] in KNOWN or words[0] in COMING)
+            is_call = words and (program != "raylora" or words[0] in KNOWN)
             before = {"raylora": [], "raylora.sbatch": ["tune"]}.get(program, ["tune", "--out"])
             found += [[*before, *words]] if is_call else []
     return found
@@ -78,8 +75,6 @@ def parse(words: list[str]) -> None:
     Raises:
         ClickException: there is no such command or option, or a setting that raylora has not.
     """
-    if words[0] in COMING and words[0] not in KNOWN:
-        return
     if words[0] not in KNOWN:
         raise typer.BadParameter(f"no command {words[0]}")
     context = KNOWN[words[0]].make_context(words[0], list(words[1:]))
@@ -89,7 +84,7 @@ def parse(words: list[str]) -> None:
         name = setting.partition("=")[0]
         section, _, field = name.partition(".")
         known = Experiment.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
-        if name not in COMING_SETTINGS and field not in known:
+        if field not in known:
             raise typer.BadParameter(f"no setting {name}")
 
 
