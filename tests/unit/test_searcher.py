@@ -37,12 +37,33 @@ def test_hands_out_the_first_point_first_and_then_no_more_than_asked(tmp_path: P
     assert isinstance(second, dict)
     assert second["number"] == 1
     assert not second["is_baseline"]
+    assert searcher.suggest("c") is None  # one of them may come back
+    for name in "ab":
+        searcher.on_trial_complete(name, result(1200, 0.9, is_over=True))
     assert searcher.suggest("c") == "FINISHED"
+
+
+def test_what_tune_ends_for_a_lost_worker_is_handed_out_again(tmp_path: Path) -> None:
+    """Unless its listener has given it up."""
+    given_up = set[int]()
+    searcher = StudySearcher(open_study(tmp_path), trials=2, given_up=given_up)
+    first = searcher.suggest("a")
+    assert isinstance(first, dict)
+    searcher.suggest("b")
+    searcher.on_trial_result("a", result(150, 0.5))
+    searcher.on_trial_complete("a", error=True)
+    assert trials_of(tmp_path)[0].state == TrialState.RUNNING
+    assert searcher.suggest("c") == {**first, "went_on_at": 150}
+    given_up.add(0)
+    searcher.on_trial_complete("c", error=True)
+    assert trials_of(tmp_path)[0].state == TrialState.FAIL
+    searcher.on_trial_complete("b", result(1200, 0.9, is_over=True))
+    assert searcher.suggest("d") == "FINISHED"
 
 
 def test_the_report_that_ends_a_trial_is_kept(tmp_path: Path) -> None:
     """Tune calls on_trial_complete, and not on_trial_result, with the report at which a trial is stopped."""
-    searcher = StudySearcher(open_study(tmp_path), trials=3, given_up=set())
+    searcher = StudySearcher(open_study(tmp_path), trials=3, given_up={2})
     for name in "abc":
         searcher.suggest(name)
     searcher.on_trial_complete("a", result(150, 0.5))
@@ -66,7 +87,7 @@ def test_a_score_that_is_no_number_fails_the_trial(score: float, tmp_path: Path)
 
 @pytest.mark.parametrize("measured", [False, True])
 def test_it_gives_up_where_one_trial_after_the_other_fails(measured: bool, tmp_path: Path) -> None:
-    searcher = StudySearcher(open_study(tmp_path), trials=9, given_up=set())
+    searcher = StudySearcher(open_study(tmp_path), trials=9, given_up=set(range(9)))
     running = searcher.suggest("running")
     if measured:
         searcher.on_trial_result("running", result(150, 0.5))
@@ -87,7 +108,7 @@ def test_a_new_searcher_hands_out_what_an_earlier_one_left_running(tmp_path: Pat
     last = later.suggest("f")
     assert isinstance(last, dict)
     assert last["number"] == 3
-    assert later.suggest("g") == "FINISHED"
+    assert later.suggest("g") is None
 
 
 def test_a_trial_that_was_killed_while_it_was_asked_is_neither_lost_nor_counted_twice(tmp_path: Path) -> None:
@@ -97,7 +118,7 @@ def test_a_trial_that_was_killed_while_it_was_asked_is_neither_lost_nor_counted_
     baseline, *others = [searcher.suggest(name) for name in "abc"]
     assert baseline == {"number": 0, "params": {"lora.rank": 4}, "is_baseline": True, "went_on_at": 0}
     assert [isinstance(other, dict) and other["is_baseline"] for other in others] == [False, False]
-    assert searcher.suggest("d") == "FINISHED"
+    assert searcher.suggest("d") is None
 
 
 def test_a_trial_that_goes_on_after_a_kill_brings_how_far_it_was_let_go(tmp_path: Path) -> None:
