@@ -76,17 +76,18 @@ def changed(change: Callable[[Tensors], Tensors | None], metadata: dict[str, str
     return make
 
 
+def _first(tensors: Tensors, ending: str) -> str:
+    return next(key for key in tensors if key.endswith(ending))
+
+
 def loras() -> list[Kind]:
     """Whole files whose tensors don't fit."""
 
-    def first(tensors: Tensors, ending: str) -> str:
-        return next(key for key in tensors if key.endswith(ending))
-
     def one_nan(tensors: Tensors) -> None:
-        tensors[first(tensors, "lora_up.weight")].reshape(-1)[0] = np.nan
+        tensors[_first(tensors, "lora_up.weight")].reshape(-1)[0] = np.nan
 
     def without(ending: str) -> Callable[[Tensors], Tensors]:
-        return lambda tensors: {key: tensor for key, tensor in tensors.items() if key != first(tensors, ending)}
+        return lambda tensors: {key: tensor for key, tensor in tensors.items() if key != _first(tensors, ending)}
 
     def renamed(old: str, new: str) -> Callable[[Tensors], Tensors]:
         return lambda tensors: {key.replace(old, new): value for key, value in tensors.items()}
