@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable
 from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
 from ray.tune.trainable.function_trainable import wrap_function
 
 from raylora.errors import RayloraError
 from raylora.execution.cluster import DRIVER_CPUS
+from raylora.execution.handing_out import ListSearcher
 from raylora.execution.listening import RayListener
 from raylora.execution.results import METRIC, MODE, as_result
 from raylora.execution.trial_job import TrialJob
@@ -25,45 +25,13 @@ CLEARING_S = 120
 """For a trial that was stopped, until its process may take up the next one."""
 
 
-class ListSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
-    """Hands out the given configurations, in their order, and once more what Tune ends for a lost worker.
-
-    Tune begins such a trial again by itself, but for one whose worker dies just as it is handed to it: that one it
-    ends, and it has to come back as another trial of Tune's (Ray 2.60: `TuneController._process_trial_failure` is
-    called twice then, and finds it pending). So a searcher has finished only when all have ended.
-
-    Args:
-        given_up: numbers of trials that failed for good, which the round's listener writes down.
-    """
-
-    def __init__(self, configs: Sequence[dict[str, Any]], given_up: Set[int] = frozenset()):
-        super().__init__(metric=METRIC, mode=MODE)
-        self._waiting, self._given_up = list(configs), given_up
-        self._under_way: dict[str, dict[str, Any]] = {}
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if not self._waiting:
-            return None if self._under_way else str(Searcher.FINISHED)
-        self._under_way[trial_id] = self._waiting.pop(0)
-        return self._under_way[trial_id]
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        config = self._under_way.pop(trial_id, None)
-        if error and config is not None and config["number"] not in self._given_up:
-            self._waiting.insert(0, config)
-
-
 def run_round(
     search: Search,
     job: TrialJob,
-    searcher: Searcher,
-    given_up: set[int],
+    searcher: ListSearcher,
     scheduler: TrialScheduler | None = None,
 ) -> list[TrialRecord]:
     """Run whatever the searcher hands out, to its end or its scheduler's.
-
-    Args:
-        given_up: gets the numbers of trials that failed for good, for the searcher to see.
 
     Returns:
         the records of all trials of the round, those of before an interruption too, by number.
@@ -83,7 +51,7 @@ def run_round(
             name="confirmations" if job.is_confirming else "trials",
             storage_path=str(search.out.ray),
             callbacks=[
-                RayListener(job, search.heard_by, given_up),
+                RayListener(job, search.heard_by, searcher.given_up),
                 WaitingListener(Patience(needs_of(search.share), search.say)),
             ],
             failure_config=tune.FailureConfig(max_failures=-1),  # of lost workers; the listener knows when to give up

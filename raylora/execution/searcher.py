@@ -7,56 +7,39 @@ for ever, and queues the first points again on resume; `search/study.py` does th
 from __future__ import annotations
 
 import math
-from collections.abc import Set
 from typing import Any
 
-from ray.tune.search import Searcher
-
-from raylora.execution.results import METRIC, MODE, REPORT, TIME_ATTR, failure_in
+from raylora.execution.handing_out import ListSearcher
+from raylora.execution.results import METRIC, REPORT, TIME_ATTR, failure_in
 from raylora.search.limits import costs_of
 from raylora.search.stopping import IS_OVER
 from raylora.search.study import Outcome, SearchStudy
 
 
-class StudySearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
-    """Hands out `trials` trials in all, those that an earlier search left running first; fewer where all fail.
+class StudySearcher(ListSearcher):
+    """Hands out `trials` trials in all, those that an earlier search left running first; fewer where all fail."""
 
-    Args:
-        given_up: numbers of trials that failed for good; see `rounds.ListSearcher`.
-    """
+    def __init__(self, study: SearchStudy, trials: int):
+        self._study, self._left = study, trials - study.asked
+        super().__init__([self._config(number, params) for number, params in study.orphans()])
 
-    def __init__(self, study: SearchStudy, trials: int, given_up: Set[int]):
-        super().__init__(metric=METRIC, mode=MODE)
-        self._study, self._given_up = study, given_up
-        self._waiting = study.orphans()
-        self._left = trials - study.asked
-        self._under_way: dict[str, tuple[int, dict[str, Any]]] = {}
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        has_more = self._waiting or self._left > 0
-        if not has_more or self._study.is_hopeless:
-            return None if self._under_way else str(Searcher.FINISHED)
-        if self._waiting:
-            number, params = self._waiting.pop(0)
-        else:
+    def _next(self) -> dict[str, Any] | None:
+        if self._study.is_hopeless:
+            return None
+        config = super()._next()
+        if config is None and self._left > 0:
             self._left -= 1
-            number, params = self._study.ask()
-        self._under_way[trial_id] = (number, params)
-        is_baseline = self._study.has_baseline and number == 0
-        went_on_at = self._study.went_on_at(number)  # Tune hands it to the trial scheduler
-        return {"number": number, "params": params, "is_baseline": is_baseline, "went_on_at": went_on_at}
+            config = self._config(*self._study.ask())
+        # how far it was let go: Tune hands it to the trial scheduler
+        return config and {**config, "went_on_at": self._study.went_on_at(config["number"])}
+
+    def _config(self, number: int, params: dict[str, Any]) -> dict[str, Any]:
+        return {"number": number, "params": params, "is_baseline": self._study.has_baseline and number == 0}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._report(self._under_way[trial_id][0], result)
+        self._report(self._under_way[trial_id]["number"], result)
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if trial_id not in self._under_way:
-            return
-        number, params = self._under_way.pop(trial_id)
-        if error and number not in self._given_up:
-            self._waiting.insert(0, (number, params))
-            return
-        result = result or {}
+    def _ended(self, number: int, result: dict[str, Any], error: bool) -> None:
         outcome = _outcome(result, error or failure_in(result) is not None)
         if outcome is not Outcome.FAILED:  # Tune gives the report that ends a trial here alone
             self._report(number, result)
@@ -66,16 +49,6 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         if result[TIME_ATTR]:  # a trial that isn't trained, for its size, was not measured either; nor is a failure
             self._study.report(number, result[TIME_ATTR], result[METRIC])
             self._study.learn(number, *result[REPORT])
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its parts to restore them; this one's state is the study's journal."""
-        return {}
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing to do: the study's journal is the state."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing to do: the study's journal is the state."""
 
 
 def _outcome(result: dict[str, Any], error: bool) -> Outcome:

@@ -22,6 +22,7 @@ from raylora.errors import RayloraError, StorageError
 from raylora.execution.autoscaling import nodes_to_count_on
 from raylora.execution.cluster import check_address, check_shared, connected, device_line
 from raylora.execution.confirm import candidates, confirmations
+from raylora.execution.handing_out import ListSearcher
 from raylora.execution.job import Job, local_paths, prepare_again
 from raylora.execution.kept import check_kept
 from raylora.execution.listening import settle
@@ -29,7 +30,7 @@ from raylora.execution.material import is_shared, schedules
 from raylora.execution.mirror import at_work, check_storage, claimed, datasets_here, reopened
 from raylora.execution.nodes import check_reached, forget_copies
 from raylora.execution.outputs import OutFolder, write_text
-from raylora.execution.rounds import ListSearcher, run_round
+from raylora.execution.rounds import run_round
 from raylora.execution.schedulers import TRIAL_SCHEDULERS
 from raylora.execution.searcher import StudySearcher
 from raylora.execution.share import Share, share_out
@@ -206,8 +207,7 @@ def _search(search: Search) -> list[TrialRecord]:
     study, trials = _open_study(search), experiment.search.trials
     make_scheduler = TRIAL_SCHEDULERS[experiment.search.trial_scheduler]
     scheduler = make_scheduler(experiment.search, _settled_records(search, study), study)
-    given_up = set[int]()
-    found = run_round(search, search.trial_job(), StudySearcher(study, trials, given_up), given_up, scheduler)
+    found = run_round(search, search.trial_job(), StudySearcher(study, trials), scheduler)
     expected = _open_study(search).expected()  # opened anew, so that a resume expects the same to the last digit
     return [replace(record, expected=expected.get(record.number)) for record in found]
 
@@ -240,8 +240,7 @@ def _confirm(search: Search, trials: Sequence[TrialRecord]) -> list[TrialRecord]
     if not left:
         return earlier
     search.say(f"Training {', '.join(dict.fromkeys(config['confirms'] for config in wanted))} again, with new seeds …")
-    given_up = set[int]()
-    return run_round(search, search.trial_job(is_confirming=True), ListSearcher(left, given_up), given_up)
+    return run_round(search, search.trial_job(is_confirming=True), ListSearcher(left))
 
 
 def _make_cache(search: Search) -> None:

@@ -25,9 +25,10 @@ from raylora.config import Experiment
 from raylora.errors import RayloraError, TrainingDivergedError
 from raylora.execution import rounds
 from raylora.execution.cluster import Share, connected
+from raylora.execution.handing_out import ListSearcher
 from raylora.execution.outputs import OutFolder
 from raylora.execution.results import REPORT, as_result
-from raylora.execution.rounds import ListSearcher, run_round, taking_turns
+from raylora.execution.rounds import run_round, taking_turns
 from raylora.execution.underway import MOST_STARTS, Search, _is_death
 from raylora.execution.workers import most_telling
 from raylora.tracking.recorder import Listeners, TrialRecord
@@ -78,7 +79,7 @@ def test_tune_takes_no_snapshots_and_drops_what_it_keeps_of_ended_trials(
     monkeypatch.setattr(_ExperimentCheckpointManager, "__init__", spied)
     monkeypatch.setattr(rounds, "_trainable", reports_once)
     configs = [{"number": number, "params": {}, "is_baseline": False} for number in range(2)]
-    run_round(search, search.trial_job(), ListSearcher(configs), set())
+    run_round(search, search.trial_job(), ListSearcher(configs))
     assert min(periods) > 10**6
     (last,) = (search.out.ray / "trials").glob("experiment_state-*.json")
     kept = [json.loads(trial[1]) for trial in json.loads(last.read_text())["trial_data"]]
@@ -108,8 +109,7 @@ def test_a_process_that_clears_away_slowly_loses_no_trial(search: Search, monkey
 
     monkeypatch.setattr(rounds, "_trainable", slow)
     configs = [{"number": number, "params": {}, "is_baseline": False, "went_on_at": 0} for number in range(3)]
-    given_up = set[int]()
-    records = run_round(search, search.trial_job(), ListSearcher(configs, given_up), given_up, StopsAll())
+    records = run_round(search, search.trial_job(), ListSearcher(configs), StopsAll())
     assert [record.status for record in records] == ["stopped_early"] * 3
     assert any(record.losses for record in records)
 
@@ -133,7 +133,7 @@ def broken_off(search: Search, status: str, error: Exception, monkeypatch: pytes
     monkeypatch.setattr(TrialRecord, "write", fails_when(status, error))
     config = {"number": 0, "params": {}, "is_baseline": True}
     with pytest.raises(Exception) as raised, search.out.working():
-        run_round(search, search.trial_job(), ListSearcher([config]), set())
+        run_round(search, search.trial_job(), ListSearcher([config]))
     return raised.value
 
 

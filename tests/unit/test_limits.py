@@ -58,7 +58,8 @@ def result(images: int, score: float, train_s: float, is_over: bool = False) -> 
 def test_trials_that_broke_a_limit_are_stopped_and_none_of_them_failed(tmp_path: Path) -> None:
     """One over time at a rung, others not trained for their size; and the baseline, that has come to its end."""
     journal = tmp_path / "study.journal"
-    searcher = StudySearcher(SearchStudy(journal, SPACE, LIMITED, same_length), trials=20, given_up={9})
+    searcher = StudySearcher(SearchStudy(journal, SPACE, LIMITED, same_length), trials=20)
+    searcher.given_up.add(9)
     for name in map(str, range(20)):
         assert isinstance(searcher.suggest(name), dict)
     searcher.on_trial_complete("0", result(150, 0.5, 700.0))

@@ -34,7 +34,8 @@ def result(images: int, is_over: bool = False) -> dict[str, object]:
 
 def test_records_of_trials_that_the_study_knows_to_have_ended_are_ended(tmp_path: Path) -> None:
     job, journal = TrialJob(tmp_path, Experiment(), threads=1), tmp_path / "study.journal"
-    searcher = StudySearcher(SearchStudy(journal, SPACE, Experiment(), same_length), trials=5, given_up={3})
+    searcher = StudySearcher(SearchStudy(journal, SPACE, Experiment(), same_length), trials=5)
+    searcher.given_up.add(3)
     for number, name in enumerate("abcde"):
         searcher.suggest(name)
         record(job, number, images=100, is_finished=number == 0)
