@@ -146,6 +146,7 @@ def tune(
     from raylora.execution.cluster import device_line
     from raylora.execution.outputs import OutFolder
     from raylora.execution.tuner import check_start, tune_job
+    from raylora.execution.usage import usage
     from raylora.report.live import view
 
     folder = OutFolder(out_place(out or Path("out") / job.space.name.replace(":", "-")))
@@ -154,7 +155,7 @@ def tune(
     check_start(job, folder, address, warn if dry_run else None)
     if dry_run:
         return
-    with resumable(folder.root), view(console, job.experiment.search.trials) as listener:
+    with resumable(folder.root), view(console, job.experiment.search.trials, usage=usage) as listener:
         summary = tune_job(job, folder, listener, say_on(console), address)
     print_summary(summary, folder.root, as_json)
 
@@ -191,12 +192,13 @@ def resume(
 def _resume_search(folder: OutFolder, address: str | None) -> dict[str, Any]:
     from raylora.config_files import read_experiment
     from raylora.execution.tuner import resume_job
+    from raylora.execution.usage import usage
     from raylora.report.live import view
     from raylora.tracking.recorder import read_records
 
     console = on_stderr()
     trials = read_experiment(folder.experiment).search.trials
-    with resumable(folder.root), view(console, trials, read_records(folder.trials)) as listener:
+    with resumable(folder.root), view(console, trials, read_records(folder.trials), usage) as listener:
         return resume_job(folder.root, listener, say_on(console), address)
 
 

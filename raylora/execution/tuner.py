@@ -6,6 +6,7 @@ that goes on then starts seconds sooner.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -78,7 +79,14 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
             going_on = {"tracking_uri": uri, "parent_run_id": tracker.parent_run_id, "address": address}
             going_on |= {"storage_run": mirror.run} if mirror else {}
             out.write_state("running", **going_on, base_digest=digest_of_base(experiment), wall_s=0.0)
+            _tell_where_to_look(search)
             return _run(search)
+
+
+def _tell_where_to_look(search: Search) -> None:
+    """While it runs, for who wants more than is printed."""
+    search.say(f"MLflow      {search.tracker.page}")
+    search.say(f"Study       optuna-dashboard {shlex.quote(str(search.out.study))}")
 
 
 def _load_judge(search: Search) -> None:
@@ -135,7 +143,9 @@ def resume_job(root: Path, listener: Listener, say: Say, address: str | None = N
             if address:
                 check_reached(mirror, experiment)
             tracker.start(out.root.name, {}, {}, run_id=state["parent_run_id"])
-            return _run(Search(job, out, tracker, listener, say, share, mirror))
+            search = Search(job, out, tracker, listener, say, share, mirror)
+            _tell_where_to_look(search)
+            return _run(search)
 
 
 @contextmanager

@@ -4,79 +4,59 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from raylora.config import describe
+from raylora.report.standing import LONGEST_LINE, MOST_ROWS, Standing, best_of, counts, duration, sparkline
 from raylora.tracking.recorder import Listener, TrialRecord
 
-MOST_ROWS = 20
+DRAWN_EVERY_S = 5
+"""Without a change: time goes on, and what the GPUs do changes. Drawing takes the processor from the trials."""
+WIDE = 110
+"""Characters from which there is room for more than the numbers."""
+Usage = Callable[[], str]
+"""What the machines do at the moment, in a line; empty where nothing is known."""
 
 
-class Shown:
-    """The records that may still be shown: those of trials under way, of new seeds, and the best of those that ended.
-
-    A search has any number of trials, and each record all reports of its trial.
-    """
-
-    def __init__(self, earlier: Sequence[TrialRecord]):
-        self._records: dict[str, TrialRecord] = {}
-        self.ended = 0
-        """How many of the search's trials have."""
-        for record in earlier:
-            self.end(record) if _has_ended(record) else self.hear(record)
-
-    def hear(self, record: TrialRecord) -> None:
-        """A trial that has begun or reported."""
-        self._records[record.trial_id] = record
-
-    def end(self, record: TrialRecord) -> None:
-        """A trial that has ended: told once of each."""
-        self.hear(record)
-        self.ended += _counts(record)
-        ended = sorted(filter(_has_ended, self._records.values()), key=lambda record: -record.score)
-        best = best_of(ended)
-        for record in ended[MOST_ROWS:]:
-            if record is not best:
-                del self._records[record.trial_id]
-
-    @property
-    def records(self) -> list[TrialRecord]:
-        return list(self._records.values())
+def _nothing() -> str:
+    return ""
 
 
 class PlainView:
     """A line for every report and every end."""
 
-    def __init__(self, console: Console, trials: int, earlier: Sequence[TrialRecord] = ()):
-        self._console, self._trials = console, trials
-        self._shown = Shown(earlier)
+    def __init__(self, console: Console, standing: Standing, usage: Usage):
+        self._console, self._standing, self._usage = console, standing, usage
         self._began = time.monotonic()
 
     def trial_started(self, trial: TrialRecord) -> None:
         what = f"{trial.confirms} again, seed {trial.params['seed']}" if trial.confirms else describe(trial.params)
+        self._standing.hear(trial)
         self._say(f"{trial.trial_id} started: {what}" + (" (the guide's own)" if trial.is_baseline else ""))
 
     def trial_reported(self, trial: TrialRecord) -> None:
         report = trial.last or {}
-        self._shown.hear(trial)
+        self._standing.hear(trial)
         self._say(
             f"{trial.trial_id} at {trial.images_seen} images: score {report['score']:.3f}, "
             f"held-out loss {report['holdout_loss']:.4f}, similarity {report['sample_similarity']:.3f}"
         )
 
     def trial_ended(self, trial: TrialRecord) -> None:
-        self._shown.end(trial)
+        standing = self._standing
+        standing.end(trial)
         reason = f" ({trial.stop_reason})" if trial.stop_reason else ""
-        best = _best_so_far(best_of(self._shown.records))
-        so_far = f"; {self._shown.ended} of {self._trials}, {best}" if _counts(trial) else ""
-        self._say(f"{trial.trial_id} {trial.status.replace('_', ' ')}{reason}{so_far}")
+        so_far = [f"{standing.ended} of {standing.trials}, {_best_so_far(standing.best)}", *_left(standing)]
+        use = [told] if counts(trial) and (told := self._usage()) else []
+        self._say("; ".join([f"{trial.trial_id} {trial.status.replace('_', ' ')}{reason}",
+                             *(so_far if counts(trial) else []), *use]))  # fmt: skip
 
     def _say(self, text: str) -> None:
         self._console.print(
@@ -85,54 +65,96 @@ class PlainView:
 
 
 class TableView:
-    """One table, drawn anew at every change."""
+    """One table beneath a few lines on the whole, drawn anew at every change and every `DRAWN_EVERY_S`."""
 
-    def __init__(self, live: Live, trials: int, earlier: Sequence[TrialRecord] = ()):
-        self._live, self._trials = live, trials
-        self._shown = Shown(earlier)
+    def __init__(self, standing: Standing, usage: Usage):
+        self._standing, self._usage = standing, usage
+        self._live: Live | None = None
+
+    def drawn_by(self, live: Live) -> None:
+        """Which live display to draw on."""
+        self._live = live
 
     def trial_started(self, trial: TrialRecord) -> None:
-        self._shown.hear(trial)
+        self._standing.hear(trial)
         self._draw()
 
     def trial_reported(self, trial: TrialRecord) -> None:
-        self._shown.hear(trial)
+        self._standing.hear(trial)
         self._draw()
 
     def trial_ended(self, trial: TrialRecord) -> None:
-        self._shown.end(trial)
+        self._standing.end(trial)
         self._draw()
 
+    def picture(self) -> RenderableType:
+        """All that is to be seen now."""
+        standing = self._standing
+        if not standing.records:
+            return Text("")
+        lines = [Text(line, no_wrap=True, overflow="ellipsis") for line in _headlines(standing, self._usage())]
+        return Group(*lines, trials_table(standing.records, self._live.console.width if self._live else WIDE))
+
     def _draw(self) -> None:
-        self._live.update(trials_table(self._shown.records, self._shown.ended, self._trials), refresh=True)
+        if self._live:
+            self._live.refresh()
 
 
-def trials_table(records: list[TrialRecord], ended: int, trials: int) -> Table:
+def _headlines(standing: Standing, usage: str) -> list[str]:
+    """Counts and time, the best with its settings, what the machines do."""
+    best = standing.best
+    lines = ["", f"{standing.ended} of {standing.trials} trials ended, {_best_so_far(best)}",
+             "; ".join([f"Time    {duration(standing.elapsed_s)} so far", *_left(standing)])]  # fmt: skip
+    if best:
+        growth = sparkline(standing.growth[-LONGEST_LINE:])
+        lines.append(" ".join(filter(None, ["Best   ", growth, describe(best.params)])))
+    return [*lines, f"In use  {usage}"] if usage else lines
+
+
+def _left(standing: Standing) -> list[str]:
+    return [f"about {duration(standing.left_s)} left for trials"] if standing.left_s is not None else []
+
+
+def trials_table(records: Sequence[TrialRecord], width: int) -> Table:
     """The trials so far, the best marked; those with the lowest scores make room when there are many.
 
     Args:
-        ended: how many have; records of some of these may be left out.
+        width: of the terminal, in characters.
     """
-    counted = [record for record in records if _counts(record)]
-    best = best_of(counted)
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        title=f"{ended} of {trials} trials ended, {_best_so_far(best)}",
-    )
-    table.add_column("trial", no_wrap=True)
-    table.add_column("status")
-    for column in ("images", "score", "held-out\nloss", "similarity"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("settings")
-    again = [record for record in records if not _counts(record)]
+    counted = [record for record in records if counts(record)]
+    best, bounds = best_of(counted), _bounds(records)
+    table = _empty_table(width)
+    again = [record for record in records if not counts(record)]
     kept = sorted(counted, key=lambda record: (record.status != "running", -record.score))[:MOST_ROWS]
     for record in [*sorted(kept, key=lambda record: record.number), *again]:
         *short, settings = _cells(record)
         one_line = Text(settings, no_wrap=True, overflow="ellipsis")
-        table.add_row(*map(Text, short), one_line, style="bold green" if record is best else None)
+        growth = [Text(_by_rung(record, bounds))] if width >= WIDE else []
+        table.add_row(*map(Text, short), *growth, one_line, style="bold green" if record is best else None)
     return table
+
+
+def _empty_table(width: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("trial", no_wrap=True)
+    table.add_column("status")
+    for column in ("images", "score", "held-out\nloss", "similarity"):
+        table.add_column(column, justify="right", no_wrap=True)
+    if width >= WIDE:
+        table.add_column("score\nby rung", no_wrap=True)
+    table.add_column("settings")
+    return table
+
+
+def _by_rung(record: TrialRecord, bounds: tuple[float, float] | None) -> str:
+    """A block for each rung that the trial was measured at; of one height in all rows for one score."""
+    return sparkline([report["score"] for report in record.history], *(bounds or (None, None)))
+
+
+def _bounds(records: Sequence[TrialRecord]) -> tuple[float, float] | None:
+    """Lowest and highest score of all reports that are shown."""
+    scores = [report["score"] for record in records for report in record.history if math.isfinite(report["score"])]
+    return (min(scores), max(scores)) if scores else None
 
 
 def _cells(record: TrialRecord) -> list[str]:
@@ -142,22 +164,7 @@ def _cells(record: TrialRecord) -> list[str]:
     status = record.stop_reason or record.status.replace("_", " ")
     name = f"{record.trial_id} guide" if record.is_baseline else record.trial_id
     what = f"{record.confirms} again, seed {record.params['seed']}" if record.confirms else describe(record.params)
-    return [name, status, str(record.images_seen), *numbers, what]
-
-
-def _counts(record: TrialRecord) -> bool:
-    """Whether it is one of the search's trials, and not one of the best trained again."""
-    return record.confirms is None
-
-
-def _has_ended(record: TrialRecord) -> bool:
-    return _counts(record) and record.status != "running"
-
-
-def best_of(records: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The one that would win by its own score; None before any score."""
-    able = [record for record in records if _counts(record) and not record.over_limits and math.isfinite(record.score)]
-    return max(able, key=lambda record: record.score, default=None)
+    return [name, status, f"{record.images_seen:,}", *numbers, what]
 
 
 def _best_so_far(best: TrialRecord | None) -> str:
@@ -165,14 +172,20 @@ def _best_so_far(best: TrialRecord | None) -> str:
 
 
 @contextmanager
-def view(console: Console, trials: int, earlier: Sequence[TrialRecord] = ()) -> Iterator[Listener]:
+def view(
+    console: Console, trials: int, earlier: Sequence[TrialRecord] = (), usage: Usage = _nothing
+) -> Iterator[Listener]:
     """The right view for where the output goes, while the block lasts.
 
     Args:
         earlier: trials of the same search before it was interrupted.
+        usage: asked whenever something is drawn; it may be called from another thread.
     """
+    standing = Standing(trials, earlier)
     if not console.is_terminal:
-        yield PlainView(console, trials, earlier)
+        yield PlainView(console, standing, usage)
         return
-    with Live(console=console, auto_refresh=False) as live:
-        yield TableView(live, trials, earlier)
+    shown = TableView(standing, usage)
+    with Live(console=console, get_renderable=shown.picture, refresh_per_second=1 / DRAWN_EVERY_S) as live:
+        shown.drawn_by(live)
+        yield shown

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from raylora.errors import RayloraError
+from raylora.tracking.pages import run_page
 from raylora.tracking.recorder import TrialRecord
 from raylora.tracking.stored import Stored
 
@@ -53,6 +54,11 @@ class MlflowSender:
 
     def __exit__(self, *error: object) -> None:
         self._end()
+
+    @property
+    def page(self) -> str:
+        """Where to see the search's run, once that has started."""
+        return run_page(self.uri, self._experiment_id, self.parent_run_id)
 
     def check(self) -> None:
         """Ask the store whether it is there.

@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +91,7 @@ def out(world: World) -> Path:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trials"]["total"] == TRIALS
     assert "Traceback" not in done.stderr
+    (world.folder / "told.txt").write_text(done.stderr)
     return world.folder / "out"
 
 
@@ -226,6 +231,54 @@ def test_mlflow_alone_loads_the_champion_and_generates(summary: dict[str, Any]) 
     answer = model.predict({"prompt": ["sks portrait"]}, params={"num_inference_steps": 2})
     with Image.open(io.BytesIO(answer["image"].iloc[0] if hasattr(answer, "iloc") else answer[0])) as picture:
         assert picture.size == (64, 64)
+
+
+def test_while_it_ran_it_said_where_to_look_and_what_was_in_use(out: Path, summary: dict[str, Any]) -> None:
+    told = (out.parent / "told.txt").read_text()
+    (experiment,) = MlflowClient(summary["tracking_uri"]).search_experiments(filter_string="name = 'raylora'")
+    page = f"/#/experiments/{experiment.experiment_id}/runs/{summary['parent_run_id']}"
+    assert re.search(rf"^MLflow +http://127.0.0.1:5000{page} once this runs: mlflow ui ", told, re.MULTILINE)
+    ends = [line for line in told.splitlines() if f" of {TRIALS}, " in line]
+    assert len(ends) == TRIALS
+    assert all(re.search(r"; \d of \d CPU cores$", line) for line in ends)
+    assert any(" left for trials; " in line for line in ends[1:-1])
+    assert " left for trials" not in ends[0] + ends[-1]
+
+
+def test_the_study_opens_in_optuna_dashboard(out: Path) -> None:
+    told = (out.parent / "told.txt").read_text()
+    (command,) = re.findall(r"^Study +(.+)$", told, re.MULTILINE)
+    program, journal = shlex.split(command)
+    port = free_port()
+    dashboard = [str(Path(sys.executable).with_name(program)), journal, "--port", str(port)]
+    with subprocess.Popen(dashboard, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            studies = ask(f"http://127.0.0.1:{port}/api/studies", process)
+            assert [study["study_name"] for study in studies["study_summaries"]] == ["raylora"]
+            (found,) = studies["study_summaries"]
+            details = ask(f"http://127.0.0.1:{port}/api/studies/{found['study_id']}", process)
+            assert len(details["trials"]) == TRIALS
+        finally:
+            process.terminate()
+
+
+def ask(url: str, process: subprocess.Popen[str]) -> Any:
+    """What a server that is just starting answers."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        try:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as answer:
+                return json.loads(answer.read())
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(f"{url} doesn't answer")
+
+
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
 
 
 def test_a_folder_with_a_finished_search_is_refused_and_its_answer_named(world: World, out: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from raylora.report.live import MOST_ROWS, best_of, trials_table, view
+from raylora.report.live import trials_table, view
+from raylora.report.standing import MOST_ROWS, best_of
 from raylora.tracking.recorder import Status, TrialRecord
 
 
@@ -62,7 +63,7 @@ def test_a_trial_takes_no_more_than_two_lines_of_a_narrow_terminal() -> None:
     for trial in trials:
         trial.params = {"optimizer.unet_lr": 0.001, "lora.rank": 16, "lora.alpha": 8, "lr_scheduler.name": "cosine"}
     console = Console(file=text, width=80, _environ={})
-    console.print(trials_table(trials, 5, 14))
+    console.print(trials_table(trials, console.width))
     assert len(text.getvalue().splitlines()) <= 6 + 2 * len(trials)
 
 
@@ -121,7 +122,7 @@ def test_of_many_trials_all_are_counted_the_best_is_told_and_few_are_kept(is_ter
     with view(Console(file=text, force_terminal=is_terminal, width=160, _environ={}), 99) as listener:
         for ended in [*(record(number, score, "finished") for number, score in enumerate(scores)), over]:
             listener.trial_ended(ended)
-        kept = cast(Any, listener)._shown.records
+        kept = cast(Any, listener)._standing.records
     assert f"{len(scores) + 1} of 99" in text.getvalue()
     best = best_of(kept)
     assert best is not None and best.trial_id == "t000"
