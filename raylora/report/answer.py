@@ -18,8 +18,8 @@ from raylora.report.words import (
     lost_workers,
     measure,
     numbered,
-    setting_name,
     setting_value,
+    typeset,
 )
 from raylora.tracking.recorder import TrialRecord, measures
 
@@ -32,10 +32,13 @@ REASONS = (
     ("copying", "above 0: nearer to images that were learned than held-out ones are"),
     ("diversity", "how much samples differ from each other"),
     ("prompt_alignment", "how well samples fit their captions"),
-    ("lora_mb", "size"),
+    ("lora_mb", "without its header"),
     ("train_s", "measuring left out"),
-    ("peak_memory_gib", "while training"),
+    ("peak_memory_gib", "while training, the base model included"),
 )
+
+
+ENDS = {"finished": "finished", "stopped_early": "stopped early", "failed": "failed", "running": "under way"}
 
 
 @dataclass(frozen=True)
@@ -139,11 +142,14 @@ def _of_winner(work: Work) -> tuple[str, str]:
         )
     lead = _lead(work)
     size = best["score"] - guide["score"]
-    head = f"{best['trial_id']} is the best of {total}: {size:+.3f} over the guide’s own settings"
+    head = f"{best['trial_id']} is the best of {total}: {typeset(f'{size:+.3f}')} over the guide’s own settings"
     told = f"Its score is {best['score']:.3f}{_on_seeds(best)}, the guide’s {guide['score']:.3f}{_on_seeds(guide)}"
     if lead is None:
-        return head, f"{told}. Neither was trained again with new seeds, so the lead is partly the luck of being chosen."
-    return head, f"{told}. The lead of {lead.size:.3f}: {lead.in_words}."
+        return (
+            head,
+            f"{told}. Neither was trained again with new seeds, so the lead is partly the luck of being chosen.",
+        )
+    return head, f"{told}. {lead.in_words}"
 
 
 def _on_seeds(candidate: Mapping[str, Any]) -> str:
@@ -180,10 +186,7 @@ def _of_training(work: Work) -> tuple[str, str]:
 
 def _course(work: Work) -> str:
     """How many trials ended how, and how long all of it took."""
-    counts = {
-        how: sum(trial.status == status for trial in work.trials)
-        for status, how in (("finished", "finished"), ("stopped_early", "stopped early"), ("failed", "failed"), ("running", "under way"))
-    }  # fmt: skip
+    counts = {how: sum(trial.status == status for trial in work.trials) for status, how in ENDS.items()}
     told = listed([f"{count} {how}" for how, count in counts.items() if count] or ["none begun"])
     wall = work.summary.get("wall_s", work.state.get("wall_s")) or 0
     spent = f" It took {duration(wall)} in all." if wall else ""
@@ -217,7 +220,9 @@ def _facts(work: Work) -> list[Fact]:
     if best.get("verdict", "unknown") != "unknown":
         facts.append(Fact("verdict", best["verdict"], "by its curves"))
     if "lora_mb" in metrics:
-        facts.append(Fact("LoRA file", f"{metrics['lora_mb']:.1f} MB", work.experiment.training.save_precision))
+        facts.append(
+            Fact("LoRA file", f"{measure('lora_mb', metrics['lora_mb'])} MB", work.experiment.training.save_precision)
+        )
     if "train_s" in metrics:
         facts.append(Fact("one training", duration(metrics["train_s"]), "measuring left out"))
     return facts
@@ -266,9 +271,3 @@ def _tried(work: Work, path: str) -> str:
     if len(few) > 4 and all(isinstance(value, int | float) and math.isfinite(value) for value in values):
         return f"{setting_value(min(values))} to {setting_value(max(values))}"
     return ", ".join(sorted(few))
-
-
-def short_names(paths: Sequence[str]) -> dict[str, str]:
-    """Each setting's last part, or all of its path where two would be called the same."""
-    short = {path: setting_name(path) for path in paths}
-    return {path: name if list(short.values()).count(name) == 1 else path for path, name in short.items()}

@@ -25,18 +25,19 @@ class Lead:
 
     @property
     def in_words(self) -> str:
-        """How sure it is, as the end of a sentence about the lead."""
+        """How sure it is, as a sentence."""
         if self.error is None or self.chance is None:
-            return "how much of it is luck can’t be told from a single new seed (search.confirm_seeds sets more)"
-        told = f"standard error {self.error:.3f}"
+            return "A single new seed can’t tell how much of the lead is luck (search.confirm_seeds sets more)."
         if self.size <= 0:
-            return f"{told}, so it is none"
-        verdict = "surely real" if self.chance < SURE else "likely real" if self.chance < LIKELY else "it may well be luck"
-        return f"{told}, {verdict}: if neither were better, {_often(self.chance)} would show such a lead"
-
-
-def _often(chance: float) -> str:
-    return "fewer than 1 of 100 searches" if chance < SURE else f"about {round(100 * chance)} of 100 searches"
+            return f"That is no lead (standard error {self.error:.3f})."
+        often = "fewer than 1" if self.chance < SURE else f"about {round(100 * self.chance)}"
+        how = (
+            "is surely real" if self.chance < SURE else "is likely real" if self.chance < LIKELY else "may well be luck"
+        )
+        return (
+            f"The lead has a standard error of {self.error:.3f} and {how}: if neither were better, "
+            f"{often} of 100 searches would show one as large."
+        )
 
 
 def lead_of(winner: Sequence[float], guide: Sequence[float], others: Sequence[Sequence[float]], rivals: int) -> Lead:

@@ -5,6 +5,7 @@ All are drawn narrow, as a telephone shows them: wide windows put several side b
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -94,6 +95,8 @@ class Frame:
     top: float = 26
     bottom: float = 40
     width: float = WIDTH
+    has_heights: bool = True
+    """Whether the upward axis says anything."""
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """A place, 0 to 1 on both axes, in the drawing."""
@@ -114,7 +117,7 @@ class Frame:
     def texts(self) -> list[Text]:
         """What stands beside the axes."""
         x_ticks = [(self.at(tick.place, 0), tick.label) for tick in self.x.ticks]
-        y_ticks = [(self.at(0, tick.place), tick.label) for tick in self.y.ticks]
+        y_ticks = [(self.at(0, tick.place), tick.label) for tick in self.y.ticks if self.has_heights]
         middle = self.left + (self.width - self.left - self.right) / 2
         return [
             *(Text(x, y + 14, label, _anchor(x, self.width), "tick") for (x, y), label in x_ticks),
@@ -141,5 +144,5 @@ def path_of(points: Sequence[tuple[float, float]]) -> str:
 
 def steps_of(points: Sequence[tuple[float, float]]) -> str:
     """The same with steps: each height lasts until the next point."""
-    corners = [corner for before, after in zip(points, points[1:], strict=False) for corner in (before, (after[0], before[1]))]
+    corners = [corner for before, after in itertools.pairwise(points) for corner in (before, (after[0], before[1]))]
     return path_of([*corners, *points[-1:]])

@@ -16,14 +16,14 @@ from raylora import __version__
 from raylora.errors import first_line
 from raylora.execution.outputs import OutFolder, write_text
 from raylora.redaction import shown
-from raylora.report.answer import make_answer, short_names
+from raylora.report.answer import make_answer
 from raylora.report.chart import SHAPES
 from raylora.report.reading import UNKNOWN, Work, read_work
 from raylora.report.samples import make_album
 from raylora.report.search_charts import history, new_seeds, parallel, searched, shape_of, slices, tradeoffs
 from raylora.report.training_charts import curves, loss_on_all
 from raylora.report.usage import usages
-from raylora.report.words import MISSING, duration, measure, numbered, setting_name, setting_value
+from raylora.report.words import MISSING, duration, measure, numbered, setting_name, setting_value, short_names
 from raylora.search.importance import importance
 from raylora.search.study import read_trials
 from raylora.tracking.recorder import TrialRecord
@@ -116,7 +116,9 @@ def render(work: Work) -> str:
         "curves": curves(work),
         "on_all": loss_on_all(work),
         "picked": _picked(work),
-        "choices": sorted((trial for trial in work.trials if trial.history), key=lambda trial: -trial.score)[:MOST_CHOICES],
+        "choices": sorted((trial for trial in work.trials if trial.history), key=lambda trial: -trial.score)[
+            :MOST_CHOICES
+        ],
         "rows": _rows(work),
         "settings": names,
         "space_name": str(work.space.get("name", "")),

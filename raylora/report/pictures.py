@@ -1,4 +1,4 @@
-"""Pictures for a page: cut out of the grids that a search leaves, made small, and put into the text of the page itself."""
+"""Pictures for a page: cut out of the grids that a search leaves, made small, and put into the page's own text."""
 
 from __future__ import annotations
 

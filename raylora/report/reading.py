@@ -122,16 +122,19 @@ def read_work(out: OutFolder) -> Work:
     """
     state, reader = out.read_state(), _Reader()
     experiment = reader.read(
-        out.experiment, read_experiment, Experiment(), "experiment.yaml is gone: settings that all trials share are not told."
+        out.experiment,
+        read_experiment,
+        Experiment(),
+        "experiment.yaml is gone: settings that all trials share are not told.",
     )
-    summary = reader.read(out.summary, _summary, {})
+    summary: dict[str, Any] = reader.read(out.summary, _summary, {})
     trials = _records(out.trials, reader)
     verdicts = {trial.trial_id: _judged(trial, experiment, trials) for trial in trials}
     if not trials and is_file(out.trials_csv):
         reader.notes.append(
             "The folder trials/ is gone: curves and samples of single trials went with it; the rest is from trials.csv."
         )
-        table = reader.read(out.trials_csv, _rows, [])
+        table: list[dict[str, str]] = reader.read(out.trials_csv, _rows, [])
         trials, verdicts = [_from_row(row, place) for place, row in enumerate(table)], _told(table)
     return Work(
         out=out,

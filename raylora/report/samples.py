@@ -156,15 +156,19 @@ def _of_column(rows: Sequence[Row], column: int, caption: str) -> list[tuple[str
 
 
 def _row_strip(rows: Sequence[Row], name: str, what: str) -> Picture | None:
-    row = next((row for row in rows if row.name == name), None)
-    return row and strip_of(row.grid, row.place, STRIP_PICTURES, STRIP_SIDES[0][1], lambda count: f"{what}: {count}")
+    for row in rows:
+        if row.name == name:
+            return strip_of(row.grid, row.place, STRIP_PICTURES, STRIP_SIDES[0][1], lambda count: f"{what}: {count}")
+    return None
 
 
 def _sample_files(trial: TrialRecord) -> dict[int, Path]:
     """A trial's grids by images seen; of several folds the first one's."""
     if not trial.folder:
         return {}
-    found = ((SAMPLE_NAME.fullmatch(path.name), path) for path in (first_fold(Path(trial.folder)) / "samples").glob("*"))
+    found = (
+        (SAMPLE_NAME.fullmatch(path.name), path) for path in (first_fold(Path(trial.folder)) / "samples").glob("*")
+    )
     return dict(sorted((int(named[1]), path) for named, path in found if named))
 
 
@@ -194,9 +198,13 @@ def _strips(work: Work) -> tuple[list[Strips], int]:
 def _step(work: Work, trial: TrialRecord, images: int, path: Path, side_px: int) -> Step | None:
     after = f"{trial.trial_id} after {images:,} images"
     picture = strip_of(
-        _trial_grid(work, path), 1, STRIP_PICTURES, side_px, lambda count: f"{after}: samples of {count} held-out captions"
+        _trial_grid(work, path),
+        1,
+        STRIP_PICTURES,
+        side_px,
+        lambda count: f"{after}: samples of {count} held-out captions",
     )
-    return picture and Step(images, picture, _of_prompts(work, path, after, side_px))
+    return Step(images, picture, _of_prompts(work, path, after, side_px)) if picture else None
 
 
 def _of_prompts(work: Work, path: Path, after: str, side_px: int) -> Picture | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raylora.config import shown
+from raylora.report.words import typeset
 
 Number = float | int
 MARGIN = 0.06
@@ -79,7 +80,7 @@ def free(values: Iterable[float], *more: float) -> Scale:
 
 
 def fenced(values: Sequence[float]) -> Scale:
-    """The same where the very low, below Tukey's fence, stand at the lower end: one diverged trial would flatten all."""
+    """The same where what lies below Tukey's fence stands at the lower end: one diverged trial would flatten all."""
     finite = sorted(value for value in values if math.isfinite(value))
     if len(finite) < 4:
         return free(finite)
@@ -135,4 +136,4 @@ def tick_label(value: float) -> str:
     if size and not TINY <= size < HUGE:
         digits, _, power = f"{value:.0e}".partition("e")
         return f"{digits}e{int(power)}"
-    return f"{value:,.6g}" if size < 1000 else f"{value:,.0f}"
+    return typeset(f"{value:,.6g}" if size < 1000 else f"{value:,.0f}")

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raylora.config_search import HIGHER_IS_BETTER
-from raylora.report.answer import short_names
 from raylora.report.chart import WIDTH, Chart, Frame, Line, Mark, Text, path_of, steps_of
 from raylora.report.reading import Work
 from raylora.report.scales import Scale, fenced, free, of_setting
-from raylora.report.words import MEASURES, MISSING, measure, numbered, setting_value
+from raylora.report.words import MEASURES, MISSING, measure, numbered, setting_value, short_names
 from raylora.search.tradeoffs import pareto_front
 from raylora.tracking.recorder import TrialRecord, measures
 
 GOOD_SHARE = 4
 """The best one of so many trials stands out among the lines of all settings."""
-ROW, TOP, SIDE, SLICE_HEIGHT = 46.0, 22.0, 16.0, 190.0
+ROW, TOP, SIDE = 46.0, 14.0, 16.0
+SLICE_WIDTH, SLICE_HEIGHT = 310.0, 190.0
 SPREAD = 0.3
 """Of the room of a level, over which its trials are spread so that none hides another."""
 
@@ -107,7 +107,7 @@ def slices(work: Work) -> list[Chart]:
 
 def _slice(work: Work, path: str, name: str, trials: Sequence[TrialRecord], heights: Scale) -> Chart:
     having = [trial for trial in trials if path in trial.params]
-    frame = Frame(_axis(work, path, having), heights, name, "score", SLICE_HEIGHT)
+    frame = Frame(_axis(work, path, having), heights, name, "score", SLICE_HEIGHT, width=SLICE_WIDTH)
     seen: dict[float, int] = {}
     points = []
     for trial in having:
@@ -121,7 +121,8 @@ def _slice(work: Work, path: str, name: str, trials: Sequence[TrialRecord], heig
         for trial, (x, y) in points
     ]
     says = f"The score over {path} of {numbered(len(having), 'trial')}"
-    return Chart(f"slice-{path}", name, says, frame.height, frame.grid, [], [*_halo(work.best, points), *marks], frame.texts)
+    drawn = [*_halo(work.best, points), *marks]
+    return Chart(f"slice-{path}", name, says, frame.height, frame.grid, [], drawn, frame.texts, width=SLICE_WIDTH)
 
 
 def _aside(place: int) -> float:
@@ -151,7 +152,9 @@ def parallel(work: Work) -> Chart | None:
         height,
         [Line(path_of([(SIDE, y), (WIDTH - SIDE, y)]), "axis") for y in rows],
         lines,
-        texts=[text for name, scale, y in zip(names, scales, rows, strict=True) for text in _axis_words(name, scale, y)],
+        texts=[
+            text for name, scale, y in zip(names, scales, rows, strict=True) for text in _axis_words(name, scale, y)
+        ],
     )
 
 
@@ -195,7 +198,11 @@ def _front(work: Work, named: Sequence[str], points: Mapping[str, Mapping[str, f
     """As the summary has it; of a search under way, of those that kept all limits."""
     if work.summary:
         return [row["trial_id"] for row in work.summary.get("tradeoffs", {"trials": []})["trials"]]
-    able = {trial.trial_id for trial in work.trials if trial.status in ("finished", "stopped_early") and not trial.over_limits}
+    able = {
+        trial.trial_id
+        for trial in work.trials
+        if trial.status in ("finished", "stopped_early") and not trial.over_limits
+    }
     return pareto_front({name: point for name, point in points.items() if name in able}, named)
 
 
@@ -206,7 +213,7 @@ def _tradeoff(
     if len(able) < 2 or not front:
         return None
     sides = [x for x, _ in able.values()]
-    frame = Frame(free(sides), fenced([y for _, y in able.values()]), MEASURES.get(other, other), MEASURES.get(first, first))
+    frame = Frame(free(sides), fenced([y for _, y in able.values()]), MEASURES[other], MEASURES[first])
     placed = {name: frame.point(*point) for name, point in able.items()}
     best_first = [name for name in front if name in placed]
     marks = [
@@ -216,24 +223,24 @@ def _tradeoff(
     ]
     halos = [Mark(*placed[name], "halo", name, role="front") for name in best_first]
     is_plain = len(work.experiment.search.tradeoffs) == 2
-    edge = sorted((placed[name] for name in best_first), key=lambda point: point[0])
-    better = "less" if not HIGHER_IS_BETTER.get(other, True) else "more"
+    edge = sorted((placed[name] for name in best_first), reverse=HIGHER_IS_BETTER[other])
+    better = "more" if HIGHER_IS_BETTER[other] else "less"
     return Chart(
         f"tradeoff-{other}",
-        f"{MEASURES.get(first, first)} against {MEASURES.get(other, other)}".capitalize(),
+        f"{MEASURES[first][:1].upper()}{MEASURES[first][1:]} against {MEASURES[other]}",
         f"{numbered(len(able), 'trial')}; none beats {', '.join(best_first)} in everything that counts",
         frame.height,
         frame.grid,
-        [Line(path_of(edge), "front")] if is_plain else [],
+        [Line(steps_of(edge), "front")] if is_plain else [],
         [*halos, *marks],
         [*frame.texts, *(Text(placed[name][0], placed[name][1] - 11, name, kind="name") for name in best_first[:6])],
-        f"Ringed: no trial beats it in everything that counts. Of {MEASURES.get(other, other)}, {better} is better.",
+        f"Ringed: no trial beats it in everything that counts. Of {MEASURES[other]}, {better} is better.",
     )
 
 
 def _weighed(trial: TrialRecord, first: str, other: str, able: Mapping[str, tuple[float, float]]) -> str:
     x, y = able[trial.trial_id]
-    return f"{trial.trial_id}: {MEASURES.get(first, first)} {measure(first, y)}, {MEASURES.get(other, other)} {measure(other, x)}"
+    return f"{trial.trial_id}: {MEASURES[first]} {measure(first, y)}, {MEASURES[other]} {measure(other, x)}"
 
 
 def new_seeds(work: Work) -> Chart | None:
@@ -244,7 +251,7 @@ def new_seeds(work: Work) -> Chart | None:
         return None
     values = [score for one in found for score in (*one["new_seed_scores"], one["selection_score"])]
     height = TOP + ROW * 0.8 * len(found) + 44
-    frame = Frame(free(values), Scale(0, 1), "score", "", height, left=64, top=TOP)
+    frame = Frame(free(values), Scale(0, 1), "score", "", height, left=88, top=TOP, has_heights=False)
     rows = [TOP + ROW * 0.8 * (place + 0.5) for place in range(len(found))]
     guide = work.baseline.trial_id if work.baseline else None
     marks, lines, texts = [], [], []
@@ -256,13 +263,15 @@ def new_seeds(work: Work) -> Chart | None:
     return Chart(
         "new-seeds",
         "The best again, with new seeds",
-        "; ".join(f"{one['trial_id']}: mean {one['score']:.3f}, {one['selection_score']:.3f} in the search" for one in found),
+        "; ".join(
+            f"{one['trial_id']}: mean {one['score']:.3f}, {one['selection_score']:.3f} in the search" for one in found
+        ),
         height,
         [*lines, frame.grid[-1]],
         [],
         marks,
-        [*texts, *(text for text in frame.texts if text.words)],
-        "Squares: the search’s own score, of which the highest were chosen. Circles: new seeds; bars: their means, which decide.",
+        [*texts, *frame.texts],
+        "Squares: the search’s own scores, which chose them. Circles: new seeds. Bars: their means, which decide.",
     )
 
 
@@ -272,6 +281,8 @@ def _seed_marks(frame: Frame, one: Mapping[str, Any], y: float) -> list[Mark]:
     def x(score: float) -> float:
         return frame.point(score, 0)[0]
 
-    seeds = [Mark(x(score), y, "seed", f"{name}: {score:.3f} with a new seed", name) for score in one["new_seed_scores"]]
+    seeds = [
+        Mark(x(score), y, "seed", f"{name}: {score:.3f} with a new seed", name) for score in one["new_seed_scores"]
+    ]
     own = Mark(x(one["selection_score"]), y, "search", f"{name}: {one['selection_score']:.3f} in the search", name)
     return [own, *seeds, Mark(x(one["score"]), y, "mean", f"{name}: mean {one['score']:.3f}", name)]

@@ -32,7 +32,13 @@ def measure(name: str, value: float | None) -> str:
     """A measure with as many digits as it has anything to say with; without its unit, which its name has."""
     if value is None or not math.isfinite(value):
         return NOTHING
-    return f"{value:,.{DIGITS.get(name, USUAL_DIGITS)}f}"
+    digits = USUAL_DIGITS if name == "lora_mb" and value < 1 else DIGITS.get(name, USUAL_DIGITS)
+    return typeset(f"{value:,.{digits}f}")
+
+
+def typeset(number: str) -> str:
+    """With a minus as wide as a plus, which stands in columns."""
+    return number.replace("-", "−")
 
 
 def duration(seconds: float) -> str:
@@ -46,6 +52,12 @@ def duration(seconds: float) -> str:
 def setting_name(path: str) -> str:
     """`lr_scheduler` for `lr_scheduler.name`, `alpha / rank` for `lora.alpha / lora.rank`."""
     return " / ".join(part.removesuffix(".name").rpartition(".")[2] for part in path.split(" / "))
+
+
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Each setting's last part, or all of its path where two would be called the same."""
+    short = {path: setting_name(path) for path in paths}
+    return {path: name if list(short.values()).count(name) == 1 else path for path, name in short.items()}
 
 
 def setting_value(value: Any) -> str:
