@@ -58,13 +58,13 @@ class TableRow:
         """Each a set of settings to try."""
         return [cure for cure in self.verdict["cure"].split(", or ") if cure]
 
-    @property
-    def best(self) -> Mapping[str, float]:
-        return self.trial.best or {}
+    def best(self, name: str) -> float | None:
+        """A measure at its best step; None where it has none."""
+        return (self.trial.best or {}).get(name)
 
-    @property
-    def last(self) -> Mapping[str, float]:
-        return self.trial.last or {}
+    def last(self, name: str) -> float | None:
+        """A cost of all of it."""
+        return (self.trial.last or {}).get(name)
 
     def value(self, path: str) -> Any:
         return self.trial.params.get(path, MISSING)

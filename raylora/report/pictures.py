@@ -67,7 +67,9 @@ class Grid:
         side = min(side_px, max(self.width, self.height))
         cells = [fitted(self.cell(row, column), side) for column in columns]
         high = max(cell.height for cell in cells)
-        made = Image.new("RGB", (sum(cell.width for cell in cells) + GAP_PX * (len(cells) - 1), high), "white")
+        made = Image.new(
+            "RGBA", (sum(cell.width for cell in cells) + GAP_PX * (len(cells) - 1), high)
+        )  # the page between
         left = 0
         for cell in cells:
             made.paste(cell, (left, (high - cell.height) // 2))

@@ -18,6 +18,8 @@ SPANS_DECADES = 20.0
 """Highest over lowest value from which on numbers are laid out by their logarithms, where nobody says how."""
 FEW_DECADES = 1.6
 """Below, a logarithmic axis has ticks at 2 and 5 too."""
+MOST_LEVELS = 6
+"""So few numbers, each of several trials, stand in a row like texts."""
 TINY, HUGE = 1e-3, 1e5
 """Numbers beyond them are written with an exponent."""
 
@@ -97,7 +99,8 @@ def of_setting(values: Sequence[Any], parameter: Mapping[str, Any]) -> Scale:
         parameter: as the search space has it; `low`, `high` and `log`, or `choices`.
     """
     numbers = [float(value) for value in values if is_number(value)]
-    if len(numbers) < len(values) or not numbers or "choices" in parameter:
+    few = len(set(numbers)) <= MOST_LEVELS and 2 * len(set(numbers)) <= len(numbers)
+    if len(numbers) < len(values) or not numbers or few or "choices" in parameter:
         return Scale(0, 1, levels=_levels(values))
     low, high = min(numbers), max(numbers)
     is_log = bool(parameter.get("log")) or (low > 0 and high / low >= SPANS_DECADES)

@@ -17,7 +17,7 @@ from raylora.tracking.recorder import TrialRecord, measures
 GOOD_SHARE = 4
 """The best one of so many trials stands out among the lines of all settings."""
 ROW, TOP, SIDE = 46.0, 14.0, 16.0
-SLICE_WIDTH, SLICE_HEIGHT = 310.0, 190.0
+SLICE_HEIGHT = 220.0
 SPREAD = 0.3
 """Of the room of a level, over which its trials are spread so that none hides another."""
 
@@ -107,7 +107,7 @@ def slices(work: Work) -> list[Chart]:
 
 def _slice(work: Work, path: str, name: str, trials: Sequence[TrialRecord], heights: Scale) -> Chart:
     having = [trial for trial in trials if path in trial.params]
-    frame = Frame(_axis(work, path, having), heights, name, "score", SLICE_HEIGHT, width=SLICE_WIDTH)
+    frame = Frame(_axis(work, path, having), heights, name, "score", SLICE_HEIGHT)
     seen: dict[float, int] = {}
     points = []
     for trial in having:
@@ -122,7 +122,8 @@ def _slice(work: Work, path: str, name: str, trials: Sequence[TrialRecord], heig
     ]
     says = f"The score over {path} of {numbered(len(having), 'trial')}"
     drawn = [*_halo(work.best, points), *marks]
-    return Chart(f"slice-{path}", name, says, frame.height, frame.grid, [], drawn, frame.texts, width=SLICE_WIDTH)
+    title = f"Score by {name}"
+    return Chart(f"slice-{path}", title, says, frame.height, frame.grid, [], drawn, frame.texts)
 
 
 def _aside(place: int) -> float:

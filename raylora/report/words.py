@@ -41,8 +41,10 @@ def typeset(number: str) -> str:
     return number.replace("-", "−")
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | None) -> str:
     """`42 s`, `12 min`, `3 h 05 min`."""
+    if seconds is None:
+        return NOTHING
     if seconds < 2 * MINUTE:
         return f"{seconds:.0f} s"
     minutes = round(seconds / MINUTE)
