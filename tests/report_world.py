@@ -227,6 +227,13 @@ def training(root: Path, holds_out: bool, prompts: Sequence[str] = (), **state: 
     if not holds_out:
         record.params = {"train_loss": 0.11, "images_seen": 400}
     record.write()
+    if holds_out:
+        rows = [{"file": f"{place}.png", "digest": str(place), "caption": f"sks {place}"} for place in range(HELD_OUT)]
+        write_json(out.split, {"holdout": rows, "train_images": 9})
+        samples = out.trials / "train" / "samples"
+        samples.mkdir()
+        for images in STEPS:
+            Image.fromarray(grid(1 + len(experiment.sampling.seeds), images)).save(samples / f"images_{images:06d}.png")
     metrics = {k: v for k, v in (record.best or {}).items() if isinstance(v, float)} or {"train_loss": 0.11}
     best = {"trial_id": "train", "score": 1.0 if holds_out else None, "params": {}, "metrics": metrics}
     told = {"verdict": "good" if holds_out else "unknown", "evidence": "no evaluation was reached", "cure": ""}

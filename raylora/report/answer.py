@@ -38,6 +38,12 @@ REASONS = (
 )
 
 
+STANDS = {
+    "running": "Under way",
+    "interrupted": "Interrupted",
+    "failed": "Broken off",
+    "finished": "Finished, but its summary is gone",
+}
 ENDS = {"finished": "finished", "stopped_early": "stopped early", "failed": "failed", "running": "under way"}
 
 
@@ -111,8 +117,7 @@ def _of_search(work: Work) -> tuple[str, str]:
     if work.no_result:
         return "No trial came to a result", f"{work.no_result}. Mend that and start anew with another --out."
     ended = sum(trial.status != "running" for trial in work.trials)
-    how = {"running": "Under way", "interrupted": "Interrupted", "failed": "Broken off"}[work.state["state"]]
-    head = f"{how}: {ended} of {numbered(work.experiment.search.trials, 'trial')} ended"
+    head = f"{STANDS[work.state['state']]}: {ended} of {numbered(work.experiment.search.trials, 'trial')} ended"
     best, guide = work.best, work.baseline
     if best is None:
         return head, "No trial has been measured yet, so there is no answer to tell."
@@ -168,20 +173,26 @@ def _lead(work: Work) -> Lead | None:
 
 def _of_training(work: Work) -> tuple[str, str]:
     if not work.summary:
-        how = {"running": "Under way", "interrupted": "Interrupted", "failed": "Broken off"}[work.state["state"]]
-        return f"{how}: one training, no search", "It has not come to its end, so there is no LoRA yet."
+        return (
+            f"{STANDS[work.state['state']]}: one training, no search",
+            "It has not come to its end, so there is no LoRA yet.",
+        )
     best = work.summary["best"]
     seen = numbered(work.summary["images_seen"], "image")
     if best["score"] is None:
         return (
             f"One LoRA, trained on all images: {seen} seen",
-            "Nothing was held out, so nothing was measured but the training loss "
-            f"({best['metrics']['train_loss']:.4f} at the end); `--holdout` measures, `raylora tune` searches.",
+            f"Nothing was held out, so nothing was measured but the training loss ({_train_loss(best)} at the end). "
+            "raylora train --holdout measures, raylora tune searches.",
         )
     return (
         f"One LoRA, {seen} seen, with score {best['score']:.3f} on held-out images",
         f"The verdict is {best['verdict']}: {best['evidence']}.",
     )
+
+
+def _train_loss(best: Mapping[str, Any]) -> str:
+    return measure("train_loss", best["metrics"].get("train_loss"))
 
 
 def _course(work: Work) -> str:

@@ -129,7 +129,7 @@ def render(work: Work) -> str:
 
 def _resume(work: Work) -> str:
     """The command that goes on with it, if anything can."""
-    if work.summary or work.no_result or work.state["state"] == "running":
+    if work.no_result or work.state["state"] in ("running", "finished"):
         return ""
     return f"raylora resume {shlex.quote(str(work.out.root))}"
 

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -129,6 +129,8 @@ def read_work(out: OutFolder) -> Work:
     )
     summary: dict[str, Any] = reader.read(out.summary, _summary, {})
     trials = _records(out.trials, reader)
+    if "holds_out" in state:  # one training is nobody's baseline
+        trials = [replace(trial, is_baseline=False, params={}) for trial in trials]
     verdicts = {trial.trial_id: _judged(trial, experiment, trials) for trial in trials}
     if not trials and is_file(out.trials_csv):
         reader.notes.append(
@@ -152,9 +154,13 @@ def read_work(out: OutFolder) -> Work:
 
 
 def _summary(path: Path) -> dict[str, Any]:
+    """The summary, if it has what the page can't do without."""
     summary = read_mapping(path)
-    for part in ("best", "trials"):
-        dict(summary[part])
+    best = summary["best"]
+    for part in (best["params"], best["metrics"]):
+        dict(part)
+    for told in (best["trial_id"], best["score"], summary["trials"]["total"], summary["images_seen"]):
+        str(told)
     return summary
 
 

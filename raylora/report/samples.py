@@ -135,7 +135,13 @@ def _rows_so_far(work: Work) -> list[Row]:
 
 def _lack(work: Work, names: Sequence[str]) -> str:
     if not names:
-        return GONE if work.is_finished else "There are no samples yet."
+        return (
+            GONE
+            if work.is_finished
+            else "No trial has drawn samples."
+            if work.no_result
+            else "There are no samples yet."
+        )
     return "" if BASE in names or work.is_training else DRAWN_AT_THE_END
 
 

@@ -40,6 +40,8 @@ class Scale:
     high: float
     is_log: bool = False
     levels: tuple[str, ...] = ()
+    is_whole: bool = False
+    """Whether there is nothing between two whole numbers."""
 
     def place(self, value: Any) -> float | None:
         """0 to 1, the ends for what lies beyond; None of what has no place."""
@@ -61,7 +63,8 @@ class Scale:
         if self.levels:
             return [Tick(self._level_place(level), level) for level in self.levels]
         chosen = _decades(self.low, self.high) if self.is_log else _round_steps(self.low, self.high)
-        return [Tick(place, tick_label(at)) for at in chosen if (place := self.place(at)) is not None]
+        told = [at for at in chosen if not self.is_whole or at == int(at)]
+        return [Tick(place, tick_label(at)) for at in told if (place := self.place(at)) is not None]
 
 
 def is_number(value: Any) -> bool:

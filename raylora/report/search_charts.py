@@ -28,7 +28,8 @@ def scored(work: Work) -> list[TrialRecord]:
 
 
 def shape_of(trial: TrialRecord) -> str:
-    return "guide" if trial.is_baseline else trial.status
+    """The guide's own settings have one of their own, unless they failed."""
+    return "guide" if trial.is_baseline and trial.status != "failed" else trial.status
 
 
 def told(trial: TrialRecord) -> str:
@@ -40,11 +41,10 @@ def told(trial: TrialRecord) -> str:
 def history(work: Work) -> Chart | None:
     """Each trial's score in the order they began, and the best so far."""
     trials = scored(work)
-    if not trials:
+    if not trials or work.is_training:
         return None
-    frame = Frame(
-        free([trial.number for trial in work.trials]), fenced([trial.score for trial in trials]), "trial", "score"
-    )
+    along = Scale(-0.5, max(trial.number for trial in work.trials) + 0.5, is_whole=True)
+    frame = Frame(along, fenced([trial.score for trial in trials]), "trial", "score")
     failed = [trial for trial in work.trials if trial not in trials and trial.status == "failed"]
     points = [(trial, frame.point(trial.number, trial.score)) for trial in trials]
     marks = [Mark(x, y, shape_of(trial), told(trial), trial.trial_id) for trial, (x, y) in points]

@@ -23,7 +23,7 @@ MEASURES = {
     "peak_memory_gib": "most memory, GiB",
 }
 """What reports call measures and costs, and what they are called here."""
-DIGITS = {"holdout_loss_ratio": 4, "holdout_loss": 4, "lora_mb": 1, "train_s": 0, "peak_memory_gib": 1}
+DIGITS = {"holdout_loss_ratio": 4, "holdout_loss": 4, "train_loss": 4, "lora_mb": 1, "train_s": 0, "peak_memory_gib": 1}
 USUAL_DIGITS = 3
 MINUTE, HOUR = 60, 3600
 
