@@ -29,7 +29,8 @@ OUTLINE = """() => {
 SHOWN_STEPS = """() => {
     const shown = (strip) => [...strip.querySelectorAll(".step")].filter((step) => step.offsetHeight > 0);
     const strips = [...document.querySelectorAll(".strip[data-trial]")];
-    return Object.fromEntries(strips.map((strip) => [strip.dataset.trial, shown(strip).map((step) => step.dataset.at).join()]));
+    const steps = (strip) => shown(strip).map((step) => step.dataset.at).join();
+    return Object.fromEntries(strips.map((strip) => [strip.dataset.trial, steps(strip)]));
 }"""
 
 
@@ -75,19 +76,27 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(write_report(made.write()))
 
 
-@pytest.fixture
-def opened(browser: Browser, file: Path) -> Iterator[Watched]:
-    context = browser.new_context(viewport={"width": 1200, "height": 900}, color_scheme="light")
+@pytest.fixture(scope="module")
+def window(browser: Browser) -> Watched:
+    """One window for all tests, since a new one takes a second."""
+    context = browser.new_context(color_scheme="light", reduced_motion="reduce")
     watched = Watched(context.new_page())
     watched.page.on("console", lambda message: watched.faults.append(message.text))
     watched.page.on("pageerror", lambda error: watched.faults.append(str(error)))
     watched.page.on("request", lambda request: watched.requests.append(request.url))
-    watched.page.goto(file.as_uri())
-    yield watched
-    assert watched.faults == []
-    assert [url for url in watched.requests if not url.startswith("data:")] == [file.as_uri()]
-    assert watched.page.evaluate("window.hacked") is None
-    context.close()
+    return watched
+
+
+@pytest.fixture
+def opened(window: Watched, file: Path) -> Iterator[Watched]:
+    """The report, opened anew."""
+    window.page.set_viewport_size({"width": 1200, "height": 900})
+    window.page.goto(file.as_uri())
+    yield window
+    assert window.faults == []
+    assert {url for url in window.requests if not url.startswith("data:")} == {file.as_uri()}
+    assert window.page.evaluate("window.hacked") is None
+    window.page.evaluate("localStorage.clear()")
 
 
 def test_all_pictures_are_there(opened: Watched) -> None:
@@ -154,7 +163,7 @@ def test_trials_are_brought_out_in_every_chart(opened: Watched) -> None:
     page.locator(".choice[data-trial=t002] input").focus()
     page.keyboard.press("Space")
     assert page.locator("svg .on[data-trial=t002]").count() == 0
-    page.locator("#chart-history .mark[data-trial=t002]").click(force=True)
+    page.locator("#chart-history .mark[data-trial=t002]").click()
     assert page.locator(".choice[data-trial=t002] input").is_checked()
     assert page.locator("svg .on[data-trial=t002]").count() > 4
 
@@ -172,7 +181,6 @@ def test_light_and_dark(opened: Watched, browser: Browser, file: Path) -> None:
     assert opened.page.locator("#theme").get_attribute("aria-pressed") == "true"
     opened.page.reload()
     assert paper(opened.page) == dark  # remembered
-    opened.requests.pop()
     context = browser.new_context(color_scheme="dark")
     page = context.new_page()
     page.goto(file.as_uri())
