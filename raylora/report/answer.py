@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from raylora.report.certainty import Lead, lead_of
 from raylora.report.reading import Work
+from raylora.report.scales import is_number, levels_of
 from raylora.report.words import (
     MEASURES,
     MISSING,
@@ -38,6 +38,8 @@ REASONS = (
 )
 
 
+MOST_NAMED = 4
+"""Values of a number that are named one by one."""
 STANDS = {
     "running": "Under way",
     "interrupted": "Interrupted",
@@ -278,7 +280,7 @@ def _tried(work: Work, path: str) -> str:
     values = [trial.params[path] for trial in work.trials if path in trial.params]
     if not values:
         return NOTHING
-    few = list(dict.fromkeys(map(setting_value, values)))
-    if len(few) > 4 and all(isinstance(value, int | float) and math.isfinite(value) for value in values):
-        return f"{setting_value(min(values))} to {setting_value(max(values))}"
-    return ", ".join(sorted(few))
+    each = levels_of(values)
+    if len(each) > MOST_NAMED and all(is_number(value) for value in values):
+        return f"{each[0]} to {each[-1]}"
+    return ", ".join(each)

@@ -28,11 +28,7 @@ from raylora.search.importance import importance
 from raylora.search.study import read_trials
 from raylora.tracking.recorder import TrialRecord
 
-PICKS = 8
-"""Colours that tell trials apart; what is picked beyond them is drawn in the first again."""
-FIRST_PICKS = 4
 MOST_CHOICES = 80
-COSTS = ("train_s", "peak_memory_gib", "lora_mb")
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,7 @@ def render(work: Work) -> str:
         "importance": parts,
         "curves": curves(work),
         "on_all": loss_on_all(work),
-        "picked": _picked(work),
+        "picked": {trial_id: place for place, trial_id in enumerate(work.outstanding)},
         "choices": sorted((trial for trial in work.trials if trial.history), key=lambda trial: -trial.score)[
             :MOST_CHOICES
         ],
@@ -132,14 +128,6 @@ def _resume(work: Work) -> str:
     if work.no_result or work.state["state"] in ("running", "finished"):
         return ""
     return f"raylora resume {shlex.quote(str(work.out.root))}"
-
-
-def _picked(work: Work) -> dict[str, int]:
-    """The colour of each trial that stands out from the start: the winner, the guide's own, the next best."""
-    ranked = sorted((trial for trial in work.trials if trial.history), key=lambda trial: -trial.score)
-    first = [trial for trial in (work.best, work.baseline) if trial and trial.history]
-    chosen = dict.fromkeys(trial.trial_id for trial in [*first, *ranked])
-    return {trial_id: place for place, trial_id in enumerate([*chosen][:FIRST_PICKS])}
 
 
 def _rows(work: Work) -> list[TableRow]:
@@ -182,8 +170,6 @@ def _environment() -> Environment:
     }
     made.globals |= {
         "SHAPES": SHAPES,
-        "COSTS": COSTS,
-        "PICKS": PICKS,
         "numbered": numbered,
         "file": _own_file,
     }

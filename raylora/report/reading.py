@@ -18,6 +18,7 @@ from raylora.files import MOST_JSON_BYTES, is_file, read_json, read_mapping, rea
 from raylora.tracking.recorder import RECORD_NAME, TrialRecord, read_record
 
 Value = TypeVar("Value")
+MOST_OUTSTANDING = 4
 UNKNOWN = {"verdict": "unknown", "evidence": "", "cure": ""}
 
 
@@ -86,6 +87,13 @@ class Work:
         if self.is_training:
             return None
         return next((trial for trial in self.trials if trial.is_baseline and trial.history), None)
+
+    @property
+    def outstanding(self) -> list[str]:
+        """The trials that stand out from the start: the winner, the guide's own, the next best."""
+        ranked = sorted((trial for trial in self.trials if trial.history), key=lambda trial: -trial.score)
+        first = [trial for trial in (self.best, self.baseline) if trial and trial.history]
+        return list(dict.fromkeys(trial.trial_id for trial in [*first, *ranked]))[:MOST_OUTSTANDING]
 
     def trial(self, trial_id: str) -> TrialRecord | None:
         return next((trial for trial in self.trials if trial.trial_id == trial_id), None)

@@ -24,7 +24,7 @@ MOST_STRIPS = 600
 STRENGTH_SIDE_PX = 160
 SAMPLE_NAME = re.compile(r"images_(\d+)\.png")
 REAL, BASE, GUIDE, WINNER, SO_FAR, LORA = (
-    "real", "base model", "guide’s settings", "winner", "best so far", "this LoRA",
+    "real", "base", "guide", "winner", "best so far", "this LoRA",
 )  # fmt: skip
 DRAWN_AT_THE_END = "The base model’s samples are drawn at the search’s end, so they are missing here."
 GONE = "The samples that lay in best/samples are gone, or none were drawn."

@@ -104,7 +104,7 @@ def of_setting(values: Sequence[Any], parameter: Mapping[str, Any]) -> Scale:
     numbers = [float(value) for value in values if is_number(value)]
     few = len(set(numbers)) <= MOST_LEVELS and 2 * len(set(numbers)) <= len(numbers)
     if len(numbers) < len(values) or not numbers or few or "choices" in parameter:
-        return Scale(0, 1, levels=_levels(values))
+        return Scale(0, 1, levels=levels_of(values))
     low, high = min(numbers), max(numbers)
     is_log = bool(parameter.get("log")) or (low > 0 and high / low >= SPANS_DECADES)
     if is_log and low > 0:
@@ -112,7 +112,7 @@ def of_setting(values: Sequence[Any], parameter: Mapping[str, Any]) -> Scale:
     return free(numbers)
 
 
-def _levels(values: Sequence[Any]) -> tuple[str, ...]:
+def levels_of(values: Sequence[Any]) -> tuple[str, ...]:
     """Each value once: numbers by size, then texts."""
     by_size = sorted(values, key=lambda value: (not is_number(value), value if is_number(value) else 0, shown(value)))
     return tuple(dict.fromkeys(map(shown, by_size)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from statistics import fmean
@@ -14,8 +15,9 @@ from raylora.report.search_charts import shape_of, told
 from raylora.report.words import numbered
 from raylora.tracking.recorder import TrialRecord
 
-MOST_POINTS = 40
+MOST_POINTS = 24
 """Of a smoothed curve: each is the mean of as many steps as that takes."""
+NAME_HEIGHT = 11.0
 CURVES = (
     ("holdout_loss_ratio", "Held-out loss", "× the base model’s, lower is better", 1.0),
     ("similarity_gain", "Likeness of samples", "gain, higher is better", 0.0),
@@ -94,8 +96,17 @@ def _chart(
         [*frame.grid, *_measured_at(work, frame, end, base)],
         [Line(path_of(places[trial.trial_id]), "curve", told(trial), trial.trial_id) for trial in drawn],
         [Mark(x, at, shape_of(trial), told(trial), trial.trial_id) for trial, x, at in ends],
-        [*frame.texts, *(Text(x - 8, at - 8, trial.trial_id, "end", "name", trial.trial_id) for trial, x, at in ends)],
+        [*frame.texts, *_names(work, {trial.trial_id: (x, at) for trial, x, at in ends})],
     )
+
+
+def _names(work: Work, ends: Mapping[str, tuple[float, float]]) -> list[Text]:
+    """Each trial's name at its curve's end; those that are seen from the start keep clear of each other."""
+    heights = {name: y - 8 for name, (_, y) in ends.items()}
+    lowest = -math.inf
+    for name in sorted((name for name in work.outstanding if name in ends), key=heights.__getitem__):
+        lowest = heights[name] = max(heights[name], lowest + NAME_HEIGHT)
+    return [Text(x - 8, heights[name], name, "end", "name", name) for name, (x, _) in ends.items()]
 
 
 def _measured_at(work: Work, frame: Frame, end: float, base: float | None) -> list[Line]:
