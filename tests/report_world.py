@@ -14,7 +14,7 @@ from PIL import Image
 from raylora.config import Experiment
 from raylora.config_files import write_experiment
 from raylora.evaluation.scorecard import sample_grid
-from raylora.execution.outputs import LOSSES_NAME, OutFolder, write_json, write_text, write_trials_csv
+from raylora.execution.outputs import BASE_GRID_NAME, LOSSES_NAME, OutFolder, write_json, write_text, write_trials_csv
 from raylora.tracking.recorder import TrialRecord
 
 STEPS = (100, 200, 400)
@@ -132,6 +132,10 @@ class Made:
             record.write()
             if with_samples:
                 self._samples(record)
+        if with_samples and self.scores:
+            self.out.cache.mkdir(exist_ok=True)
+            rows = 1 + len(self.experiment.sampling.seeds)
+            Image.fromarray(grid(rows, 3, len(self.captions))).save(self.out.cache / BASE_GRID_NAME)
         if state == "finished":
             self._finish(with_samples)
         return self.out

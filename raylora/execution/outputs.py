@@ -24,6 +24,8 @@ from raylora.files import exists, is_file, is_folder, read_json, write_atomicall
 from raylora.tracking.recorder import TrialRecord, measures
 
 LOCK_NAME = ".lock"
+BASE_GRID_NAME = "base.png"
+"""In the cache: held-out images above the base model's samples, as trials' grids have them."""
 LOSSES_NAME = "losses.json"
 """In `best/`, of a training on all images, which makes no reports: pairs of images seen and training loss."""
 NO_RESULT = "no_result"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from raylora.execution.outputs import BASE_GRID_NAME
 from raylora.files import first_fold
 from raylora.report.pictures import Grid, Picture, embedded, fitted, read_grid, strip_of
 from raylora.report.reading import Work
@@ -26,7 +27,7 @@ SAMPLE_NAME = re.compile(r"images_(\d+)\.png")
 REAL, BASE, GUIDE, WINNER, SO_FAR, LORA = (
     "real", "base", "guide", "winner", "best so far", "this LoRA",
 )  # fmt: skip
-DRAWN_AT_THE_END = "The base model’s samples are drawn at the search’s end, so they are missing here."
+NO_BASE = "The base model’s samples, which lay in cache/, are not there."
 GONE = "The samples that lay in best/samples are gone, or none were drawn."
 
 
@@ -122,15 +123,17 @@ def _rows_of_best(work: Work) -> list[Row]:
 
 
 def _rows_so_far(work: Work) -> list[Row]:
-    """Of a search that has no winner yet: the guide's settings and the best trial, each where it was best."""
+    """Of work that has no winner yet: base model, the guide's settings and best trial, each where it was best."""
     rows: list[Row] = []
     for name, trial in ((GUIDE, work.baseline), (SO_FAR, work.best)):
         if trial is None or (name == SO_FAR and trial is work.baseline):
             continue
         file = _sample_files(trial).get((trial.best or {}).get("images_seen", 0))
         if grid := _trial_grid(work, file) if file else None:
-            rows += [Row(name, grid, 1)] if rows else [Row(REAL, grid, 0), Row(name, grid, 1)]
-    return rows
+            rows.append(Row(name, grid, 1))
+    if base := _trial_grid(work, first_fold(work.out.cache) / BASE_GRID_NAME):
+        rows.insert(0, Row(BASE, base, 1))
+    return [Row(REAL, rows[0].grid, 0), *rows] if rows else []
 
 
 def _lack(work: Work, names: Sequence[str]) -> str:
@@ -142,7 +145,7 @@ def _lack(work: Work, names: Sequence[str]) -> str:
             if work.no_result
             else "There are no samples yet."
         )
-    return "" if BASE in names or work.is_training else DRAWN_AT_THE_END
+    return "" if BASE in names or work.is_training else NO_BASE
 
 
 def _comparisons(work: Work, rows: Sequence[Row]) -> list[Comparison]:

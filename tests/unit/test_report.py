@@ -224,12 +224,22 @@ def test_a_file_of_weights_and_v_prediction_are_loaded_as_such(made: Made) -> No
     ("state", "head"), [("interrupted", "Interrupted"), ("running", "Under way"), ("failed", "Broken off")]
 )
 def test_work_without_an_answer_says_how_it_stands(made: Made, state: str, head: str) -> None:
-    page = page_of(made.write(state))
+    out = made.write(state)
+    page = page_of(out)
     assert f"{head}: 4 of 4 trials ended" in page.text
     assert "Best so far is t001 with score 1.200; the guide’s own settings have 0.800" in page.text
-    assert "base model’s samples are drawn at the search’s end" in page.text
+    names = [name for name, _ in make_album(read_work(out)).comparisons[0].pictures]
+    assert names == ["real", "base", "guide", "best so far"]
     assert (f"raylora resume {made.root}" in page.text) == (state != "running")
     assert "<lora:" not in page.text
+
+
+def test_without_the_base_models_samples_the_page_says_so(made: Made) -> None:
+    out = made.write("interrupted")
+    shutil.rmtree(out.cache)
+    page = page_of(out)
+    assert "The base model’s samples, which lay in cache/, are not there." in page.text
+    assert page.count("img") > 5
 
 
 def test_a_search_that_has_only_begun(made: Made) -> None:
