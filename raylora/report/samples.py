@@ -123,10 +123,10 @@ def _rows_of_best(work: Work) -> list[Row]:
 
 
 def _rows_so_far(work: Work) -> list[Row]:
-    """Of work that has no winner yet: base model, the guide's settings and best trial, each where it was best."""
+    """Of work without files of its winner: base model, the guide's settings and best trial, each where it was best."""
     rows: list[Row] = []
-    for name, trial in ((GUIDE, work.baseline), (SO_FAR, work.best)):
-        if trial is None or (name == SO_FAR and trial is work.baseline):
+    for name, trial in ((GUIDE, work.baseline), (_name_of_best(work), work.best)):
+        if trial is None or (name != GUIDE and trial is work.baseline):
             continue
         file = _sample_files(trial).get((trial.best or {}).get("images_seen", 0))
         if grid := _trial_grid(work, file) if file else None:
@@ -136,15 +136,15 @@ def _rows_so_far(work: Work) -> list[Row]:
     return [Row(REAL, rows[0].grid, 0), *rows] if rows else []
 
 
+def _name_of_best(work: Work) -> str:
+    return LORA if work.is_training else WINNER if work.is_finished else SO_FAR
+
+
 def _lack(work: Work, names: Sequence[str]) -> str:
+    if work.is_finished and _name_of_best(work) not in names:
+        return GONE
     if not names:
-        return (
-            GONE
-            if work.is_finished
-            else "No trial has drawn samples."
-            if work.no_result
-            else "There are no samples yet."
-        )
+        return "No trial has drawn samples." if work.no_result else "There are no samples yet."
     return "" if BASE in names or work.is_training else NO_BASE
 
 

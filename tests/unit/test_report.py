@@ -280,7 +280,10 @@ def test_a_training_alone(tmp_path: Path, holds_out: bool, prompts: tuple[str, .
 
 def test_what_was_deleted_is_told(made: Made) -> None:
     out = made.write()
-    for folder in (out.trials, out.best / "samples"):
+    shutil.rmtree(out.best / "samples")
+    first, *_ = make_album(read_work(out)).comparisons
+    assert [name for name, _ in first.pictures] == ["real", "base", "guide", "winner"]  # the trials' own
+    for folder in (out.trials, out.cache):
         shutil.rmtree(folder)
     page = page_of(out)
     assert "The folder trials/ is gone" in page.text and "best/samples are gone" in page.text
