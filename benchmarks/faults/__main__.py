@@ -26,7 +26,7 @@ from tests.hosts.ground import ground
 from tests.hosts.namespaces import why_no_namespaces
 
 TRIALS, WORKERS = 24, 3
-SEEDS, FAULTS = 5, 7
+SEEDS, FAULTS = 5, 8
 QUICK_TRIALS, QUICK_FAULTS = 8, 4
 GOAL_SPREADS = 2.0
 """How many standard deviations of undisturbed searches' best scores the worst disturbed one may be below their mean."""
@@ -86,6 +86,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="1 seed, 8 trials and 4 faults")
     parser.add_argument("--json", type=Path, help="write the result here")
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--first-seed", type=int, default=0, help="to add to an earlier run")
     parser.add_argument("--in-peace", type=int, default=SEEDS, help="searches left in peace, of the first seeds")
     parser.add_argument("--faults", type=int, default=FAULTS, help="in each search")
     options = parser.parse_args()
@@ -99,9 +100,9 @@ def main() -> None:
     )
     rows = [
         run_search(seed, trials, count, work)
-        for seed in range(seeds)
+        for seed in range(options.first_seed, options.first_seed + seeds)
         for count in (0, faults)
-        if count or seed < options.in_peace
+        if count or seed < options.first_seed + options.in_peace
     ]
     report("faults", rows, targets_of(rows), options.json)
 
