@@ -23,8 +23,7 @@ HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror='window.h
 WIDTHS = (400, 1600)
 OUTLINE = """() => {
     const it = document.activeElement;
-    const style = getComputedStyle(it.matches(".choice input") ? it.parentElement : it);
-    return style.outlineStyle + style.outlineWidth;
+    return getComputedStyle(it.matches(".choice input") ? it.parentElement : it).outlineStyle;
 }"""
 SHOWN_STEPS = """() => {
     const shown = (strip) => [...strip.querySelectorAll(".step")].filter((step) => step.offsetHeight > 0);
@@ -207,7 +206,7 @@ def test_focus_is_seen_and_goes_through_everything(opened: Watched) -> None:
         style = opened.page.evaluate(OUTLINE)
         if seen[-1] == "end":
             break
-        assert style != "none0px"
+        assert style != "none"
     assert seen[0] == "Skip to the answer"
     assert {"theme", "tab-1", "step", "Copy", "trial", "end"} <= set(seen)
 
