@@ -7,7 +7,7 @@ set -euo pipefail
 
 touch "${RAYLORA_NOTICE_FILE:-${TMPDIR:-/tmp}/raylora-notice}"
 for ((waited = 0; waited < ${1:-60}; waited++)); do
-  # A process of Ray's names itself by what it runs, such as ray::ImplicitFunc.train; these run nothing of ours.
-  pgrep -u "$(id -u)" -a -f '^ray::' | grep -qvE ' ray::(IDLE|DashboardAgent|RuntimeEnvAgent|ImplicitFunc *$)' || break
+  # A process of Ray's names itself by what it runs, such as ray::ResourceTrainable.train; these run nothing of ours.
+  pgrep -u "$(id -u)" -a -f '^ray::' | grep -qvE ' ray::(IDLE|DashboardAgent|RuntimeEnvAgent|(trainable|ResourceTrainable|ImplicitFunc) *$)' || break
   sleep 1
 done

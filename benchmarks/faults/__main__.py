@@ -68,7 +68,7 @@ def targets_of(rows: list[Row]) -> dict[str, Target]:
         "doubled": target(doubled, "= 0", doubled == 0),
         "trained_twice": target(twice, "= 0", twice == 0),
         "best_below_undisturbed_sd": _below([row["best"] for row in rows if row["table"] == "in peace"], disturbed),
-        "faults": target(sum(row["faults"] for row in disturbed), f">= {SEEDS * FAULTS - SEEDS} in the full run", None),
+        "faults": target(sum(row["faults"] for row in disturbed), ">= 30 in the full run", None),
     }
 
 

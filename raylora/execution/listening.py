@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune.result import NODE_IP
 
-from raylora.errors import RayloraError, StorageError, first_line
+from raylora.errors import RayloraError, StorageError
 from raylora.execution.results import BREAKS_OFF, FAILED, REPORT
 from raylora.execution.trial_job import HALVED, STOP_REASON, TrialJob
 from raylora.search.limits import COSTS, over_limits
@@ -26,8 +28,9 @@ REPORT_KEYS = (
 
 MOST_LOSSES = 10
 """Lost workers in a row, without a report between, after which a trial is given up: it may be what ends them."""
-CAUSES = {"memory": ("low on memory", "OOM", "out of memory"), "node": ("node has died", "node died", "Node failed")}
-"""What Ray says of a lost worker's end (`src/ray/protobuf/common.proto`, `ActorDiedErrorContext`), by its cause."""
+CAUSES = {"memory": ("low on memory",), "node": ("node has died", "node died", "Node failed")}
+"""What Ray says of a lost worker's end (`src/ray/protobuf/common.proto`, `ActorDiedErrorContext`), by its cause.
+What the operating system killed for memory it tells like any other kill."""
 
 
 class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
@@ -44,8 +47,8 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
         self._under_way: dict[int, TrialRecord] = {}
         self._lost: Counter[int] = Counter()
         """Losses of each trial's worker since its last report."""
-        self._recovered: dict[int, str] = {}
-        """By which error each trial was last begun again: Tune may end it by the same one, of which it tells twice."""
+        self._recovered: dict[int, int] = {}
+        """In which step of Tune's each trial was last begun again: it may be ended in the same, by the same loss."""
         self._failed: set[int] = set()
         self._wanted: dict[Any, Any] = {}
 
@@ -97,6 +100,8 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
         record.over_limits = over_limits(self._job.experiment.search.limits, report)
         if report["images_seen"] > record.images_seen:  # a resumed trial may say its last word again
             del self._lost[record.number]
+            self._given_up.discard(record.number)
+            trial.max_failures = -1
             record.hear({key: report[key] for key in REPORT_KEYS if key in report})
             self._tell(record, self._listener.trial_reported)
         else:
@@ -114,7 +119,7 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
         """A worker was lost, and Tune begins its trial again; until this says that it was lost too often."""
         record = self._record(trial)
         self._lose(record, trial)
-        self._recovered[record.number] = str(trial.get_error())
+        self._recovered[record.number] = iteration
         trial.config["went_on_at"] = record.images_seen
         if self._lost[record.number] > 1 or record.losses[-1] == "memory":
             trial.config[HALVED] = True
@@ -126,21 +131,21 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
         """Tune has ended a trial for a lost worker; the searcher hands it out again, unless it is given up.
 
         Raises:
-            RayloraError: no process can so much as begin with it.
+            RayloraError: no process could be made ready for it, again and again.
         """
         record = self._record(trial)
-        if str(trial.get_error()) != self._recovered.pop(record.number, None):
+        if self._recovered.pop(record.number, None) != iteration:
             self._lose(record, trial)
         if record.number in self._given_up:
             _fail(record)
             self._end(trial, record)
         elif self._lost[record.number] >= MOST_LOSSES:
-            raise RayloraError(f"no process can begin with {record.trial_id}: {first_line(trial.get_error())}")
+            raise RayloraError(f"no process can begin with {record.trial_id}: {error_of(trial)}")
         _forget(trial)
 
     def _lose(self, record: TrialRecord, trial: Any) -> None:
         self._lost[record.number] += 1
-        record.losses.append(cause_of_loss(str(trial.get_error())))
+        record.losses.append(cause_of_loss(error_of(trial)))
         record.write()
 
     def _end(self, trial: Any, record: TrialRecord) -> None:
@@ -203,6 +208,18 @@ def _fail(record: TrialRecord) -> None:
         often = f" {len(record.losses)} times" if len(record.losses) > 1 else ""
         by_memory = ", as memory ran out" if "memory" in record.losses else ""
         record.stop_reason = f"its worker was lost{often}{by_memory}"
+
+
+def error_of(trial: Any) -> str:
+    """What Ray says of a trial's last loss; nothing if it can't be read.
+
+    It adds each to a file of the driver's; `Trial.get_error` looks for that where it only lies after a snapshot.
+    """
+    with suppress(OSError):
+        if trial.error_file:
+            told = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
+            return told.rpartition("Failure # ")[2].partition("\n")[2].strip()
+    return ""
 
 
 def cause_of_loss(error: str) -> str:

@@ -33,15 +33,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         self._under_way: dict[str, tuple[int, dict[str, Any]]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self._study.is_hopeless:
-            return str(Searcher.FINISHED)
+        has_more = self._waiting or self._left > 0
+        if not has_more or self._study.is_hopeless:
+            return None if self._under_way else str(Searcher.FINISHED)
         if self._waiting:
             number, params = self._waiting.pop(0)
-        elif self._left > 0:
+        else:
             self._left -= 1
             number, params = self._study.ask()
-        else:
-            return None if self._under_way else str(Searcher.FINISHED)
         self._under_way[trial_id] = (number, params)
         is_baseline = self._study.has_baseline and number == 0
         went_on_at = self._study.went_on_at(number)  # Tune hands it to the trial scheduler

@@ -132,7 +132,8 @@ def test_without_an_output_folder_nothing_is_begun(run: Run, tmp_path: Path) -> 
 
 def test_notice_is_given_and_an_idle_node_not_waited_for(run: Run, bin_folder: Path, tmp_path: Path) -> None:
     idle = (
-        "echo '7 ray::IDLE'; echo '8 ray::DashboardAgent'; echo '9 ray::RuntimeEnvAgent'; echo '10 ray::ImplicitFunc'"
+        "echo '7 ray::IDLE'; echo '8 ray::DashboardAgent'; echo '9 ray::RuntimeEnvAgent'; echo '10 ray::ImplicitFunc'; "
+        "echo '11 ray::trainable'; echo '12 ray::ResourceTrainable  '"
     )
     (bin_folder / "pgrep").write_text(f"#!/usr/bin/env bash\n{idle}\n")
     process = run("give-notice.sh", str(10 * LONG_S))
@@ -142,7 +143,7 @@ def test_notice_is_given_and_an_idle_node_not_waited_for(run: Run, bin_folder: P
 
 def test_a_trial_gets_time_to_write_its_checkpoint(run: Run, bin_folder: Path, tmp_path: Path) -> None:
     looks = tmp_path / "looks"
-    (bin_folder / "pgrep").write_text(f"#!/usr/bin/env bash\necho >> {looks}\necho '7 ray::ImplicitFunc.train'\n")
+    (bin_folder / "pgrep").write_text(f"#!/usr/bin/env bash\necho >> {looks}\necho '7 ray::ResourceTrainable.train'\n")
     process = run("give-notice.sh", "2")
     output(process)
     assert process.returncode == 0 and len(looks.read_text()) == 2

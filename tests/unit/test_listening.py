@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from raylora.config import Experiment
-from raylora.execution.listening import settle
+from raylora.execution.listening import cause_of_loss, error_of, settle
 from raylora.execution.results import as_result, failure
 from raylora.execution.searcher import StudySearcher
 from raylora.execution.trial_job import TrialJob
@@ -53,3 +56,24 @@ def test_records_of_trials_that_the_study_knows_to_have_ended_are_ended(tmp_path
         ("running", None),
     ]
     assert settle(read_records(tmp_path / "trials"), job, ended) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "cause"),
+    [
+        ("The actor died because its node has died. Node Id: 3c1f", "node"),
+        ("Task was killed due to the node running low on memory.", "memory"),
+        (
+            "Worker exit type: SYSTEM_ERROR … the process was killed by the OOM killer due to high memory usage",
+            "worker",
+        ),
+        ("", "worker"),
+    ],
+)
+def test_the_last_loss_tells_its_cause(told: str, cause: str, tmp_path: Path) -> None:
+    """Ray adds one error to the other, and any kill may have been the operating system's."""
+    file = tmp_path / "error.txt"
+    file.write_text(f"Failure # 1 (occurred at noon)\nits node has died\nFailure # 2 (occurred at one)\n{told}\n")
+    assert error_of(SimpleNamespace(error_file=str(file))) == told
+    assert cause_of_loss(told) == cause
+    assert error_of(SimpleNamespace(error_file=None)) == ""

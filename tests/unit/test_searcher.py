@@ -94,7 +94,7 @@ def test_it_gives_up_where_one_trial_after_the_other_fails(measured: bool, tmp_p
     for number in range(Experiment().search.max_failures):
         assert isinstance(searcher.suggest(str(number)), dict)
         searcher.on_trial_complete(str(number), error=True)
-    assert (searcher.suggest("next") == "FINISHED") != measured
+    assert isinstance(searcher.suggest("next"), dict) == measured
     resumed = StudySearcher(open_study(tmp_path), trials=9, given_up=set()).suggest("resumed")
     assert resumed == ({**running, "went_on_at": 150} if isinstance(running, dict) and measured else "FINISHED")
 
