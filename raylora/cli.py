@@ -24,6 +24,7 @@ from raylora.cli_output import (
     print_metrics,
     print_plan,
     print_summary,
+    reporting,
     resumable,
     say_on,
     warn_on,
@@ -155,7 +156,11 @@ def tune(
     check_start(job, folder, address, warn if dry_run else None)
     if dry_run:
         return
-    with resumable(folder.root), view(console, job.experiment.search.trials, usage=usage) as listener:
+    with (
+        resumable(folder.root),
+        reporting(folder, warn),
+        view(console, job.experiment.search.trials, usage=usage) as listener,
+    ):
         summary = tune_job(job, folder, listener, say_on(console), address)
     print_summary(summary, folder.root, as_json)
 
@@ -198,7 +203,12 @@ def _resume_search(folder: OutFolder, address: str | None) -> dict[str, Any]:
 
     console = on_stderr()
     trials = read_experiment(folder.experiment).search.trials
-    with resumable(folder.root), view(console, trials, read_records(folder.trials), usage) as listener:
+    earlier = read_records(folder.trials)
+    with (
+        resumable(folder.root),
+        reporting(folder, warn_on(console)),
+        view(console, trials, earlier, usage) as listener,
+    ):
         return resume_job(folder.root, listener, say_on(console), address)
 
 
@@ -207,8 +217,9 @@ def _resume_training(folder: OutFolder, address: str | None) -> dict[str, Any]:
         raise OutputError(f"{folder.root}: holds a training, which needs no cluster; leave --address out")
     from raylora.execution.alone import resume_training
 
-    with resumable(folder.root):
-        return resume_training(folder, say_on(on_stderr()))
+    console = on_stderr()
+    with resumable(folder.root), reporting(folder, warn_on(console)):
+        return resume_training(folder, say_on(console))
 
 
 @app.command()
@@ -257,9 +268,20 @@ def train(
         return
     from raylora.execution.alone import train_job
 
-    with resumable(folder.root):
+    with resumable(folder.root), reporting(folder, warn):
         summary = train_job(job, folder, holds_out, say_on(console))
     print_summary(summary, folder.root, as_json)
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Argument(help="Output folder of a search or training, also while it runs.")],
+) -> None:
+    """Write OUT/report.html again: the answer, its reasons, pictures and curves, in one file that needs no network."""
+    from raylora.execution.outputs import OutFolder
+    from raylora.report.page import write_report
+
+    print(write_report(OutFolder(out_place(out))))
 
 
 @app.command()

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raylora.redaction import shown
+from raylora.report.words import lost_workers
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from raylora.execution.outputs import OutFolder
 
 INTERRUPTED = 130
 
@@ -63,6 +66,31 @@ def resumable(root: Path) -> Iterator[None]:
         raise SystemExit(INTERRUPTED) from None
 
 
+@contextmanager
+def reporting(folder: OutFolder, warn: Callable[[str], None]) -> Iterator[None]:
+    """Write the page of whatever work there is as the block ends, however it does. No page is worth an answer."""
+    try:
+        yield
+    except BaseException:
+        if folder.state_file.is_file() and _write_page(folder, warn):
+            print(f"a report of what there is: {folder.report}", file=sys.stderr)
+        raise
+    _write_page(folder, warn)
+
+
+def _write_page(folder: OutFolder, warn: Callable[[str], None]) -> bool:
+    from raylora.errors import first_line
+
+    try:
+        from raylora.report.page import write_report
+
+        write_report(folder)
+    except Exception as error:  # of disks, pictures and templates
+        warn(f"{folder.report.name} was not written ({first_line(error)}); `raylora report {folder.root}` tries again")
+        return False
+    return True
+
+
 def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
     """The answer of a search or a training."""
     if as_json:
@@ -84,6 +112,8 @@ def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
     if "strength" in best:
         print(f"Best used at strength:      {best['strength']:g} (scores: {_by_strength(best)})")
     print(f"Samples:                    {root / 'best' / 'samples' / 'grid.png'}")
+    if (root / "report.html").is_file():
+        print(f"Report:                     {root / 'report.html'}")
     print(f"Everything:                 {root}")
     if summary["tracking_uri"]:
         print(f"MLflow:                     {_how_to_look(summary['tracking_uri'])}")
@@ -132,13 +162,6 @@ def _with_spread(candidate: dict[str, Any]) -> str:
     named = f"{seeds} new seeds" if seeds > 1 else "a new seed"
     failed = f", {candidate['failed_seeds']} more failed" if candidate["failed_seeds"] else ""
     return f"{candidate['score']:.3f}{spread} ({named}{failed}; {candidate['selection_score']:.3f} in the search)"
-
-
-def lost_workers(causes: Mapping[str, int], trials: Sequence[str]) -> str:
-    """One line on what a search lost and did not lose: `2 with a node, 1 by itself (t002, t005); …`."""
-    how = {"node": "with a node", "memory": "as memory ran out", "worker": "by itself"}
-    told = ", ".join(f"{causes[cause]} {words}" for cause, words in how.items() if cause in causes)
-    return f"{told} ({', '.join(trials)}); their trials went on from their last states"
 
 
 def _images(summary: Mapping[str, Any]) -> str:

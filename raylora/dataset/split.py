@@ -162,14 +162,16 @@ def _part(pictures: list[Picture], held: set[str]) -> Split:
 
 
 def write_splits(splits: Sequence[Split], path: Path) -> None:
-    """`split.json`: the held-out images by name and digest, of one split or of each fold."""
+    """`split.json`: the held-out images by name and digest, with their captions, of one split or of each fold."""
     parts = [_written(split) for split in splits]
     content = parts[0] if len(parts) == 1 else {"folds": parts}
     write_atomically(path, json.dumps(content, indent=2).encode())
 
 
 def _written(split: Split) -> dict[str, object]:
-    rows = [{"file": picture.path.name, "digest": picture.digest} for picture in split.holdout]
+    rows = [
+        {"file": picture.path.name, "digest": picture.digest, "caption": picture.caption} for picture in split.holdout
+    ]
     return {"holdout": rows, "train_images": len(split.train)}
 
 

@@ -116,12 +116,23 @@ class Evaluator:
 
     def reference(self, base: BaseModel) -> Reference:
         """Measure the base model; no adapter may be active."""
+        return self.look_at_base(base)[0]
+
+    def look_at_base(self, base: BaseModel) -> tuple[Reference, list[Pixels]]:
+        """The same, and the samples that it was measured by."""
+        samples = self.sample(base)
         round_trip = decode_all(base, self.holdout.latents, self._config.batch_size)
-        return Reference(
+        reference = Reference(
             holdout_loss=float(self._image_losses(base).mean()),
-            sample_similarity=paired_similarity(self._encoder.images(self.sample(base)), self.holdout.embeddings),
+            sample_similarity=paired_similarity(self._encoder.images(samples), self.holdout.embeddings),
             ceiling_similarity=paired_similarity(self._encoder.images(round_trip), self.holdout.embeddings),
         )
+        return reference, samples
+
+    def grid(self, samples: Sequence[Pixels]) -> Pixels:
+        """The real held-out images above a row of samples for each seed."""
+        seeds = len(samples) // len(self.holdout.captions)
+        return sample_grid([self.holdout.pixels, *(samples[seed::seeds] for seed in range(seeds))])
 
     def measure(self, base: BaseModel, reference: Reference, world: World = World()) -> Evaluation:
         """Every measure of the active adapter, the same on every worker. Without training images theirs are missing."""

@@ -92,7 +92,8 @@ def _train(training: Training, holdout: bool) -> dict[str, Any]:
         run = _train_measured if holdout else _train_on_all
         run(training, record)
         record.status = "finished"
-        write_trials_csv(out.root / "trials.csv", [record], training.job.experiment)
+        record.write()
+        write_trials_csv(out.trials_csv, [record], training.job.experiment)
         summary = _summary(record, training, wall_s())
         write_json(out.summary, summary)
     return summary

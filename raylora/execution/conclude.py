@@ -46,7 +46,7 @@ def conclude(
         RayloraError: no trial came to a result, or the winner's files can't be made.
     """
     out = search.out
-    write_trials_csv(out.root / "trials.csv", trials, search.job.experiment)
+    write_trials_csv(out.trials_csv, trials, search.job.experiment)
     if not found:
         raise _no_result(out, trials, search.job.experiment.search)
     search.say("Writing the winner …")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from raylora.errors import DatasetError, ModelError
 from raylora.evaluation.encoders import ImageEncoder, cached_embeddings
 from raylora.evaluation.scorecard import Evaluator, ImageSet, Reference, is_finite
 from raylora.execution.material import TEXTS_NAME, Material
+from raylora.execution.outputs import BASE_GRID_NAME
 from raylora.files import fold_folders, write_atomically
 from raylora.training.feed import TrainingSet
 
@@ -37,6 +39,8 @@ class SharedData:
     train: ImageSet
     holdout: ImageSet
     reference: Reference
+    base_grid: Pixels | None = None
+    """The held-out images above the base model's samples: kept for people, so not read again."""
 
     def evaluator(self, encoder: ImageEncoder, experiment: Experiment) -> Evaluator:
         prompts = look_prompts(experiment)
@@ -126,17 +130,21 @@ def make_shared(
     train = image_set(base, encoder, material.train, experiment.dataset, cache, keeps_pixels=False)
     holdout = image_set(base, encoder, material.holdout, experiment.dataset, cache)
     training_set(base, material, experiment, cache)  # fills the cache, for all trials
-    reference = Evaluator(encoder, holdout, train, experiment.evaluation, experiment.sampling).reference(base)
+    evaluator = Evaluator(encoder, holdout, train, experiment.evaluation, experiment.sampling)
+    reference, samples = evaluator.look_at_base(base)
     if not is_finite(reference.as_dict()):
         raise ModelError(
             f"{experiment.model.base_model}: the base model itself gives no numbers in "
             f"mixed_precision={experiment.training.mixed_precision}; try bf16 or no"
         )
-    return SharedData(material, train, holdout, reference)
+    return SharedData(material, train, holdout, reference, evaluator.grid(samples))
 
 
 def write_shared(folder: Path, shared: SharedData) -> None:
     """Keep it for all trials: the texts last, so that a folder with texts is whole."""
+    if shared.base_grid is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(shared.base_grid).save(folder / BASE_GRID_NAME)
     tensors = {f"holdout.pixels.{place}": torch.tensor(pixels) for place, pixels in enumerate(shared.holdout.pixels)}
     texts: dict[str, Any] = {"reference": shared.reference.as_dict()}
     for name, images in (("train", shared.train), ("holdout", shared.holdout)):

@@ -24,6 +24,10 @@ from raylora.files import exists, is_file, is_folder, read_json, write_atomicall
 from raylora.tracking.recorder import TrialRecord, measures
 
 LOCK_NAME = ".lock"
+BASE_GRID_NAME = "base.png"
+"""In the cache: held-out images above the base model's samples, as trials' grids have them."""
+LOSSES_NAME = "losses.json"
+"""In `best/`, of a training on all images, which makes no reports: pairs of images seen and training loss."""
 NO_RESULT = "no_result"
 """In the state of a search of which every trial failed: why."""
 NOTHING_CAME = "no trial came to a result"
@@ -94,6 +98,14 @@ class OutFolder:
     @property
     def summary(self) -> Path:
         return self.root / "summary.json"
+
+    @property
+    def trials_csv(self) -> Path:
+        return self.root / "trials.csv"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
 
     def check_free(self, bytes_needed: int) -> None:
         """Whether new work can go here; nothing is made.

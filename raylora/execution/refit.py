@@ -15,7 +15,7 @@ from raylora.execution.material import Material, schedules
 from raylora.execution.mirror import refit_at_work
 from raylora.execution.node_cache import entries_in, read_folds, training_set
 from raylora.execution.notice import FileNotice
-from raylora.execution.outputs import OutFolder
+from raylora.execution.outputs import LOSSES_NAME, OutFolder, write_json
 from raylora.execution.trial import base_of, pick_device
 from raylora.execution.trial_job import HALVED, TrialJob
 from raylora.execution.winner import epoch_files, write_lora
@@ -94,5 +94,6 @@ def trained_on_all(
 
         advance_by_epochs(trainer, files, state / STATE_NAME, world, tell, FileNotice(), kept)
         if world.is_first:
+            write_json(out.best / LOSSES_NAME, trainer.losses)
             write_lora(trainer.adapter, experiment, material.train, out.best, title=out.root.name)
         yield trainer

@@ -176,13 +176,8 @@ class Fit:
         folder = self.folder / SAMPLES_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         place = f"{self.trainer.images_seen:06d}.png"
-        Image.fromarray(self.grid(samples)).save(folder / f"images_{place}")
+        Image.fromarray(self.evaluator.grid(samples)).save(folder / f"images_{place}")
         if self.evaluator.looks:
             looks = self.evaluator.sample(self.trainer.base, self.evaluator.looks)
             Image.fromarray(sample_grid([looks])).save(folder / f"prompts_{place}")
         self._write_state()
-
-    def grid(self, samples: Sequence[Pixels]) -> Pixels:
-        """The real held-out images above a row of samples for each seed."""
-        seeds = len(samples) // len(self.evaluator.holdout.captions)
-        return sample_grid([self.evaluator.holdout.pixels, *(samples[seed::seeds] for seed in range(seeds))])

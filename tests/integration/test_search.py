@@ -223,6 +223,14 @@ def test_best_files(out: Path, summary: dict[str, Any]) -> None:
     assert json.loads((out / "state.json").read_text())["state"] == "finished"
 
 
+def test_the_report_tells_the_winner_and_shows_it(out: Path, summary: dict[str, Any]) -> None:
+    page = (out / "report.html").read_text()
+    assert f"{summary['best']['trial_id']} is the best of {TRIALS} trials" in page or "guide’s own settings won" in page
+    assert page.count("data:image/webp") >= 4 * 4 + 5 + TRIALS  # compared, strengths, and each trial's first step
+    assert "sks portrait, red hair, number" in page  # a caption of a held-out image
+    assert "Training on all images" in page and "stopped early: " in page
+
+
 def test_mlflow_alone_loads_the_champion_and_generates(summary: dict[str, Any]) -> None:
     assert summary["registered"] == {"name": "tiny-lora", "version": "1", "alias": "champion"}
     mlflow.set_tracking_uri(summary["tracking_uri"])
@@ -325,6 +333,7 @@ def test_interrupted_search_goes_on_with_nothing_lost_or_doubled(world: World) -
         stderr = break_off(world, out, number, states, *arguments)
         assert f"raylora resume {out}" in stderr
         assert json.loads((out / "state.json").read_text())["state"] == "interrupted"
+        assert "Interrupted: " in (out / "report.html").read_text()
         assert not (out / "summary.json").exists()
         before |= histories(out)
 
