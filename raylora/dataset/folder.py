@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from raylora.bundled import DEMO_DATASET, DEMO_NAME
+from raylora.dataset.at_once import at_once
 from raylora.dataset.imagefolder import IMAGE_SUFFIXES, read_index, read_text
 from raylora.dataset.pixels import see
 from raylora.errors import DatasetError, first_line
@@ -75,9 +76,11 @@ def read_folder(folder: Path, options: ReadOptions = ReadOptions(), warn: Warn =
     if not is_folder(folder):
         raise DatasetError(f"{folder}: there is no such folder; give a folder of images with captions")
     try:
-        found = [seen for picture in scan(folder) if (seen := _usable(picture, folder, options, warn))]
+        scanned = scan(folder)
+        seen = at_once(lambda picture: looked_at(picture, folder), scanned)
     except PermissionError as error:
         raise DatasetError(f"{error.filename}: can't be read; let your user read the folder") from None
+    found = _usable(scanned, seen, options, warn)
     if len(found) < options.fewest:
         raise DatasetError(
             f"{folder}: {len(found)} usable images found, at least {options.fewest} are needed; "
@@ -167,20 +170,21 @@ def _caption_beside(path: Path, folder: Path) -> str:
     return ""
 
 
-def _usable(picture: Picture, folder: Path, options: ReadOptions, warn: Warn) -> Picture | None:
-    """The picture as `looked_at` has it; one that isn't whole is left out, if that was wanted.
+def _usable(
+    scanned: Sequence[Picture], seen: Sequence[Picture | str], options: ReadOptions, warn: Warn
+) -> list[Picture]:
+    """Those that `looked_at` found whole; one that isn't is left out, if that was wanted.
 
     Raises:
-        DatasetError: it isn't, and nothing is to be left out.
+        DatasetError: one isn't, and nothing is to be left out.
     """
-    seen = looked_at(picture, folder)
-    if isinstance(seen, Picture):
-        return seen
-    reason = f"{one_line(str(picture.path))}: {seen}"
-    if not options.skip_bad_images:
-        raise DatasetError(f"{reason}; mend or remove it, or go on without it with --skip-bad-images")
-    warn(f"{reason}; left out")
-    return None
+    for picture, fault in zip(scanned, seen, strict=True):
+        if isinstance(fault, str):
+            reason = f"{one_line(str(picture.path))}: {fault}"
+            if not options.skip_bad_images:
+                raise DatasetError(f"{reason}; mend or remove it, or go on without it with --skip-bad-images")
+            warn(f"{reason}; left out")
+    return [picture for picture in seen if isinstance(picture, Picture)]
 
 
 def looked_at(picture: Picture, folder: Path) -> Picture | str:
@@ -210,10 +214,15 @@ def _misplaced(path: Path, folder: Path) -> str | None:
 
 def finish(picture: Picture, options: ReadOptions) -> Picture:
     """Give the picture its digest and its final caption."""
-    caption = picture.caption or _class_words(picture) or options.trigger or ""
+    caption = picture.caption or stand_in(picture, options.trigger)
     if options.trigger and not has_word(caption, options.trigger):
         caption = f"{options.trigger}, {caption}"
     return replace(picture, caption=caption, digest=hashlib.sha256(picture.path.read_bytes()).hexdigest())
+
+
+def stand_in(picture: Picture, trigger: str | None) -> str:
+    """What serves where a caption is missing: the class words of a kohya folder, else the trigger word."""
+    return _class_words(picture) or trigger or ""
 
 
 def has_word(caption: str, word: str) -> bool:
