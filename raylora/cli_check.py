@@ -126,7 +126,7 @@ def _table(findings: list[Finding]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 1, 0), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, leading=1)
     for column in ("", "found", "what it does; what to do"):
         table.add_column(column, no_wrap=column == "", ratio=None if column == "" else 1)
     for finding in findings:

@@ -80,7 +80,8 @@ def normalized(thumbnail: bytes) -> Vectors:
     """
     pixels = np.frombuffer(thumbnail, np.uint8).reshape(THUMBNAIL_PX**2, 3).astype(np.float32)
     contrast = np.sqrt(pixels.var(axis=0).mean())
-    return ((pixels - pixels.mean()) / max(contrast, LEAST_CONTRAST)).reshape(-1)
+    vector: Vectors = ((pixels - pixels.mean()) / max(contrast, LEAST_CONTRAST)).reshape(-1)
+    return vector
 
 
 def _vectors(pictures: Sequence[Picture]) -> Vectors:
@@ -94,7 +95,8 @@ def _mirrored(vectors: Vectors) -> Vectors:
 
 def _half_mean_square(ours: Vectors, theirs: Vectors) -> Vectors:
     squares = (ours**2).sum(axis=1)[:, None] + (theirs**2).sum(axis=1) - 2 * ours @ theirs.T
-    return np.maximum(squares, 0) / (2 * ours.shape[1])
+    half_mean: Vectors = np.maximum(squares, 0) / (2 * ours.shape[1])
+    return half_mean
 
 
 def _near_pairs(ours: Vectors, theirs: Vectors) -> Iterator[tuple[int, int]]:

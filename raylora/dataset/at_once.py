@@ -9,7 +9,8 @@ from typing import TypeVar
 
 MOST_AT_ONCE = 4
 """Pictures in memory, each as large as one that may be read."""
-Item, Made = TypeVar("Item"), TypeVar("Made")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 def at_once(make: Callable[[Item], Made], items: Sequence[Item]) -> list[Made]:

@@ -83,7 +83,7 @@ def check_training(
     root: Path,
     config: DatasetConfig,
 ) -> list[Finding]:
-    """The same of what a search or a training has read, but for what reading tells already and for an encoder's part."""
+    """The same of what a search or a training has read, but for what reading has told already and an encoder tells."""
     captioned = [
         (picture, picture.caption) for picture in pictures if picture.caption != stand_in(picture, config.trigger)
     ]
@@ -105,7 +105,7 @@ def _unreadable(faults: Sequence[Fault], root: Path) -> list[Finding]:
         Finding(
             "error",
             "readable",
-            f"{len(files)} file{'s' * (len(files) != 1)} called like images, of which each {reason}",
+            f"{len(files)} file{'s' * (len(files) != 1)} {reason}",
             "no training begins with them",
             "mend or remove them, or train with --skip-bad-images",
             tuple(files),

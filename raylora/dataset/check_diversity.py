@@ -1,7 +1,7 @@
 """Whether one pose or background dominates a data set, as an image encoder sees it.
 
-How alike two pictures are to an encoder depends on the encoder, so the measure is its own: two pictures show the same if
-they are at least as alike as a picture and a tighter cut of its mirror image.
+How alike two pictures are to an encoder depends on the encoder, so the measure is its own: two pictures show the same
+if they are as alike as a picture and a tighter cut of its mirror image usually are.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ TRIED_ON = 24
 CUT = 0.8
 """Of each side: as another take of the same scene would be framed."""
 USUALLY = 0.75
+"""Of the images. The half would miss many of the takes of one scene; see docs/dataset-check.md."""
 DOMINATES = 0.5
 """A majority."""
 FEWEST = 4
@@ -48,7 +49,7 @@ def check_diversity(pictures: Sequence[Picture], root: Path, config: DatasetConf
     same = np.flatnonzero(alike[most])
     if len(same) < DOMINATES * len(looked_at) or len(same) < FEWEST:
         return []
-    members = [looked_at[place] for place in (most, *(place for place in same if place != most))]
+    members = [looked_at[most], *(looked_at[int(place)] for place in same if place != most)]
     found = f"{len(same)} of {len(looked_at)} images show nearly the same as {names(members[:1], root)[0]}"
     effect = "its pose, framing or background becomes a part of what is learned, and hard to prompt away"
     mend = "add images with other poses, light and backgrounds, or keep fewer of these"

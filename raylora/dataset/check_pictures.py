@@ -33,13 +33,12 @@ def check_pictures(pictures: Sequence[Picture], root: Path, config: DatasetConfi
     misfits = [picture for picture in pictures if picture not in frames]
     enlarged = {picture: factor for picture, frame in frames.items() if (factor := enlargement(frame)) > MOST_ENLARGED}
     small = enlarged if not config.buckets else _small_for_buckets(frames, config)
-    sharp_enough = [(picture, frame) for picture, frame in frames.items() if picture not in small]
     return [
         *_few(pictures),
         *_misfit(misfits, root),
         *_low_resolution(small, root, config),
         *_cut_away(frames, root, config),
-        *_blurred(sharp_enough, root),
+        *_blurred(frames, root),
     ]
 
 
@@ -125,11 +124,15 @@ def _cut_away(frames: dict[Picture, Frame], root: Path, config: DatasetConfig) -
     return [Finding("warning", "shape", found, effect, mend, names(ordered, root))]
 
 
-def _blurred(frames: Sequence[tuple[Picture, Frame]], root: Path) -> list[Finding]:
-    measured = at_once(lambda pair: picture_blur_px(pair[0].path, pair[1].size), frames)
-    blurs = {
-        picture: blur for (picture, _), blur in zip(frames, measured, strict=True) if blur is not None
-    }  # fmt: skip
+def _blur(picture: Picture, frame: Frame) -> float | None:
+    """In px as it is learned; of one that is enlarged in its own, since that is told by itself."""
+    blur = picture_blur_px(picture.path, frame.size)
+    return None if blur is None else blur / max(1.0, enlargement(frame))
+
+
+def _blurred(frames: dict[Picture, Frame], root: Path) -> list[Finding]:
+    measured = at_once(lambda pair: _blur(*pair), list(frames.items()))
+    blurs = {picture: blur for picture, blur in zip(frames, measured, strict=True) if blur is not None}
     if not blurs:
         return []
     middle = statistics.median(blurs.values())
@@ -139,7 +142,7 @@ def _blurred(frames: Sequence[tuple[Picture, Frame]], root: Path) -> list[Findin
     soft = sorted((picture for picture, blur in blurs.items() if blur > most), key=lambda picture: -blurs[picture])
     if not soft:
         return []
-    found = f"{_images(len(soft))} blurred: edges up to {blurs[soft[0]]:.1f} px wide, the set's middle {middle:.1f} px"
+    found = f"{_images(len(soft))} blurred by up to {blurs[soft[0]]:.1f} px, the set's middle by {middle:.1f}"
     effect = "the LoRA learns blur as a part of what it is to draw"
     return [Finding("warning", "sharpness", found, effect, "replace or remove them", names(soft, root))]
 
@@ -147,7 +150,7 @@ def _blurred(frames: Sequence[tuple[Picture, Frame]], root: Path) -> list[Findin
 def _soft_set(blurs: dict[Picture, float], middle: float, root: Path) -> Finding:
     """Most are soft: that may be what is to be learned."""
     soft = sorted((one for one, blur in blurs.items() if blur > BLURRED_PX), key=lambda picture: -blurs[picture])
-    found = f"{len(soft)} of {_images(len(blurs))} are soft: edges {middle:.1f} px wide in the middle"
+    found = f"{len(soft)} of {_images(len(blurs))} are soft, blurred by {middle:.1f} px in the middle"
     effect = "the LoRA will draw as softly"
     mend = "leave it, if that is the style; else give larger or sharper originals"
     return Finding("note", "sharpness", found, effect, mend, names(soft, root))

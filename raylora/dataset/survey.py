@@ -67,4 +67,6 @@ def survey(reference: str, trigger: str | None = None) -> Survey:
 
 def _read(picture: Picture, root: Path, trigger: str | None) -> Picture | str:
     seen = looked_at(picture, root)
-    return finish(seen, ReadOptions(trigger=trigger)) if isinstance(seen, Picture) else seen
+    if isinstance(seen, str):
+        return seen.replace(f" {str(picture.path)!r}", "")  # Pillow names the file
+    return finish(seen, ReadOptions(trigger=trigger))

@@ -15,8 +15,6 @@ from raylora.errors import ModelError
 from raylora.files import is_file, is_folder, read_mapping, resolved
 
 CONFIG_NAME, WEIGHTS_NAME, INDEX_NAME = "config.json", "model.safetensors", "model.safetensors.index.json"
-WEIGHTS = ("*.safetensors", "*.bin")
-"""What an encoder's weights may be called in its folder."""
 PICKLED_NAMES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 PREPROCESSOR_NAMES = ("preprocessor_config.json", "processor_config.json")
 TOKENIZER_NAMES = ("tokenizer.json", "vocab.json")

@@ -10,10 +10,10 @@ from raylora.dataset.check_sets import check_outgrown
 from raylora.dataset.findings import Finding
 from raylora.dataset.pixels import Pixels
 from raylora.dataset.remote import folder_of
+from raylora.diffusion.hub import is_meant_as_path
 from raylora.errors import DatasetError
-from raylora.evaluation.encoders import check_encoder, load_encoder, place_here
+from raylora.evaluation.encoder_place import place_here
 from raylora.execution.job import Job
-from raylora.execution.trial import pick_device
 
 MOST_TOLD = 4
 """Warnings in a plan; `raylora check` has all of them, and notes."""
@@ -50,11 +50,14 @@ def embed_with(encoder: str, downloads: bool) -> Embed | None:
     Raises:
         ModelError: there is no such encoder, or it can't be loaded.
     """
-    check_encoder(encoder)
-    place = place_here(encoder) or (encoder if downloads else None)
-    if place is None:
+    place = place_here(encoder)
+    if place is None and not (downloads or is_meant_as_path(encoder)):
         return None
-    loaded = load_encoder(place, pick_device())
+    from raylora.evaluation.encoders import check_encoder, load_encoder  # torch and transformers: seconds
+    from raylora.execution.trial import pick_device
+
+    check_encoder(encoder)
+    loaded = load_encoder(place or encoder, pick_device())
 
     def embed(pixels: Sequence[Pixels]) -> Vectors:
         vectors: Vectors = loaded.images(pixels).float().cpu().numpy()

@@ -82,7 +82,7 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
 
 def _load_judge(search: Search) -> None:
     """Load an encoder that `check_hub` could not look into, where trials will: what fails now leaves nothing behind."""
-    from raylora.evaluation.encoders import is_at_hand
+    from raylora.evaluation.encoder_place import is_at_hand
     from raylora.execution.trial import encoder_of, pick_device
 
     experiment = search.job.experiment

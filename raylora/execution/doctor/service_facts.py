@@ -48,7 +48,8 @@ def try_base(question: ServiceQuestion) -> dict[str, Any]:
 
 def try_encoder(question: ServiceQuestion) -> dict[str, Any]:
     """Where the image encoder is."""
-    from raylora.evaluation.encoders import check_encoder_on_hub, place_here
+    from raylora.evaluation.encoder_place import place_here
+    from raylora.evaluation.encoders import check_encoder_on_hub
 
     encoder = question.experiment.evaluation.encoder
     check_encoder_on_hub(encoder)
