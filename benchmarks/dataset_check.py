@@ -2,7 +2,8 @@
 
     python -m benchmarks.dataset_check [--quick] [--json FILE]
 
-On the demo's 104 drawings, and on photographs that scikit-image and scikit-learn ship. docs/dataset-check.md has the tables.
+On the demo's 104 drawings, and on photographs that scikit-image and scikit-learn ship. docs/dataset-check.md has the
+tables.
 """
 
 from __future__ import annotations
@@ -141,9 +142,17 @@ def different_row(kind: str, images: Pictures) -> Row:
     """How near different pictures are."""
     found = distances(vectors := thumbnails(images), vectors)
     pairs = np.sort([found[one, other] for one, other in itertools.combinations(range(len(images)), 2)])
-    return {"table": "different", "pictures": kind, "images": len(images), "pairs": len(pairs),
-            "nearest": float(pairs[0]), "second": float(pairs[1]), "0.1%": float(np.quantile(pairs, 0.001)), "1%": float(np.quantile(pairs, 0.01)),
-            "taken for the same": int((pairs < MOST_DISTANCE).sum())}  # fmt: skip
+    return {
+        "table": "different",
+        "pictures": kind,
+        "images": len(images),
+        "pairs": len(pairs),
+        "nearest": float(pairs[0]),
+        "second": float(pairs[1]),
+        "0.1%": float(np.quantile(pairs, 0.001)),
+        "1%": float(np.quantile(pairs, 0.01)),
+        "taken for the same": int((pairs < MOST_DISTANCE).sum()),
+    }
 
 
 def blur_of(image: Image.Image) -> float:
