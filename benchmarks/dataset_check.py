@@ -110,8 +110,8 @@ CHANGES: dict[str, Change] = {
     "cut to 95%": cut(0.05),
     "cut to 90%": cut(0.1),
 }
-HARMLESS = ("JPEG, quality 90", "JPEG, quality 50", "half the size", "10% brighter", "15% less contrast", "mirrored")
-"""After which a picture is still the same to whoever looks at it."""
+HARMLESS = ("JPEG, quality 90", "JPEG, quality 50", "half the size", "15% less contrast", "mirrored")
+"""After which a picture is still the same to whoever looks at it. Made brighter, what was bright is lost."""
 WAYS: dict[str, Change] = {
     "": lambda image: image,
     "JPEG 75": saved_as_jpeg(75),

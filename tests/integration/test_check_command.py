@@ -21,7 +21,7 @@ PLAN = "tune good.yaml --space small.yaml --out out --dry-run --set dataset.reso
 def spoilt(tmp_path: Path) -> Path:
     """A set with one thing of each kind wrong that is no error."""
     folder = draw_set(tmp_path / "spoilt")
-    put(folder, "small.png", drawn(50, (40, 60)), "sks, small")
+    put(folder, "small.png", drawn(50, (48, 60)), "sks, small")
     put(folder, "wide.png", drawn(51, (256, 128)), "sks, wide")
     put(folder, "soft [bold].png", drawn(52).filter(ImageFilter.GaussianBlur(3)), "sks, soft")
     put(folder, "again.jpg", drawn(3), "sks, again")
