@@ -22,7 +22,7 @@ MOST_ENLARGED = 1.25
 MOST_CUT = 0.3
 """Of a square, 4:3 loses a quarter, 3:2 a third and 16:9 nearly half."""
 BLURRED_PX = 1.0
-"""docs/dataset-check.md: no sharp picture there has more than 0.6, and no photograph blurred by 2 px less than 1.2."""
+"""docs/dataset-check.md: no sharp picture there has more than 0.7, and no photograph blurred by 2 px less than 1.3."""
 TIMES_THE_SET = 2.0
 """How many times as soft as the set's middle a picture must be too: a soft style is none of its faults."""
 

@@ -27,9 +27,9 @@ def tell_data(job: Job, warn: Callable[[str], None]) -> None:
     """
     dataset, plan = job.experiment.dataset, job.plan
     assert dataset.path is not None
-    findings = check_training(job.pictures, job.regularization, job.splits, folder_of(dataset.path), dataset)
     own = plan.trial.images_per_epoch - plan.regularization_images
-    findings += check_outgrown(own, plan.regularization_images)
+    findings = check_outgrown(own, plan.regularization_images)
+    findings += check_training(job.pictures, job.regularization, job.splits, folder_of(dataset.path), dataset)
     if errors := [finding for finding in findings if finding.level == "error"]:
         raise DatasetError("; and ".join(error.line for error in errors))
     _warn(findings, dataset.path, warn)
