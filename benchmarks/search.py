@@ -114,7 +114,7 @@ class Ours(Plugged):
         self._study = SearchStudy(
             folder / "study.journal", space, experiment, lambda params: ends(tuple(params.items()))
         )
-        self._searcher = StudySearcher(self._study, ENDLESS)
+        self._searcher = StudySearcher(self._study, ENDLESS, set())
         self._scheduler = TRIAL_SCHEDULERS[experiment.search.trial_scheduler](experiment.search, (), self._study)
         self._begun = 0
 

@@ -26,7 +26,7 @@ from tests.hosts.ground import ground
 from tests.hosts.namespaces import why_no_namespaces
 
 TRIALS, WORKERS = 24, 3
-SEEDS, FAULTS = 5, 7
+SEEDS, FAULTS = 5, 8
 QUICK_TRIALS, QUICK_FAULTS = 8, 4
 GOAL_SPREADS = 2.0
 """How many standard deviations of undisturbed searches' best scores the worst disturbed one may be below their mean."""

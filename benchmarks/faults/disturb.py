@@ -18,7 +18,7 @@ from tests.hosts.ground import FAULTS, Ground, Mend
 from tests.tiny import make_base, make_pictures
 
 KINDS = ("driver", *FAULTS)
-QUIET_STEPS = (20, 250)
+QUIET_STEPS = (20, 180)
 """Steps of training, of all trials together, in which all is well between two faults: seconds would say little, since a
 process that takes up a trial needs many of them before its first step."""
 AWAY_S = (1.0, 8.0)

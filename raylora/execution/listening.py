@@ -9,7 +9,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.result import NODE_IP
 
-from raylora.errors import StorageError
+from raylora.errors import RayloraError, StorageError, first_line
 from raylora.execution.results import BREAKS_OFF, FAILED, REPORT
 from raylora.execution.trial_job import HALVED, STOP_REASON, TrialJob
 from raylora.search.limits import COSTS, over_limits
@@ -34,13 +34,18 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
     """Keeps the record of every trial and tells a listener of each change.
 
     Only records of trials under way are in memory: an ended one's lies on disk, where a search of any length has room.
+
+    Args:
+        given_up: gets the numbers of trials whose workers were lost too often, before the searcher hears of their end.
     """
 
-    def __init__(self, job: TrialJob, listener: Listener):
-        self._job, self._listener = job, listener
+    def __init__(self, job: TrialJob, listener: Listener, given_up: set[int]):
+        self._job, self._listener, self._given_up = job, listener, given_up
         self._under_way: dict[int, TrialRecord] = {}
         self._lost: Counter[int] = Counter()
         """Losses of each trial's worker since its last report."""
+        self._recovered: dict[int, str] = {}
+        """By which error each trial was last begun again: Tune may end it by the same one, of which it tells twice."""
         self._failed: set[int] = set()
         self._wanted: dict[Any, Any] = {}
 
@@ -108,20 +113,35 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker was lost, and Tune begins its trial again; until this says that it was lost too often."""
         record = self._record(trial)
-        self._lost[record.number] += 1
-        record.losses.append(cause_of_loss(str(trial.get_error())))
-        record.write()
+        self._lose(record, trial)
+        self._recovered[record.number] = str(trial.get_error())
         trial.config["went_on_at"] = record.images_seen
         if self._lost[record.number] > 1 or record.losses[-1] == "memory":
             trial.config[HALVED] = True
         if self._lost[record.number] >= MOST_LOSSES:
+            self._given_up.add(record.number)
             trial.max_failures = 0
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tune has ended a trial for a lost worker; the searcher hands it out again, unless it is given up.
+
+        Raises:
+            RayloraError: no process can so much as begin with it.
+        """
         record = self._record(trial)
+        if str(trial.get_error()) != self._recovered.pop(record.number, None):
+            self._lose(record, trial)
+        if record.number in self._given_up:
+            _fail(record)
+            self._end(trial, record)
+        elif self._lost[record.number] >= MOST_LOSSES:
+            raise RayloraError(f"no process can begin with {record.trial_id}: {first_line(trial.get_error())}")
+        _forget(trial)
+
+    def _lose(self, record: TrialRecord, trial: Any) -> None:
+        self._lost[record.number] += 1
         record.losses.append(cause_of_loss(str(trial.get_error())))
-        _fail(record)
-        self._end(trial, record)
+        record.write()
 
     def _end(self, trial: Any, record: TrialRecord) -> None:
         self._tell(record, self._listener.trial_ended)

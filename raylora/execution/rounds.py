@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from ray.tune.trainable.function_trainable import wrap_function
 
 from raylora.errors import RayloraError
 from raylora.execution.cluster import DRIVER_CPUS
@@ -19,32 +21,49 @@ from raylora.execution.underway import Search
 from raylora.execution.waiting import Patience, WaitingListener, needs_of
 from raylora.tracking.recorder import TrialRecord, read_records
 
+CLEARING_S = 120
+"""For a trial that was stopped, until its process may take up the next one."""
+
 
 class ListSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
-    """Hands out the given configurations, in their order."""
+    """Hands out the given configurations, in their order, and once more what Tune ends for a lost worker.
 
-    def __init__(self, configs: Sequence[dict[str, Any]]):
+    Tune begins such a trial again by itself, but for one whose worker dies just as it is handed to it: that one it
+    ends, and it has to come back as another trial of Tune's (Ray 2.60: `TuneController._process_trial_failure` is
+    called twice then, and finds it pending). So a searcher has finished only when all have ended.
+
+    Args:
+        given_up: numbers of trials that failed for good, which the round's listener writes down.
+    """
+
+    def __init__(self, configs: Sequence[dict[str, Any]], given_up: Set[int] = frozenset()):
         super().__init__(metric=METRIC, mode=MODE)
-        self._waiting = list(configs)
+        self._waiting, self._given_up = list(configs), given_up
+        self._under_way: dict[str, dict[str, Any]] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        return self._waiting.pop(0) if self._waiting else str(Searcher.FINISHED)
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if not self._waiting:
+            return None if self._under_way else str(Searcher.FINISHED)
+        self._under_way[trial_id] = self._waiting.pop(0)
+        return self._under_way[trial_id]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing to learn from it."""
+        config = self._under_way.pop(trial_id, None)
+        if error and config is not None and config["number"] not in self._given_up:
+            self._waiting.insert(0, config)
 
 
 def run_round(
     search: Search,
     job: TrialJob,
     searcher: Searcher,
-    count: int,
+    given_up: set[int],
     scheduler: TrialScheduler | None = None,
 ) -> list[TrialRecord]:
     """Run whatever the searcher hands out, to its end or its scheduler's.
 
     Args:
-        count: most trials that the searcher hands out.
+        given_up: gets the numbers of trials that failed for good, for the searcher to see.
 
     Returns:
         the records of all trials of the round, those of before an interruption too, by number.
@@ -56,7 +75,7 @@ def run_round(
             mode=MODE,
             search_alg=searcher,
             scheduler=scheduler or FIFOScheduler(),
-            num_samples=count,
+            num_samples=-1,  # the searcher says when it has no more
             max_concurrent_trials=search.share.concurrent,
             reuse_actors=search.share.workers == 1,
         ),
@@ -64,7 +83,7 @@ def run_round(
             name="confirmations" if job.is_confirming else "trials",
             storage_path=str(search.out.ray),
             callbacks=[
-                RayListener(job, search.heard_by),
+                RayListener(job, search.heard_by, given_up),
                 WaitingListener(Patience(needs_of(search.share), search.say)),
             ],
             failure_config=tune.FailureConfig(max_failures=-1),  # of lost workers; the listener knows when to give up
@@ -107,4 +126,32 @@ def _trainable(search: Search, job: TrialJob) -> Any:
 
         attempt(config, lambda told: run_trial_here(told, job, tell), tell)
 
-    return tune.with_resources(trainable, {"cpu": share.cpus, "gpu": share.gpus})
+    return tune.with_resources(taking_turns(trainable), {"cpu": share.cpus, "gpu": share.gpus})
+
+
+def taking_turns(trainable: Callable[[dict[str, Any]], None]) -> type[tune.Trainable]:
+    """A trial's function for a process that takes up one trial after another, and waits for the end of each.
+
+    Ray waits two seconds when it hands over the next trial. Where the last one takes longer to clear away, the next is
+    given up without a word to anyone: its callbacks and its searcher, which counts it among the running, never hear of
+    it (Ray 2.60, `TuneController._on_trial_reset`). So what that does is done once the next trial runs; a process that
+    must end for it is then a lost worker like any other, whose trial goes on elsewhere.
+    """
+
+    class TakingTurns(wrap_function(trainable)):  # type: ignore[misc]  # Ray ships no types
+        clears_away = False
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.clears_away = True
+            return True
+
+        def step(self) -> Any:
+            if self.clears_away:
+                self.clears_away = False
+                os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", str(CLEARING_S))
+                if not super().reset_config(self.config):
+                    os._exit(1)
+            return super().step()
+
+    TakingTurns.__name__ = "trainable"  # folders are named so
+    return TakingTurns

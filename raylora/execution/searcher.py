@@ -7,6 +7,7 @@ for ever, and queues the first points again on resume; `search/study.py` does th
 from __future__ import annotations
 
 import math
+from collections.abc import Set
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -18,14 +19,18 @@ from raylora.search.study import Outcome, SearchStudy
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
-    """Hands out `trials` trials in all, those that an earlier search left running first; fewer where all fail."""
+    """Hands out `trials` trials in all, those that an earlier search left running first; fewer where all fail.
 
-    def __init__(self, study: SearchStudy, trials: int):
+    Args:
+        given_up: numbers of trials that failed for good; see `rounds.ListSearcher`.
+    """
+
+    def __init__(self, study: SearchStudy, trials: int, given_up: Set[int]):
         super().__init__(metric=METRIC, mode=MODE)
-        self._study = study
+        self._study, self._given_up = study, given_up
         self._waiting = study.orphans()
         self._left = trials - study.asked
-        self._numbers: dict[str, int] = {}
+        self._under_way: dict[str, tuple[int, dict[str, Any]]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self._study.is_hopeless:
@@ -36,18 +41,21 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
             self._left -= 1
             number, params = self._study.ask()
         else:
-            return str(Searcher.FINISHED)
-        self._numbers[trial_id] = number
+            return None if self._under_way else str(Searcher.FINISHED)
+        self._under_way[trial_id] = (number, params)
         is_baseline = self._study.has_baseline and number == 0
         went_on_at = self._study.went_on_at(number)  # Tune hands it to the trial scheduler
         return {"number": number, "params": params, "is_baseline": is_baseline, "went_on_at": went_on_at}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._report(self._numbers[trial_id], result)
+        self._report(self._under_way[trial_id][0], result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        number = self._numbers.pop(trial_id, None)
-        if number is None:
+        if trial_id not in self._under_way:
+            return
+        number, params = self._under_way.pop(trial_id)
+        if error and number not in self._given_up:
+            self._waiting.insert(0, (number, params))
             return
         result = result or {}
         outcome = _outcome(result, error or failure_in(result) is not None)

@@ -206,7 +206,8 @@ def _search(search: Search) -> list[TrialRecord]:
     study, trials = _open_study(search), experiment.search.trials
     make_scheduler = TRIAL_SCHEDULERS[experiment.search.trial_scheduler]
     scheduler = make_scheduler(experiment.search, _settled_records(search, study), study)
-    found = run_round(search, search.trial_job(), StudySearcher(study, trials), trials, scheduler)
+    given_up = set[int]()
+    found = run_round(search, search.trial_job(), StudySearcher(study, trials, given_up), given_up, scheduler)
     expected = _open_study(search).expected()  # opened anew, so that a resume expects the same to the last digit
     return [replace(record, expected=expected.get(record.number)) for record in found]
 
@@ -239,8 +240,8 @@ def _confirm(search: Search, trials: Sequence[TrialRecord]) -> list[TrialRecord]
     if not left:
         return earlier
     search.say(f"Training {', '.join(dict.fromkeys(config['confirms'] for config in wanted))} again, with new seeds …")
-    job = search.trial_job(is_confirming=True)
-    return run_round(search, job, ListSearcher(left), len(left))
+    given_up = set[int]()
+    return run_round(search, search.trial_job(is_confirming=True), ListSearcher(left, given_up), given_up)
 
 
 def _make_cache(search: Search) -> None:

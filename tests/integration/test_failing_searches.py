@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from ray import tune
 from ray.train import WorkerGroupError
 from ray.tune.execution.experiment_state import _ExperimentCheckpointManager
+from ray.tune.schedulers import FIFOScheduler
 
 from raylora.config import Experiment
 from raylora.errors import RayloraError, TrainingDivergedError
@@ -25,7 +27,7 @@ from raylora.execution import rounds
 from raylora.execution.cluster import Share, connected
 from raylora.execution.outputs import OutFolder
 from raylora.execution.results import REPORT, as_result
-from raylora.execution.rounds import ListSearcher, run_round
+from raylora.execution.rounds import ListSearcher, run_round, taking_turns
 from raylora.execution.underway import MOST_STARTS, Search, _is_death
 from raylora.execution.workers import most_telling
 from raylora.tracking.recorder import Listeners, TrialRecord
@@ -76,12 +78,40 @@ def test_tune_takes_no_snapshots_and_drops_what_it_keeps_of_ended_trials(
     monkeypatch.setattr(_ExperimentCheckpointManager, "__init__", spied)
     monkeypatch.setattr(rounds, "_trainable", reports_once)
     configs = [{"number": number, "params": {}, "is_baseline": False} for number in range(2)]
-    run_round(search, search.trial_job(), ListSearcher(configs), 2)
+    run_round(search, search.trial_job(), ListSearcher(configs), set())
     assert min(periods) > 10**6
     (last,) = (search.out.ray / "trials").glob("experiment_state-*.json")
     kept = [json.loads(trial[1]) for trial in json.loads(last.read_text())["trial_data"]]
     assert [(trial["metric_analysis"], trial["metric_n_steps"]) for trial in kept] == [({}, {})] * 2
     assert [{REPORT, "config"} & set(trial["last_result"]) for trial in kept] == [set()] * 2
+
+
+class StopsAll(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        return str(FIFOScheduler.STOP)
+
+
+def test_a_process_that_clears_away_slowly_loses_no_trial(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray reuses it for the next trial, and drops that one if it has to wait for too long."""
+
+    def slow(search: Search, job: object) -> Any:
+        def trainable(config: dict[str, Any]) -> None:
+            os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "1"
+            report = {"best_score": 0.5, "score": 0.5, "is_finished": False, "train_losses": []}
+            try:
+                for images in (8, 16):
+                    tune.report(as_result({**report, "images_seen": images, "stop_reason": None, "is_over": True}))
+            finally:
+                time.sleep(5)
+
+        return tune.with_resources(taking_turns(trainable), {"cpu": 1})
+
+    monkeypatch.setattr(rounds, "_trainable", slow)
+    configs = [{"number": number, "params": {}, "is_baseline": False, "went_on_at": 0} for number in range(3)]
+    given_up = set[int]()
+    records = run_round(search, search.trial_job(), ListSearcher(configs, given_up), given_up, StopsAll())
+    assert [record.status for record in records] == ["stopped_early"] * 3
+    assert any(record.losses for record in records)
 
 
 def fails_when(status: str, error: Exception) -> Callable[[TrialRecord], None]:
@@ -103,7 +133,7 @@ def broken_off(search: Search, status: str, error: Exception, monkeypatch: pytes
     monkeypatch.setattr(TrialRecord, "write", fails_when(status, error))
     config = {"number": 0, "params": {}, "is_baseline": True}
     with pytest.raises(Exception) as raised, search.out.working():
-        run_round(search, search.trial_job(), ListSearcher([config]), 1)
+        run_round(search, search.trial_job(), ListSearcher([config]), set())
     return raised.value
 
 

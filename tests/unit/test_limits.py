@@ -58,7 +58,7 @@ def result(images: int, score: float, train_s: float, is_over: bool = False) -> 
 def test_trials_that_broke_a_limit_are_stopped_and_none_of_them_failed(tmp_path: Path) -> None:
     """One over time at a rung, others not trained for their size; and the baseline, that has come to its end."""
     journal = tmp_path / "study.journal"
-    searcher = StudySearcher(SearchStudy(journal, SPACE, LIMITED, same_length), trials=20)
+    searcher = StudySearcher(SearchStudy(journal, SPACE, LIMITED, same_length), trials=20, given_up={9})
     for name in map(str, range(20)):
         assert isinstance(searcher.suggest(name), dict)
     searcher.on_trial_complete("0", result(150, 0.5, 700.0))
@@ -178,7 +178,7 @@ def test_a_search_of_which_no_trial_kept_the_limits_says_how_near_it_came(tmp_pa
 def test_records_say_which_limit_a_trial_broke_and_that_it_was_stopped(tmp_path: Path) -> None:
     """At its last image, without any training, and by the guide's own, which goes on."""
     job = TrialJob(tmp_path, LIMITED.with_params({"search.limits.lora_mb": 2}), threads=1)
-    listener = RayListener(job, Listeners([]))
+    listener = RayListener(job, Listeners([]), set())
     end = {**result(900, 0.5, 700.0), "score": 0.5, "is_finished": True, "stop_reason": None}
     untrained = {"images_seen": 0, "best_score": -math.inf, "lora_mb": 9.0, "stop_reason": "limit: lora_mb 9 > 2"}
     results = [end, {**end, "stop_reason": "limit: train_s 700 > 600"}, untrained]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from raylora.config import Experiment
 from raylora.execution.listening import settle
+from raylora.execution.results import as_result, failure
 from raylora.execution.searcher import StudySearcher
 from raylora.execution.trial_job import TrialJob
 from raylora.search.space import Parameter, SearchSpace
@@ -30,7 +31,7 @@ def result(images: int, is_over: bool = False) -> dict[str, object]:
 
 def test_records_of_trials_that_the_study_knows_to_have_ended_are_ended(tmp_path: Path) -> None:
     job, journal = TrialJob(tmp_path, Experiment(), threads=1), tmp_path / "study.journal"
-    searcher = StudySearcher(SearchStudy(journal, SPACE, Experiment(), same_length), trials=5)
+    searcher = StudySearcher(SearchStudy(journal, SPACE, Experiment(), same_length), trials=5, given_up={3})
     for number, name in enumerate("abcde"):
         searcher.suggest(name)
         record(job, number, images=100, is_finished=number == 0)
@@ -39,8 +40,8 @@ def test_records_of_trials_that_the_study_knows_to_have_ended_are_ended(tmp_path
     failed.write()
     searcher.on_trial_complete("a", result(100, is_over=True))
     searcher.on_trial_complete("b", result(100))
-    for name in "cd":
-        searcher.on_trial_complete(name, error=True)
+    searcher.on_trial_complete("c", as_result(failure("out of GPU memory", breaks_off=False)))
+    searcher.on_trial_complete("d", error=True)
     ended = SearchStudy(journal, SPACE, Experiment(), same_length).ended
     changed = settle(read_records(tmp_path / "trials"), job, ended)
     assert [trial.number for trial in changed] == [0, 1, 2, 3]

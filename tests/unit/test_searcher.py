@@ -31,18 +31,39 @@ def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 def test_hands_out_the_first_point_first_and_then_no_more_than_asked(tmp_path: Path) -> None:
-    searcher = StudySearcher(open_study(tmp_path), trials=2)
+    searcher = StudySearcher(open_study(tmp_path), trials=2, given_up=set())
     assert searcher.suggest("a") == {"number": 0, "params": {"lora.rank": 4}, "is_baseline": True, "went_on_at": 0}
     second = searcher.suggest("b")
     assert isinstance(second, dict)
     assert second["number"] == 1
     assert not second["is_baseline"]
+    assert searcher.suggest("c") is None  # one of them may come back
+    for name in "ab":
+        searcher.on_trial_complete(name, result(1200, 0.9, is_over=True))
     assert searcher.suggest("c") == "FINISHED"
+
+
+def test_what_tune_ends_for_a_lost_worker_is_handed_out_again(tmp_path: Path) -> None:
+    """Unless its listener has given it up."""
+    given_up = set[int]()
+    searcher = StudySearcher(open_study(tmp_path), trials=2, given_up=given_up)
+    first = searcher.suggest("a")
+    assert isinstance(first, dict)
+    searcher.suggest("b")
+    searcher.on_trial_result("a", result(150, 0.5))
+    searcher.on_trial_complete("a", error=True)
+    assert trials_of(tmp_path)[0].state == TrialState.RUNNING
+    assert searcher.suggest("c") == {**first, "went_on_at": 150}
+    given_up.add(0)
+    searcher.on_trial_complete("c", error=True)
+    assert trials_of(tmp_path)[0].state == TrialState.FAIL
+    searcher.on_trial_complete("b", result(1200, 0.9, is_over=True))
+    assert searcher.suggest("d") == "FINISHED"
 
 
 def test_the_report_that_ends_a_trial_is_kept(tmp_path: Path) -> None:
     """Tune calls on_trial_complete, and not on_trial_result, with the report at which a trial is stopped."""
-    searcher = StudySearcher(open_study(tmp_path), trials=3)
+    searcher = StudySearcher(open_study(tmp_path), trials=3, given_up={2})
     for name in "abc":
         searcher.suggest(name)
     searcher.on_trial_complete("a", result(150, 0.5))
@@ -58,7 +79,7 @@ def test_the_report_that_ends_a_trial_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("score", [math.nan, math.inf])
 def test_a_score_that_is_no_number_fails_the_trial(score: float, tmp_path: Path) -> None:
-    searcher = StudySearcher(open_study(tmp_path), trials=1)
+    searcher = StudySearcher(open_study(tmp_path), trials=1, given_up=set())
     searcher.suggest("a")
     searcher.on_trial_complete("a", result(150, score, is_over=True))
     assert trials_of(tmp_path)[0].state == TrialState.FAIL
@@ -66,7 +87,7 @@ def test_a_score_that_is_no_number_fails_the_trial(score: float, tmp_path: Path)
 
 @pytest.mark.parametrize("measured", [False, True])
 def test_it_gives_up_where_one_trial_after_the_other_fails(measured: bool, tmp_path: Path) -> None:
-    searcher = StudySearcher(open_study(tmp_path), trials=9)
+    searcher = StudySearcher(open_study(tmp_path), trials=9, given_up=set(range(9)))
     running = searcher.suggest("running")
     if measured:
         searcher.on_trial_result("running", result(150, 0.5))
@@ -74,39 +95,39 @@ def test_it_gives_up_where_one_trial_after_the_other_fails(measured: bool, tmp_p
         assert isinstance(searcher.suggest(str(number)), dict)
         searcher.on_trial_complete(str(number), error=True)
     assert (searcher.suggest("next") == "FINISHED") != measured
-    resumed = StudySearcher(open_study(tmp_path), trials=9).suggest("resumed")
+    resumed = StudySearcher(open_study(tmp_path), trials=9, given_up=set()).suggest("resumed")
     assert resumed == ({**running, "went_on_at": 150} if isinstance(running, dict) and measured else "FINISHED")
 
 
 def test_a_new_searcher_hands_out_what_an_earlier_one_left_running(tmp_path: Path) -> None:
-    first = StudySearcher(open_study(tmp_path), trials=4)
+    first = StudySearcher(open_study(tmp_path), trials=4, given_up=set())
     configs = [first.suggest(name) for name in "abc"]
     first.on_trial_complete("a", result(1200, 0.9, is_over=True))
-    later = StudySearcher(open_study(tmp_path), trials=4)
+    later = StudySearcher(open_study(tmp_path), trials=4, given_up=set())
     assert [later.suggest("d"), later.suggest("e")] == configs[1:]
     last = later.suggest("f")
     assert isinstance(last, dict)
     assert last["number"] == 3
-    assert later.suggest("g") == "FINISHED"
+    assert later.suggest("g") is None
 
 
 def test_a_trial_that_was_killed_while_it_was_asked_is_neither_lost_nor_counted_twice(tmp_path: Path) -> None:
     open_study(tmp_path)
     optuna.load_study(study_name=STUDY_NAME, storage=storage_of(tmp_path / "study.journal")).ask()
-    searcher = StudySearcher(open_study(tmp_path), trials=3)
+    searcher = StudySearcher(open_study(tmp_path), trials=3, given_up=set())
     baseline, *others = [searcher.suggest(name) for name in "abc"]
     assert baseline == {"number": 0, "params": {"lora.rank": 4}, "is_baseline": True, "went_on_at": 0}
     assert [isinstance(other, dict) and other["is_baseline"] for other in others] == [False, False]
-    assert searcher.suggest("d") == "FINISHED"
+    assert searcher.suggest("d") is None
 
 
 def test_a_trial_that_goes_on_after_a_kill_brings_how_far_it_was_let_go(tmp_path: Path) -> None:
     """A report at which it is stopped reaches the searcher with its end alone, and that was never told."""
-    first = StudySearcher(open_study(tmp_path), trials=2)
+    first = StudySearcher(open_study(tmp_path), trials=2, given_up=set())
     first.suggest("a")
     first.on_trial_result("a", result(150, 0.5))
     first.on_trial_result("a", result(300, 0.5))
-    resumed = StudySearcher(open_study(tmp_path), trials=2).suggest("b")
+    resumed = StudySearcher(open_study(tmp_path), trials=2, given_up=set()).suggest("b")
     assert isinstance(resumed, dict)
     assert (resumed["number"], resumed["went_on_at"]) == (0, 300)
 
