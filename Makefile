@@ -44,4 +44,5 @@ bench: install ## run the quick benchmarks; PEER=SCRIPT (PEER_PATH=FOLDERS) adds
 	$(BIN)/python -m benchmarks.nodes --quick
 	$(BIN)/python -m benchmarks.faults --quick
 	$(BIN)/python -m benchmarks.bad_input --quick
+	$(BIN)/python -m benchmarks.dataset_check --quick
 	@if [ -n "$(PEER)" ]; then $(BIN)/python -m benchmarks.against_diffusers --quick --peer $(PEER) $(if $(PEER_PATH),--peer-path $(PEER_PATH)); fi

@@ -16,6 +16,7 @@ import typer
 
 from raylora import __version__
 from raylora.bundled import DEMO_NAME, search_spaces
+from raylora.cli_check import check
 from raylora.cli_doctor import doctor
 from raylora.cli_export import export
 from raylora.cli_output import (
@@ -319,6 +320,7 @@ def evaluate(
     print_metrics(evaluate_lora(lora, dataset, learned, experiment, warn), as_json)
 
 
+app.command()(check)
 app.command()(export)
 app.command(context_settings=WORDS_ALONE)(submit)
 app.add_typer(jobs, name="jobs")

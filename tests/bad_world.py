@@ -109,7 +109,7 @@ def make_world(root: Path, tiny: Path) -> Path:
 def make_datasets(root: Path) -> None:
     make_pictures(root / "pictures" / "10_sks", 20)
     make_pictures(root / "seven", 7)
-    make_pictures(root / "seven_more", 14)
+    make_pictures(root / "seven_more", 16)
     make_pictures(root / "uncaptioned", 8, captions=False)
     make_pictures(root / "class_words" / "2_sks person", 8, captions=False)
     for name in ("unreadable", "cut_off", "latin", "indexed", "outside", "binary_index"):

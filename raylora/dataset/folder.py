@@ -11,12 +11,13 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from raylora.bundled import DEMO_DATASET, DEMO_NAME
+from raylora.dataset.at_once import at_once
 from raylora.dataset.imagefolder import IMAGE_SUFFIXES, read_index, read_text
-from raylora.dataset.pixels import opened, picture_size
+from raylora.dataset.pixels import see
 from raylora.errors import DatasetError, first_line
 from raylora.files import is_file, is_folder, resolved
 from raylora.redaction import is_text, one_line
@@ -30,6 +31,7 @@ MOST_REPEATS = 10**6
 LEADS_OUT = "is a link that leads out of the folder, so it is not read"
 
 Warn = Callable[[str], None]
+Complain = Callable[[DatasetError], None]
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Picture:
     """sha256 of the file's bytes, hexadecimal."""
     size: tuple[int, int] = (0, 0)
     """Width and height in px, held upright."""
+    thumbnail: bytes = field(default=b"", repr=False, compare=False)
+    """16x16 RGB pixels, to tell near-duplicates by."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +76,18 @@ def read_folder(folder: Path, options: ReadOptions = ReadOptions(), warn: Warn =
     if not is_folder(folder):
         raise DatasetError(f"{folder}: there is no such folder; give a folder of images with captions")
     try:
-        found = [picture for picture in _scan(folder) if _is_usable(picture.path, folder, options, warn)]
+        scanned = scan(folder)
+        seen = at_once(lambda picture: looked_at(picture, folder), scanned)
     except PermissionError as error:
         raise DatasetError(f"{error.filename}: can't be read; let your user read the folder") from None
+    found = _usable(scanned, seen, options, warn)
     if len(found) < options.fewest:
         raise DatasetError(
             f"{folder}: {len(found)} usable images found, at least {options.fewest} are needed; "
             f"looked for {', '.join(sorted(IMAGE_SUFFIXES))} here and in folders named like 10_name"
             f"{_elsewhere(folder, found)}"
         )
-    finished = [_finish(picture, options) for picture in found]
+    finished = [finish(picture, options) for picture in found]
     if options.needs_captions:
         _check_captions(found, finished, warn)
     return sorted(finished, key=lambda picture: picture.path)
@@ -93,14 +99,28 @@ def named_repeats(pictures: Sequence[Picture]) -> list[int]:
     return [] if set(named) == {1} else list(named)
 
 
-def _scan(folder: Path) -> list[Picture]:
+def _raise(error: DatasetError) -> None:
+    raise error
+
+
+def scan(folder: Path, complain: Complain = _raise) -> list[Picture]:
+    """All that is called like a picture, with the caption that was written for it; no picture is opened.
+
+    Args:
+        complain: told of captions that can't be read, which are then none.
+
+    Raises:
+        DatasetError: an index or a sub-folder's name can't be read.
+    """
     if listed := read_index(folder):
         return [Picture(path, caption, repeats=1, folder="", digest="") for path, caption in listed]
-    pictures = list(_scan_plain(folder, folder, folder_name="", repeats=1))
+    pictures = list(_scan_plain(folder, folder, complain))
     for below in _folders_in(folder):
         if match := KOHYA_FOLDER.fullmatch(below.name):
             _check_sub_folder(below, folder, match[1])
-            pictures += _scan_plain(below, folder, folder_name=below.name, repeats=max(1, int(match[1])))
+            repeats = max(1, int(match[1]))
+            found = _scan_plain(below, folder, complain)
+            pictures += [replace(picture, folder=below.name, repeats=repeats) for picture in found]
     return pictures
 
 
@@ -129,9 +149,14 @@ def _images_in(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _scan_plain(below: Path, folder: Path, folder_name: str, repeats: int) -> Iterator[Picture]:
+def _scan_plain(below: Path, folder: Path, complain: Complain) -> Iterator[Picture]:
     for path in _images_in(below):
-        yield Picture(path, _caption_beside(path, folder), repeats, folder_name, digest="")
+        caption = ""
+        try:
+            caption = _caption_beside(path, folder)
+        except DatasetError as error:
+            complain(error)
+        yield Picture(path, caption, repeats=1, folder="", digest="")
 
 
 def _caption_beside(path: Path, folder: Path) -> str:
@@ -145,20 +170,35 @@ def _caption_beside(path: Path, folder: Path) -> str:
     return ""
 
 
-def _is_usable(path: Path, folder: Path, options: ReadOptions, warn: Warn) -> bool:
-    """Whether this is a whole picture inside the folder; one that isn't is left out, if that was wanted.
+def _usable(
+    scanned: Sequence[Picture], seen: Sequence[Picture | str], options: ReadOptions, warn: Warn
+) -> list[Picture]:
+    """Those that `looked_at` found whole; one that isn't is left out, if that was wanted.
 
     Raises:
-        DatasetError: it isn't, and nothing is to be left out.
+        DatasetError: one isn't, and nothing is to be left out.
     """
-    fault = _misplaced(path, folder) or _unreadable(path)
-    if fault is None:
-        return True
-    reason = f"{one_line(str(path))}: {fault}"
-    if not options.skip_bad_images:
-        raise DatasetError(f"{reason}; mend or remove it, or go on without it with --skip-bad-images")
-    warn(f"{reason}; left out")
-    return False
+    for picture, fault in zip(scanned, seen, strict=True):
+        if isinstance(fault, str):
+            reason = f"{one_line(str(picture.path))}: {fault}"
+            if not options.skip_bad_images:
+                raise DatasetError(f"{reason}; mend or remove it, or go on without it with --skip-bad-images")
+            warn(f"{reason}; left out")
+    return [picture for picture in seen if isinstance(picture, Picture)]
+
+
+def looked_at(picture: Picture, folder: Path) -> Picture | str:
+    """The picture with its size and thumbnail, or why it is no whole picture inside the folder.
+
+    All of it is decoded, since a header alone would let a cut-off file through.
+    """
+    if fault := _misplaced(picture.path, folder):
+        return fault
+    try:
+        seen = see(picture.path)
+    except Exception as error:  # Pillow's plug-ins raise many kinds
+        return f"can't be read as an image ({one_line(first_line(error))})"
+    return replace(picture, size=seen.size, thumbnail=seen.thumbnail)
 
 
 def _misplaced(path: Path, folder: Path) -> str | None:
@@ -172,23 +212,22 @@ def _misplaced(path: Path, folder: Path) -> str | None:
     return None if is_file(path) else "is no ordinary file"
 
 
-def _unreadable(path: Path) -> str | None:
-    """Why this is no picture: all of it is decoded, since a header alone would let a cut-off file through."""
-    try:
-        with opened(path) as image:
-            image.load()
-        return None
-    except Exception as error:  # Pillow's plug-ins raise many kinds
-        return f"can't be read as an image ({one_line(first_line(error))})"
-
-
-def _finish(picture: Picture, options: ReadOptions) -> Picture:
-    """Give the picture its digest, its size and its final caption."""
-    caption = picture.caption or _class_words(picture) or options.trigger or ""
-    if options.trigger and not re.search(rf"(?<!\w){re.escape(options.trigger)}(?!\w)", caption):
+def finish(picture: Picture, options: ReadOptions) -> Picture:
+    """Give the picture its digest and its final caption."""
+    caption = picture.caption or stand_in(picture, options.trigger)
+    if options.trigger and not has_word(caption, options.trigger):
         caption = f"{options.trigger}, {caption}"
-    digest = hashlib.sha256(picture.path.read_bytes()).hexdigest()
-    return replace(picture, caption=caption, digest=digest, size=picture_size(picture.path))
+    return replace(picture, caption=caption, digest=hashlib.sha256(picture.path.read_bytes()).hexdigest())
+
+
+def stand_in(picture: Picture, trigger: str | None) -> str:
+    """What serves where a caption is missing: the class words of a kohya folder, else the trigger word."""
+    return _class_words(picture) or trigger or ""
+
+
+def has_word(caption: str, word: str) -> bool:
+    """Whether a caption has a trigger word, and not only as a part of another."""
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", caption) is not None
 
 
 def _class_words(picture: Picture) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,7 @@ from PIL import Image, ImageOps
 
 Pixels = NDArray[np.uint8]
 ORIENTATION_TAG = 0x0112
-FIRST_TURNED, LAST_ORIENTATION = 5, 8
-"""EXIF orientations 5 to 8 swap width and height (CIPA DC-008, tag 0x0112)."""
+LAST_ORIENTATION = 8
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -31,6 +31,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 MOST_PIXELS = 2**27
 """134 megapixels, 400 MB in memory: more than cameras have, and no model learns a hundredth of it. A file of kilobytes
 can declare gigapixels."""
+THUMBNAIL_PX = 16
 
 
 @contextmanager
@@ -69,14 +70,6 @@ def open_rgb(path: Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height in px of a picture held upright, from its header alone."""
-    with opened(path) as file:
-        width, height = file.size
-        turned = file.format != "TIFF" and _orientation(file) >= FIRST_TURNED  # Pillow has turned a TIFF's already
-    return (height, width) if turned else (width, height)
-
-
 def _orientation(file: Image.Image) -> int:
     """As EXIF has it; 1, upright, where that makes no sense."""
     try:
@@ -98,3 +91,25 @@ def load_pixels(path: Path, size: tuple[int, int]) -> Pixels:
     if image.size != size:
         image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
     return np.asarray(image, dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is kept of a picture that was decoded once."""
+
+    size: tuple[int, int]
+    """Width and height in px, held upright."""
+    thumbnail: bytes
+    """16x16 RGB pixels of its middle square."""
+
+
+def see(path: Path) -> Seen:
+    """Decode all of a picture.
+
+    Raises:
+        ValueError: it is too large.
+        Exception: whatever Pillow's plug-ins raise of a file that is no picture, or cut off.
+    """
+    image = open_rgb(path)
+    thumbnail = ImageOps.fit(image, (THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    return Seen(image.size, thumbnail.tobytes())

@@ -27,10 +27,7 @@ def read_dataset(reference: str, options: ReadOptions = ReadOptions(), warn: War
     """
     if not is_uri(reference):
         return read_folder(resolve_dataset(reference), options, warn)
-    try:
-        uri = checked_uri(reference)
-    except ValueError as error:
-        raise DatasetError(f"{redacted(reference)}: {error}") from None
+    uri = _uri_of(reference)
     copy = fetch(uri)
 
     def named(text: str) -> str:
@@ -40,6 +37,27 @@ def read_dataset(reference: str, options: ReadOptions = ReadOptions(), warn: War
         return read_folder(copy, options, lambda text: warn(named(text)))
     except DatasetError as error:
         raise DatasetError(named(str(error))) from None
+
+
+def fetched(reference: str) -> Path:
+    """The folder of `demo`, a folder or a URI, whose objects are brought.
+
+    Raises:
+        DatasetError: the storage can't be read, or this machine has no room for it.
+    """
+    return fetch(_uri_of(reference)) if is_uri(reference) else resolve_dataset(reference)
+
+
+def _uri_of(reference: str) -> str:
+    try:
+        return checked_uri(reference)
+    except ValueError as error:
+        raise DatasetError(f"{redacted(reference)}: {error}") from None
+
+
+def folder_of(reference: str) -> Path:
+    """Where this machine has a dataset, or would have its copy; nothing is brought."""
+    return copy_of(checked_uri(reference)) if is_uri(reference) else resolve_dataset(reference)
 
 
 def fetch(uri: str) -> Path:

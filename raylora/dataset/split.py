@@ -8,20 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from raylora.dataset.alike import near_duplicate_groups
 from raylora.dataset.folder import Picture, Warn
-from raylora.dataset.pixels import load_pixels
 from raylora.errors import DatasetError
 from raylora.files import exists, read_json, write_atomically
 
 FEWEST_HELD_OUT = 4
 FEWEST_TO_JUDGE = 2
 """Held-out images of a split or a fold: fewer say nothing of their spread."""
-THUMBNAIL_PX = 16
-NEAR_DUPLICATE_MEAN_DIFFERENCE = 3.0
-"""Two pictures whose 16x16 thumbnails differ by less, in mean of 0-255 levels, count as one picture."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,7 @@ def split_pictures(pictures: list[Picture], fraction: float, warn: Warn = lambda
     Raises:
         DatasetError: fewer than 2 images can be held out, which measures need.
     """
-    groups = _near_duplicate_groups(pictures)
+    groups = near_duplicate_groups(pictures)
     held: set[str] = set()
     wanted = 0
     for members in _by_folder(pictures).values():
@@ -83,7 +77,7 @@ def split_folds(pictures: list[Picture], folds: int) -> tuple[Split, ...]:
     Raises:
         DatasetError: a fold would hold out fewer than 2 images.
     """
-    groups = _near_duplicate_groups(pictures)
+    groups = near_duplicate_groups(pictures)
     parts = _deal(pictures, groups, folds)
     if len(parts[-1]) < FEWEST_TO_JUDGE:
         most = max(fewer for fewer in range(1, folds) if len(_deal(pictures, groups, fewer)[-1]) >= FEWEST_TO_JUDGE)
@@ -127,31 +121,6 @@ def _choose(members: list[Picture], groups: dict[str, frozenset[str]], wanted: i
         if digest not in held and group <= set(copies) and size <= wanted:
             held |= group
     return held
-
-
-def _near_duplicate_groups(pictures: list[Picture]) -> dict[str, frozenset[str]]:
-    """For each digest, the digests of its group (itself at least), by single linkage."""
-    digests = [picture.digest for picture in pictures]
-    thumbnails = np.stack([_thumbnail(picture) for picture in pictures])
-    parent = list(range(len(digests)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            index = parent[index]
-        return index
-
-    for index in range(1, len(digests)):
-        difference = np.abs(thumbnails[:index] - thumbnails[index]).mean(axis=1)
-        for other in np.flatnonzero(difference < NEAR_DUPLICATE_MEAN_DIFFERENCE):
-            parent[root(index)] = root(int(other))
-    members: dict[int, set[str]] = defaultdict(set)
-    for index, digest in enumerate(digests):
-        members[root(index)].add(digest)
-    return {digest: frozenset(members[root(index)]) for index, digest in enumerate(digests)}
-
-
-def _thumbnail(picture: Picture) -> NDArray[np.float32]:
-    return load_pixels(picture.path, (THUMBNAIL_PX, THUMBNAIL_PX)).astype(np.float32).reshape(-1)
 
 
 def _part(pictures: list[Picture], held: set[str]) -> Split:

@@ -59,7 +59,12 @@ def read_hub_config(reference: str, name: str) -> dict[str, Any]:
 
 
 def is_cached(reference: str, name: str, weights: Sequence[str]) -> bool:
-    """Whether a model was downloaded before, with its weights.
+    """Whether a model was downloaded before, with its weights; see `cached_folder`."""
+    return cached_folder(reference, name, weights) is not None
+
+
+def cached_folder(reference: str, name: str, weights: Sequence[str]) -> Path | None:
+    """Where a model lies that was downloaded before, with its weights; the hub is not asked.
 
     Args:
         name: a small file that every such model has.
@@ -68,11 +73,10 @@ def is_cached(reference: str, name: str, weights: Sequence[str]) -> bool:
     try:
         file = Path(hf_hub_download(reference, name, local_files_only=True))
     except (HFValidationError, LocalEntryNotFoundError):
-        return False
+        return None
     folder = file.parents[name.count("/")]
-    return any(
-        path.is_file() for pattern in weights for path in folder.glob(pattern)
-    )  # a download that broke off: none
+    is_whole = any(path.is_file() for pattern in weights for path in folder.glob(pattern))
+    return folder if is_whole else None  # a download that broke off: none
 
 
 def why_silent() -> str | None:

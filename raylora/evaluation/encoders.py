@@ -22,8 +22,9 @@ from raylora.diffusion.hub import is_meant_as_path, read_hub_config
 from raylora.diffusion.tensor_cache import Framed, TensorCache, Tensors, framed_pixels
 from raylora.errors import ModelError, first_line
 from raylora.evaluation.encoder_folder import DEVICE_WITHOUT_WEIGHTS, check_files, load_whole, read_kind
+from raylora.evaluation.encoder_place import is_at_hand
 from raylora.evaluation.own_encoder import import_encoder, load_own_encoder
-from raylora.files import exists, is_folder, resolved
+from raylora.files import exists, resolved
 from raylora.own_code import is_own_name
 
 BATCH_SIZE = 32
@@ -238,11 +239,6 @@ def embeds_texts(reference: str) -> bool:
     if not is_at_hand(reference):
         return _kind_on_hub(reference) not in WITHOUT_TEXTS
     return reference == DEMO_NAME or _kind_in(reference) not in WITHOUT_TEXTS
-
-
-def is_at_hand(reference: str) -> bool:
-    """Whether an encoder's weights lie on this machine's disk under that name."""
-    return reference == DEMO_NAME or is_folder(resolved(Path(reference)))
 
 
 def _kind_on_hub(reference: str) -> str:

@@ -151,7 +151,7 @@ def write_shared(folder: Path, shared: SharedData) -> None:
         tensors |= {f"{name}.embeddings": images.embeddings, f"{name}.time_ids": images.time_ids}
         tensors |= {f"{name}.latents.{place}": latent for place, latent in enumerate(images.latents)}
     for name in ("train", "holdout", "regularization"):
-        texts[name] = [{**asdict(picture), "path": str(picture.path)} for picture in getattr(shared.material, name)]
+        texts[name] = [_row(picture) for picture in getattr(shared.material, name)]
     write_atomically(folder / TENSORS_NAME, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
     write_atomically(folder / TEXTS_NAME, json.dumps(texts).encode())
 
@@ -168,6 +168,12 @@ def read_shared(folder: Path) -> SharedData:
         holdout=_images("holdout", material.holdout, tensors, pixels),
         reference=Reference(**texts["reference"]),
     )
+
+
+def _row(picture: Picture) -> dict[str, Any]:
+    """What a trial needs to know of a picture; its thumbnail has served for the split."""
+    row = {**asdict(picture), "path": str(picture.path)}
+    return {name: value for name, value in row.items() if name != "thumbnail"}
 
 
 def _pictures(rows: list[dict[str, Any]]) -> list[Picture]:

@@ -10,12 +10,13 @@ from pathlib import Path
 from raylora.bundled import DEMO_NAME
 from raylora.config import Experiment
 from raylora.config_files import check_complete
-from raylora.dataset.folder import Picture, named_repeats, resolve_dataset
+from raylora.dataset.folder import named_repeats, resolve_dataset
 from raylora.dataset.split import Split
 from raylora.diffusion.base_digest import base_digest
 from raylora.diffusion.families import check_base_on_hub, resolve_base
-from raylora.errors import ConfigError, DatasetError, UnreachableError
+from raylora.errors import ConfigError, UnreachableError
 from raylora.evaluation.encoders import check_encoder, check_encoder_on_hub, embeds_texts
+from raylora.execution.check_data import tell_data
 from raylora.execution.job import Job, Warn, read_pictures, read_regularization, splits_of
 from raylora.execution.node_cache import framed
 from raylora.execution.plan import Plan
@@ -50,9 +51,9 @@ def prepare(
     regularization = read_regularization(experiment, warn)
     framed([*pictures, *regularization], experiment.dataset)
     splits = splits_of(pictures, experiment, split_file, warn) if holds_out else (Split(tuple(pictures), ()),)
-    _check_unseen(regularization, splits)
     job = Job(experiment, space, pictures, splits, regularization)
     _check_epoch(job.plan)
+    tell_data(job, warn)
     _warn_of_repeats(job.plan, warn)
     if space:
         _warn_of_idle_gpus(job.plan.experiment, warn)
@@ -87,20 +88,6 @@ def _check_folds(experiment: Experiment, searches: bool, holds_out: bool) -> Non
         raise ConfigError(
             f"search.refit false: with dataset.folds {folds} a trial has {folds} LoRAs, and the one that is handed "
             "over is trained on all images; leave search.refit at true, or set dataset.folds=1"
-        )
-
-
-def _check_unseen(regularization: Sequence[Picture], splits: Sequence[Split]) -> None:
-    """Whether trials learn none of the pictures that judge them.
-
-    Raises:
-        DatasetError: regularization pictures are among the held-out ones.
-    """
-    held = {picture.digest for split in splits for picture in split.holdout}
-    if shared := [picture.path for picture in regularization if picture.digest in held]:
-        raise DatasetError(
-            f"dataset.regularization: {len(shared)} of its {len(regularization)} pictures are held out to judge by "
-            f"too, such as {shared[0]}, so trials would learn them; take them out of one of the folders"
         )
 
 
@@ -174,18 +161,13 @@ def _check_epoch(plan: Plan) -> None:
 
 
 def _warn_of_repeats(plan: Plan, warn: Warn) -> None:
-    """Repeats that folders' names ask for in vain, and more regularization images than the guide advises."""
-    dataset, trial = plan.experiment.dataset, plan.trial
+    """Repeats that folders' names ask for in vain."""
+    dataset = plan.experiment.dataset
     named = named_repeats(plan.everything)
     if named and "training.repeats" in plan.searched and dataset.path != DEMO_NAME:
         warn(
             f"the folders' names say {' and '.join(map(str, named))} repeats; the space searches training.repeats "
             "instead; --set training.repeats=null keeps the folders'"
-        )
-    if plan.regularization_images > trial.images_per_epoch / 2:
-        warn(
-            f"dataset.regularization: {plan.regularization_images} regularization images an epoch and "
-            f"{trial.images_per_epoch - plan.regularization_images} of the set; the guide advises a smaller set"
         )
 
 

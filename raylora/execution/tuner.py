@@ -91,7 +91,7 @@ def _tell_where_to_look(search: Search) -> None:
 
 def _load_judge(search: Search) -> None:
     """Load an encoder that `check_hub` could not look into, where trials will: what fails now leaves nothing behind."""
-    from raylora.evaluation.encoders import is_at_hand
+    from raylora.evaluation.encoder_place import is_at_hand
     from raylora.execution.trial import encoder_of, pick_device
 
     experiment = search.job.experiment

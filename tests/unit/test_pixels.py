@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from raylora.dataset import pixels
-from raylora.dataset.pixels import MOST_PIXELS, load_pixels, open_rgb, opened, picture_size
+from raylora.dataset.pixels import MOST_PIXELS, load_pixels, open_rgb, opened, see
 
 ORIENTATION = 0x0112
 
@@ -29,7 +29,7 @@ def test_too_many_pixels_are_refused_by_the_header(tmp_path: Path, side: int) ->
     """Also where Pillow alone would only warn."""
     assert side**2 > MOST_PIXELS
     (tmp_path / "bomb.png").write_bytes(declaring(side, side))
-    for read in (picture_size, open_rgb, lambda path: load_pixels(path, (64, 64))):
+    for read in (see, open_rgb, lambda path: load_pixels(path, (64, 64))):
         with pytest.raises(Exception, match=r"megapixels|exceeds limit"):
             read(tmp_path / "bomb.png")
 
@@ -39,7 +39,8 @@ def test_pictures_within_the_bound_are_opened(tmp_path: Path) -> None:
     (tmp_path / "large.png").write_bytes(declaring(11_000, 12_000))
     assert Image.MAX_IMAGE_PIXELS is not None
     assert Image.MAX_IMAGE_PIXELS < 11_000 * 12_000 <= MOST_PIXELS
-    assert picture_size(tmp_path / "large.png") == (11_000, 12_000)
+    with opened(tmp_path / "large.png") as file:
+        assert file.size == (11_000, 12_000)
 
 
 def test_each_frame_of_an_animation_is_no_more_than_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,11 +73,11 @@ def test_a_picture_stands_upright(tmp_path: Path, orientation: int, suffix: str)
 
     with Image.open(path) as file:
         expected = ImageOps.exif_transpose(file).convert("RGB")
-    assert open_rgb(path).size == picture_size(path) == ((24, 40) if orientation >= 5 else (40, 24))
+    assert open_rgb(path).size == see(path).size == ((24, 40) if orientation >= 5 else (40, 24))
     assert np.array_equal(np.asarray(open_rgb(path)), np.asarray(expected))
 
 
 @pytest.mark.parametrize("content", [b"garbage", b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x04left\0\0\0\0"])
 def test_exif_that_makes_no_sense_turns_nothing(tmp_path: Path, content: bytes) -> None:
     Image.new("RGB", (8, 4)).save(tmp_path / "odd.jpg", exif=b"Exif\0\0" + content)
-    assert picture_size(tmp_path / "odd.jpg") == open_rgb(tmp_path / "odd.jpg").size == (8, 4)
+    assert see(tmp_path / "odd.jpg").size == open_rgb(tmp_path / "odd.jpg").size == (8, 4)

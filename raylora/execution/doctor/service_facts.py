@@ -17,7 +17,6 @@ from raylora.execution.doctor.questions import ServiceQuestion
 from raylora.execution.job import Warn, read_pictures, read_regularization, splits_of
 
 INDEX, BASE_WEIGHTS = "model_index.json", ("unet/*.safetensors",)
-CONFIG, ENCODER_WEIGHTS = "config.json", ("*.safetensors", "*.bin")
 LEFT_OUT = "; left out"
 
 
@@ -49,14 +48,13 @@ def try_base(question: ServiceQuestion) -> dict[str, Any]:
 
 def try_encoder(question: ServiceQuestion) -> dict[str, Any]:
     """Where the image encoder is."""
-    from raylora.evaluation.encoders import check_encoder_on_hub, is_at_hand
-    from raylora.own_code import is_own_name
+    from raylora.evaluation.encoder_place import place_here
+    from raylora.evaluation.encoders import check_encoder_on_hub
 
     encoder = question.experiment.evaluation.encoder
     check_encoder_on_hub(encoder)
-    if is_own_name(encoder) or is_at_hand(encoder):
-        return _found(encoder, "disk")
-    return _on_hub(encoder, is_cached(encoder, CONFIG, ENCODER_WEIGHTS))
+    place = place_here(encoder)
+    return _found(encoder, "disk") if place == encoder else _on_hub(encoder, cached=place is not None)
 
 
 def _on_hub(reference: str, cached: bool) -> dict[str, Any]:
