@@ -28,6 +28,7 @@ from raylora.cli_output import (
     say_on,
     warn_on,
 )
+from raylora.cli_prepare import prepare as prepare_command
 from raylora.cli_submit import WORDS_ALONE, jobs, submit, through_client
 from raylora.errors import OutputError, RayloraError, UserError, disk_fault, path_fault
 from raylora.files import is_file, is_folder
@@ -295,6 +296,7 @@ def evaluate(
     print_metrics(evaluate_lora(lora, dataset, learned, experiment, warn), as_json)
 
 
+app.command(name="prepare")(prepare_command)
 app.command()(export)
 app.command(context_settings=WORDS_ALONE)(submit)
 app.add_typer(jobs, name="jobs")

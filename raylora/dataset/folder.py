@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -72,14 +72,14 @@ def read_folder(folder: Path, options: ReadOptions = ReadOptions(), warn: Warn =
     if not is_folder(folder):
         raise DatasetError(f"{folder}: there is no such folder; give a folder of images with captions")
     try:
-        found = [picture for picture in _scan(folder) if _is_usable(picture.path, folder, options, warn)]
+        found = [picture for picture in scan(folder) if _is_usable(picture.path, folder, options, warn)]
     except PermissionError as error:
         raise DatasetError(f"{error.filename}: can't be read; let your user read the folder") from None
     if len(found) < options.fewest:
         raise DatasetError(
             f"{folder}: {len(found)} usable images found, at least {options.fewest} are needed; "
             f"looked for {', '.join(sorted(IMAGE_SUFFIXES))} here and in folders named like 10_name"
-            f"{_elsewhere(folder, found)}"
+            f"{elsewhere(folder, found)}"
         )
     finished = [_finish(picture, options) for picture in found]
     if options.needs_captions:
@@ -93,14 +93,21 @@ def named_repeats(pictures: Sequence[Picture]) -> list[int]:
     return [] if set(named) == {1} else list(named)
 
 
-def _scan(folder: Path) -> list[Picture]:
+def scan(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[Picture]:
+    """What a folder says it holds, in any of the three layouts; no picture was looked at, so none has a digest.
+
+    Raises:
+        DatasetError: an index, a caption or a sub-folder is wrong.
+        PermissionError: a folder can't be read.
+    """
     if listed := read_index(folder):
         return [Picture(path, caption, repeats=1, folder="", digest="") for path, caption in listed]
-    pictures = list(_scan_plain(folder, folder, folder_name="", repeats=1))
+    pictures = list(_scan_plain(folder, folder, folder_name="", repeats=1, suffixes=suffixes))
     for below in _folders_in(folder):
         if match := KOHYA_FOLDER.fullmatch(below.name):
             _check_sub_folder(below, folder, match[1])
-            pictures += _scan_plain(below, folder, folder_name=below.name, repeats=max(1, int(match[1])))
+            repeats = max(1, int(match[1]))
+            pictures += _scan_plain(below, folder, folder_name=below.name, repeats=repeats, suffixes=suffixes)
     return pictures
 
 
@@ -115,7 +122,7 @@ def _folders_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir())
 
 
-def _elsewhere(folder: Path, found: Sequence[Picture]) -> str:
+def elsewhere(folder: Path, found: Sequence[Picture]) -> str:
     """Where images lie that were not looked for."""
     used = {picture.path.parent for picture in found}
     unused = [below for below in _folders_in(folder) if below not in used and os.access(below, os.R_OK | os.X_OK)]
@@ -124,13 +131,15 @@ def _elsewhere(folder: Path, found: Sequence[Picture]) -> str:
     return f"; other images: {', '.join(named)}: give that folder, or name it like 10_name" if named else ""
 
 
-def _images_in(folder: Path) -> Iterator[Path]:
+def _images_in(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> Iterator[Path]:
     """Everything that is called like an image, whatever it is."""
-    return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES)
+    return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes)
 
 
-def _scan_plain(below: Path, folder: Path, folder_name: str, repeats: int) -> Iterator[Picture]:
-    for path in _images_in(below):
+def _scan_plain(
+    below: Path, folder: Path, folder_name: str, repeats: int, suffixes: Collection[str]
+) -> Iterator[Picture]:
+    for path in _images_in(below, suffixes):
         yield Picture(path, _caption_beside(path, folder), repeats, folder_name, digest="")
 
 
@@ -139,7 +148,7 @@ def _caption_beside(path: Path, folder: Path) -> str:
     for suffix in CAPTION_SUFFIXES if is_text(path.name) else ():
         file = path.with_suffix(suffix)
         if file.is_symlink() or is_file(file):
-            if fault := _misplaced(file, folder):
+            if fault := misplaced(file, folder):
                 raise DatasetError(f"{file}: {fault}; put the caption itself there")
             return " ".join(read_text(file, MOST_CAPTION_BYTES).split())
     return ""
@@ -151,7 +160,7 @@ def _is_usable(path: Path, folder: Path, options: ReadOptions, warn: Warn) -> bo
     Raises:
         DatasetError: it isn't, and nothing is to be left out.
     """
-    fault = _misplaced(path, folder) or _unreadable(path)
+    fault = misplaced(path, folder) or _unreadable(path)
     if fault is None:
         return True
     reason = f"{one_line(str(path))}: {fault}"
@@ -161,7 +170,7 @@ def _is_usable(path: Path, folder: Path, options: ReadOptions, warn: Warn) -> bo
     return False
 
 
-def _misplaced(path: Path, folder: Path) -> str | None:
+def misplaced(path: Path, folder: Path) -> str | None:
     """Why a file's name or place can't be, before it is opened: what a link leads to elsewhere is not the dataset's."""
     if not is_text(path.name):
         return "has a name with control characters, or that is no UTF-8"
