@@ -20,7 +20,8 @@ KIND = "blip"
 BEAMS, MOST_TOKENS = 3, 50
 """Of a caption. Beams, and no drawing at random: the same picture always gets the same sentence."""
 AGAIN = "download the model again"
-NEEDED = ("config.json", "preprocessor_config.json")
+CONFIG_NAME = "config.json"
+PREPROCESSOR_NAMES = ("preprocessor_config.json", "processor_config.json")
 
 
 def check(folder: Path, reference: str) -> None:
@@ -29,13 +30,13 @@ def check(folder: Path, reference: str) -> None:
     Raises:
         ModelError: it doesn't.
     """
-    for name in NEEDED:
-        if not is_file(folder / name):
-            raise ModelError(f"--caption-model {reference}: has no {name}; {AGAIN}, or give another")
+    for names in ((CONFIG_NAME,), PREPROCESSOR_NAMES):
+        if not any(is_file(folder / name) for name in names):
+            raise ModelError(f"--caption-model {reference}: has no {' or '.join(names)}; {AGAIN}, or give another")
     try:
-        config = read_mapping(folder / NEEDED[0])
+        config = read_mapping(folder / CONFIG_NAME)
     except (OSError, ValueError):
-        raise ModelError(f"--caption-model {reference}: its {NEEDED[0]} can't be read; {AGAIN}") from None
+        raise ModelError(f"--caption-model {reference}: its {CONFIG_NAME} can't be read; {AGAIN}") from None
     if config.get("model_type") != KIND:
         found = ascii(config.get("model_type"))[:100]
         raise ModelError(f"--caption-model {reference}: is a {found} model, and --caption blip needs a {KIND} one")

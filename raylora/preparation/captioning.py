@@ -11,7 +11,7 @@ from typing import Protocol
 from PIL import Image
 
 from raylora.diffusion.hub import hub_file, is_hub_id
-from raylora.errors import ModelError
+from raylora.errors import ModelError, UnreachableError
 from raylora.files import is_file, is_folder, resolved
 from raylora.preparation.settings import CHARACTER_THRESHOLD, THRESHOLD, PrepareSettings
 
@@ -43,8 +43,8 @@ class CaptionerKind:
 
     model: str
     """The hub id that is taken where none is given."""
-    files: tuple[str, ...]
-    """What is brought of a model on the hub."""
+    files: tuple[tuple[str, ...], ...]
+    """What is brought of a model on the hub; of several names the first that it has."""
     weights: str
     """The file that others are told by."""
     check: Callable[[Path, str], None]
@@ -79,15 +79,15 @@ def _load_tagger(folder: Path, reference: str, thresholds: Thresholds) -> Captio
 CAPTIONERS: Mapping[str, CaptionerKind] = {
     "blip": CaptionerKind(
         model="Salesforce/blip-image-captioning-large",
-        files=("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json",
-               "model.safetensors"),
+        files=(("config.json",), ("preprocessor_config.json", "processor_config.json"), ("tokenizer.json",),
+               ("tokenizer_config.json",), ("model.safetensors",)),
         weights="model.safetensors",
         check=_check_blip,
         load=_load_blip,
     ),
     "tags": CaptionerKind(
         model="SmilingWolf/wd-vit-tagger-v3",
-        files=("selected_tags.csv", "model.onnx"),
+        files=(("selected_tags.csv",), ("model.onnx",)),
         weights="model.onnx",
         check=_check_tagger,
         load=_load_tagger,
@@ -141,12 +141,24 @@ def _folder_of(reference: str, kind: CaptionerKind, say: Callable[[str], None]) 
     if is_folder(place):
         return place
     if is_file(place):
-        raise ModelError(f"--caption-model {reference}: is a file; give the folder that holds it with {kind.files[0]}")
+        raise ModelError(f"--caption-model {reference}: is a file; give the folder that holds it with {kind.weights}")
     if not is_hub_id(reference):
         raise ModelError(f"--caption-model {reference}: there is no such folder; mend the path, or give a hub id")
     say(f"captions by {reference}; downloaded once, if it isn't here")
     try:
-        files = [hub_file(reference, name) for name in kind.files]
+        return [_bring(reference, names) for names in kind.files][-1].parent
     except ModelError as error:
         raise type(error)(f"--caption-model {error}") from None
-    return files[-1].parent
+
+
+def _bring(reference: str, names: Sequence[str]) -> Path:
+    """The first of these files that a model on the hub has."""
+    *firsts, last = names
+    for name in firsts:
+        try:
+            return hub_file(reference, name)
+        except UnreachableError:
+            raise
+        except ModelError:
+            continue
+    return hub_file(reference, last)

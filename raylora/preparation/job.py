@@ -108,5 +108,7 @@ def _check_captions(sources: Sources, are_dropped: bool) -> None:
     if bare:
         more = f" (and {len(bare) - 1} more)" if len(bare) > 1 else ""
         fault = "loses its caption by --existing replace" if are_dropped else "has no caption"
-        raise DatasetError(f"{bare[0].path}{more}: {fault}; have captions written with --caption tags or --caption blip, "
-                           "or give a word for all with --trigger WORD")  # fmt: skip
+        raise DatasetError(
+            f"{bare[0].path}{more}: {fault}; have captions written with --caption tags or --caption blip, or "
+            "give a word for all with --trigger WORD"
+        )

@@ -101,7 +101,10 @@ class Edits:
 
 def distinct(tags: Sequence[str]) -> list[str]:
     """Each tag once, where it comes first."""
-    return list({key_of(tag): tag for tag in reversed(tags)}.values())[::-1]
+    found: dict[str, str] = {}
+    for tag in tags:
+        found.setdefault(key_of(tag), tag)
+    return list(found.values())
 
 
 def _with_trigger(tags: Sequence[str], trigger: str | None) -> list[str]:
