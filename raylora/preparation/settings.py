@@ -135,7 +135,7 @@ def _settings_of(manifest: Path) -> dict[str, Any]:
 
 def _told(problem: Mapping[str, Any], options: Mapping[str, Any], like: Path | None) -> str:
     """One problem in a line: option or file, what is wrong, what was found."""
-    message = in_words(problem)
+    message = "there is no such setting" if problem["type"] == "extra_forbidden" else in_words(problem)
     if not problem["loc"]:  # a rule over several settings begins with the one that it is about
         name, _, message = message.partition(": ")
         return f"{_source(name, options, like)}: {message}"
