@@ -197,7 +197,7 @@ def _lines(job: Job, prepared: Prepared, root: Path) -> Iterator[str]:
 
     folders = sorted({one.source.target.rpartition("/")[0] for one in prepared.done})
     without = f", {len(prepared.left_out)} left out" if prepared.left_out else ""
-    yield f"Prepared:      {len(prepared.done)} images in {', '.join(str(root / name) for name in folders)}{without}"
+    yield f"Prepared:      {_images(prepared)} in {', '.join(str(root / name) for name in folders)}{without}"
     faces = sum(bool(one.cut.faces) for one in prepared.done)
     if job.settings.crop == "focus":
         yield f"Cut around:    faces in {faces} of them, what stands out in the others"
@@ -211,14 +211,13 @@ def _lines(job: Job, prepared: Prepared, root: Path) -> Iterator[str]:
 def _tag_lines(prepared: Prepared) -> Iterator[str]:
     """The commonest tags, and which of them a LoRA may as well learn by itself."""
     common = [one for one in prepared.tags if one.images >= NEEDS_SHARED]
-    images = len(prepared.done)
     if common:
         told = [f"{one.tag} {one.images}" for one in common[:SHOWN_TAGS]]
         more = f", and {len(prepared.tags) - len(told)} more" if len(prepared.tags) > len(told) else ""
-        yield f"Tags:          of {images} images: {', '.join(told)}{more}"
+        yield f"Tags:          of {_images(prepared)}: {', '.join(told)}{more}"
     if removable := [one.tag for one in prepared.tags if one.removable]:
         options = " ".join(f"--remove {shlex.quote(tag)}" for tag in removable)
-        yield f"Fixed traits?  in nearly all captions, so that the trigger word can stand for them: {options} --force"
+        yield f"Fixed traits?  on nearly all images; the same command with {options} --force leaves them to the trigger word"
 
 
 def _differences(prepared: Prepared) -> Iterator[str]:
@@ -234,7 +233,11 @@ def _differences(prepared: Prepared) -> Iterator[str]:
         yield f"  + {after}"
     for left in prepared.left_out:
         yield f"{left.name}: left out, {left.reason}"
-    yield f"Would be prepared: {len(prepared.done)} images; left out: {len(prepared.left_out)}; nothing was written"
+    yield f"Would be prepared: {_images(prepared)}; left out: {len(prepared.left_out)}; nothing was written"
+
+
+def _images(prepared: Prepared) -> str:
+    return f"{len(prepared.done)} image{'s' * (len(prepared.done) > 1)}"
 
 
 def _cut_words(one: Done) -> str:
@@ -257,7 +260,14 @@ def next_command(job: Job, root: Path) -> str:
     if settings.crop == "none" or len(settings.sizes) > 1:
         options.append("dataset.buckets=true")
     if settings.trigger:
-        options.append(f"dataset.trigger={settings.trigger}")
+        options.append(f"dataset.trigger={_in_yaml(settings.trigger)}")
     space = "sdxl-character" if is_sdxl else "realistic"
     words = " ".join(f"--set {shlex.quote(option)}" for option in options)
     return f"raylora tune --dataset {shlex.quote(str(root))} --base-model … --space {space} {words} --dry-run"
+
+
+def _in_yaml(word: str) -> str:
+    """A word as `--set` reads it: `on` alone would be true."""
+    import yaml
+
+    return str(yaml.safe_dump(word, allow_unicode=True, width=math.inf)).splitlines()[0]

@@ -68,9 +68,8 @@ class Preparing:
         found = self._caption_all(done)
         captions = {one.source.name: self.job.caption(one.source, found.get(one.source.name)) for one in done}
         if bare := [name for name, caption in captions.items() if not caption]:
-            self.warn(
-                f"{len(bare)} captions are empty, such as {bare[0]}'s; training takes the folder's words in their place"
-            )
+            are = "1 caption is" if len(bare) == 1 else f"{len(bare)} captions are"
+            self.warn(f"{are} empty, such as {bare[0]}'s; training takes the folder's words in their place")
         tags = count_tags(list(captions.values()), [*self.job.edits.add, self.job.edits.trigger or ""])
         prepared = Prepared(done, left_out, found, captions, tags)
         return self._written(prepared, looked_at) if self.work else prepared

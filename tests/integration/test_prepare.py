@@ -73,11 +73,12 @@ def test_a_prepared_folder_is_read_as_it_was_written(run: Prepare, tmp_path: Pat
 
 def test_the_search_that_is_named_next_can_be_planned(run: Prepare, tmp_path: Path, tiny_base_folder: Path) -> None:
     make_colours(tmp_path / "many", **dict.fromkeys(COLOURS, ""))
-    told = run("prepare many 'a set' --size 64x64 --trigger 'sks man' --json").stdout
+    told = run("prepare many 'a set' --size 64x64 --trigger on --json").stdout
     command = json.loads(told)["next"].replace("…", str(tiny_base_folder))
     planned = run(f"{shlex.join(shlex.split(command)[1:])} --set evaluation.encoder=demo")
     assert planned.status == 0, planned.stderr
     assert "10 images" in planned.stderr
+    assert "dataset.trigger=on" not in command  # which is `true` in YAML
 
 
 COLOURS = ("red", "blue", "lime", "white", "black", "yellow", "navy", "pink", "gold", "gray")
@@ -254,7 +255,7 @@ def test_what_is_no_picture_is_left_out_and_told(run: Prepare, tmp_path: Path, m
     assert "200x200 px are" in reasons["large.png"]
     assert str(tmp_path) not in json.dumps(reasons)
     assert all(f"{name}: {reason}; left out" in done.stderr for name, reason in reasons.items())
-    assert "1 images in" in done.stdout
+    assert "1 image in" in done.stdout
     assert "5 left out" in done.stdout
 
 
@@ -382,7 +383,7 @@ def test_tags_are_counted_and_fixed_traits_proposed(run: Prepare, tmp_path: Path
 def test_a_caption_that_comes_to_nothing_is_told(run: Prepare, tmp_path: Path) -> None:
     make_colours(tmp_path / "in", red="hat", blue="hat, grass")
     done = run("prepare in set --size 64x64 --remove hat")
-    assert "1 captions are empty, such as red.png's" in done.stderr
+    assert "1 caption is empty, such as red.png's" in done.stderr
 
 
 # For programs, and before anything is done.
