@@ -217,7 +217,7 @@ def _tag_lines(prepared: Prepared) -> Iterator[str]:
         yield f"Tags:          of {_images(prepared)}: {', '.join(told)}{more}"
     if removable := [one.tag for one in prepared.tags if one.removable]:
         options = " ".join(f"--remove {shlex.quote(tag)}" for tag in removable)
-        yield f"Fixed traits?  on nearly all images; the same command with {options} --force leaves them to the trigger word"
+        yield f"Fixed traits?  on nearly all images; to leave them to the trigger word, again with {options} --force"
 
 
 def _differences(prepared: Prepared) -> Iterator[str]:
