@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,6 +21,8 @@ MANIFEST, TAGS, SHEETS = "manifest.json", "tags.csv", "contact_sheet"
 KEPT = ".prepare"
 """The folder below it with what need not be done again."""
 ANOTHER = "give another folder"
+HALF = re.compile(r"\.(.+)\.\d+\.[0-9a-f]{8}")
+"""What `write_atomically` calls a file until it is whole."""
 
 
 def digest_of(content: object) -> str:
@@ -57,9 +59,11 @@ class WorkFolder:
         state = self._read_state()
         if not force:
             self._check_unused(state, job)
-        self._check_in_the_way(state, files)
+        own = set(state["files"]) if state else set()
+        self._check_in_the_way(own, files)
         free = shutil.disk_usage(next(place for place in (self.root, *self.root.parents) if exists(place))).free
-        if bytes_needed > free:
+        replaced = sum(path.stat().st_size for name in own if is_file(path := self.root / name))
+        if bytes_needed > free + replaced:
             raise OutputError(f"{self.root}: its disk has {free / 2**30:.1f} GiB, and the pictures may take "
                               f"{bytes_needed / 2**30:.1f}; free some space, or {ANOTHER}")  # fmt: skip
 
@@ -91,23 +95,34 @@ class WorkFolder:
             raise OutputError(f"{self.root}: is not empty; {ANOTHER}, or let its files stay beside the new ones "
                               "with --force")  # fmt: skip
 
-    def _check_in_the_way(self, state: Mapping[str, Any] | None, files: Collection[str]) -> None:
-        own = set(state["files"]) if state else set()
+    def _check_in_the_way(self, own: Collection[str], files: Collection[str]) -> None:
+        for folder in sorted({(self.root / name).parent for name in (*files, f"{KEPT}/state.json")}):
+            if not self._is_inside(folder):
+                raise OutputError(f"{folder}: is a link that leads out of {self.root}; {ANOTHER}")
+            if (exists(folder) or folder.is_symlink()) and not is_folder(folder):
+                raise OutputError(f"{folder}: is a file where a folder has to be; move it elsewhere, or {ANOTHER}")
         for name in files:
             path = self.root / name
-            if name not in own and (path.is_symlink() or exists(path)):
+            if is_folder(path) or (name not in own and (path.is_symlink() or exists(path))):
                 raise OutputError(f"{path}: is in the way, and no earlier preparation's; move it elsewhere, "
                                   f"or {ANOTHER}")  # fmt: skip
-            if not resolved(path.parent).is_relative_to(resolved(self.root)):
-                raise OutputError(f"{path.parent}: is a link that leads out of {self.root}; {ANOTHER}")
+
+    def _is_inside(self, path: Path) -> bool:
+        """Whether it lies in the folder, wherever links and `..` lead."""
+        return resolved(path).is_relative_to(resolved(self.root))
 
     def _read_state(self) -> dict[str, Any] | None:
         """Whose work is in it; None where nobody's, or nobody knows."""
         try:
             state = read_mapping(self._state)
-            return {"job": str(state["job"]), "files": [str(name) for name in state["files"]]}
+            names = [str(name) for name in state["files"]]
+            return {"job": str(state["job"]), "files": [name for name in names if self._may_be_own(name)]}
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def _may_be_own(self, name: str) -> bool:
+        """A record that came with somebody's folder may name anything; what lies elsewhere is never removed."""
+        return self._is_inside((self.root / name).parent)
 
     @contextmanager
     def claimed(self, job: str, files: Collection[str]) -> Iterator[None]:
@@ -139,18 +154,21 @@ class WorkFolder:
 
     def _sweep(self, files: Collection[str]) -> None:
         """Remove halves that a kill has left beside the places of whole files (`write_atomically`)."""
-        for name in files:
-            path = self.root / name
-            for half in path.parent.glob(f".{glob.escape(path.name)}.*.*"):
-                half.unlink(missing_ok=True)
+        whole = {self.root / name for name in files}
+        for folder in {path.parent for path in whole}:
+            for half in folder.glob(".*"):
+                if (match := HALF.fullmatch(half.name)) and half.with_name(match[1]) in whole:
+                    half.unlink(missing_ok=True)
 
     def finish(self, job: str, files: Collection[str], manifest: bytes) -> None:
         """Take away what earlier preparations had and this one hasn't, and put the manifest there, last of all."""
         state = self._read_state()
         for name in set(state["files"] if state else ()) - {*files}:
-            (self.root / name).unlink(missing_ok=True)
+            path = self.root / name
+            if not is_folder(path):  # which is somebody else's by now
+                path.unlink(missing_ok=True)
             with suppress(OSError):  # others' files are in it
-                (self.root / name).parent.rmdir()
+                path.parent.rmdir()
         self._write_state(job, files)
         write_atomically(self.manifest, manifest)
 
