@@ -16,6 +16,7 @@ from raylora.dataset.folder import MOST_REPEATS
 from raylora.errors import ConfigError, DatasetError
 from raylora.files import read_mapping
 from raylora.preparation.tags import parse_replacement, parse_wanted, split_tags
+from raylora.redaction import is_text
 
 OPTIONS = {
     "crop": "--crop",
@@ -37,6 +38,8 @@ OPTIONS = {
 THRESHOLD, CHARACTER_THRESHOLD = 0.6, 0.85
 """The guide's, and the one that the WD taggers' authors use for names, which are wrong more often."""
 LONGEST_QUOTE = 100
+OF_A_CAPTIONER = ("caption_model", "threshold", "character_threshold")
+"""Settings that mean nothing to another one."""
 
 
 class PrepareSettings(Section):
@@ -84,13 +87,23 @@ class PrepareSettings(Section):
             parse_replacement(entry)
         return entries
 
+    @field_validator("replace", "remove", "add")
+    @classmethod
+    def _can_be_written(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(map(is_text, entries)):
+            raise ValueError("must be lines of text in UTF-8, without control characters")
+        return entries
+
     @field_validator("add", "trigger")
     @classmethod
     def _is_a_tag(cls, value: tuple[str, ...] | str | None) -> tuple[str, ...] | str | None:
-        for entry in (value,) if isinstance(value, str) else value or ():
-            if len(split_tags(entry)) != 1:
-                raise ValueError("must be one tag, without commas")
-        return value
+        """As captions have it: without blanks or commas around it."""
+        if value is None:
+            return None
+        found = [split_tags(entry) for entry in ((value,) if isinstance(value, str) else value)]
+        if any(len(tags) != 1 for tags in found):
+            raise ValueError("must be one tag, without commas")
+        return found[0][0] if isinstance(value, str) else tuple(tags[0] for tags in found)
 
     @model_validator(mode="after")
     def _is_heard(self) -> PrepareSettings:
@@ -118,6 +131,8 @@ def build_settings(given: Mapping[str, Any], like: Path | None = None) -> Prepar
     """
     options = {name: value for name, value in given.items() if value is not None}
     earlier = _settings_of(like) if like else {}
+    if options.get("caption", earlier.get("caption")) != earlier.get("caption"):
+        earlier = {name: value for name, value in earlier.items() if name not in OF_A_CAPTIONER}
     try:
         return PrepareSettings.model_validate({**earlier, **options})
     except ValidationError as error:

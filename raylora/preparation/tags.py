@@ -36,9 +36,9 @@ def parse_wanted(entry: str) -> Wanted:
     if len(entry) > 2 and entry.startswith("/") and entry.endswith("/"):
         pattern = _compiled(entry[1:-1])
         return lambda tag: bool(pattern.fullmatch(tag) or pattern.fullmatch(tag.replace("_", " ")))
-    if len(split_tags(entry)) != 1:
+    if len(named := split_tags(entry)) != 1:
         raise ValueError("must be one tag, or a /pattern/ between slashes")
-    return lambda tag: key_of(tag) == key_of(entry)
+    return lambda tag: key_of(tag) == key_of(named[0])
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -106,6 +106,7 @@ REFUSED = [
     ("in out --replace hat", "--replace: must be OLD=NEW"),
     ("in out --replace '/*/=hat'", "--replace: is no pattern of Python's re"),
     ("in out --add 'a, b'", "--add: must be one tag, without commas"),
+    ("in out --add '\udcff'", "--add: must be lines of text in UTF-8"),
     ("in out --trigger ''", "--trigger: must not be empty"),
     ("in out --trigger 'a, b'", "--trigger: must be one tag, without commas"),
     ("in out --trigger $'a\\nb'", "--trigger: must be a line of text"),

@@ -21,6 +21,7 @@ def test_without_edits_a_caption_stays_letter_by_letter() -> None:
     ("edits", "expected"),
     [
         (Edits(remove=("Blue Eyes", "long_hair")), "1girl, smile"),
+        (Edits(remove=("smile,", " 1girl ")), "blue_eyes, Long Hair"),
         (Edits(remove=("/.* hair/",)), "1girl, blue_eyes, smile"),
         (Edits(remove=("/BLUE EYES|smile/",)), "1girl, Long Hair"),
         (Edits(remove=("/hair/",)), "1girl, blue_eyes, Long Hair, smile"),
