@@ -105,6 +105,8 @@ class CaptionModel:
     folder: Path
     digest: str
     """sha256 of its weights, hexadecimal."""
+    files: Mapping[str, str]
+    """The same of the small files beside them: lists of tags, tokenizers, preprocessing."""
     thresholds: Thresholds
 
     def load(self) -> Captioner:
@@ -114,7 +116,8 @@ class CaptionModel:
     def identity(self) -> dict[str, object]:
         """All that its captions depend on, the pictures aside."""
         sure = {"threshold": self.thresholds.general, "character_threshold": self.thresholds.character}
-        return {"captioner": self.kind, "digest": self.digest, **(sure if self.kind == "tags" else {})}
+        identity = {"captioner": self.kind, "digest": self.digest, "files": dict(self.files)}
+        return {**identity, **(sure if self.kind == "tags" else {})}
 
 
 def find_model(settings: PrepareSettings, say: Callable[[str], None] = lambda _: None) -> CaptionModel | None:
@@ -129,11 +132,15 @@ def find_model(settings: PrepareSettings, say: Callable[[str], None] = lambda _:
     reference = settings.caption_model or kind.model
     folder = _folder_of(reference, kind, say)
     kind.check(folder, reference)
-    with (folder / kind.weights).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digests = {name: _sha256(folder / name) for names in kind.files for name in names if is_file(folder / name)}
     given = {"general": settings.threshold, "character": settings.character_threshold}
     thresholds = Thresholds(**{name: value for name, value in given.items() if value is not None})
-    return CaptionModel(settings.caption, reference, folder, digest, thresholds)
+    return CaptionModel(settings.caption, reference, folder, digests.pop(kind.weights), digests, thresholds)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _folder_of(reference: str, kind: CaptionerKind, say: Callable[[str], None]) -> Path:

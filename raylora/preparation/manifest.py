@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -21,7 +22,8 @@ USED_FOR = {
 
 
 def manifest_of(job: Job, prepared: Prepared) -> dict[str, Any]:
-    """All of it as JSON can say it. No time and no place is in it: the same work gives the same bytes."""
+    """All of it as JSON can say it. No time is in it, and no place but that of a captioner's folder, where
+    one is named: the same work gives the same bytes."""
     model = job.model
     captioner = {"model": model.reference, **model.identity} if model else None
     return {
@@ -56,12 +58,20 @@ def _image(one: Done, prepared: Prepared) -> dict[str, Any]:
 
 def _libraries(job: Job) -> dict[str, str]:
     """Versions of what had a hand in it."""
-    names = [*LIBRARIES, *USED_FOR.get(job.settings.crop, ()), *USED_FOR.get(job.settings.caption, ())]
-    found = {}
-    for name in names:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+    return versions([*LIBRARIES, *USED_FOR.get(job.settings.crop, ()), *USED_FOR.get(job.settings.caption, ())])
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Of those packages that are installed under these names."""
+    return {name: found for name in names if (found := _version(name))}
+
+
+@cache
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def as_bytes(manifest: dict[str, Any]) -> bytes:

@@ -17,7 +17,7 @@ class Done:
     source: Source
     cut: Cut
     digest: str
-    """sha256 of the prepared picture's file, or of its pixels where none is written."""
+    """sha256 of the prepared picture's file, as it would be where none is written; "" of one that is left out."""
     key: str
     """What its cut is known by in `WorkFolder`."""
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from PIL import Image
-from PIL import __version__ as pillow_version
 
 from raylora.dataset.pixels import open_rgb
 from raylora.errors import DatasetError
@@ -24,7 +23,7 @@ from raylora.preparation.cutting import (
     read_picture,
 )
 from raylora.preparation.job import Job, caption_file, sheet_name
-from raylora.preparation.manifest import as_bytes, manifest_of
+from raylora.preparation.manifest import LIBRARIES, USED_FOR, as_bytes, manifest_of, versions
 from raylora.preparation.prepared import Done, Prepared
 from raylora.preparation.sources import LeftOut, Source
 from raylora.preparation.tag_table import as_csv, count_tags
@@ -106,7 +105,8 @@ class Preparing:
     def _cut_key(self, source: Source) -> str:
         """Digest of all that a cut depends on; with the target, since its file is what is kept."""
         settings = self.job.settings.model_dump(mode="json", include={"crop", "sizes", "upscale", "background"})
-        return digest_of([RULES, pillow_version, source.digest, source.target, settings])
+        libraries = versions([*LIBRARIES, *USED_FOR.get(self.job.settings.crop, ())])
+        return digest_of([RULES, libraries, source.digest, source.target, settings])
 
     def _cut_before(self, source: Source, key: str) -> Done | None:
         kept = self.work.recall(CUTS, key) if self.work else None
@@ -148,7 +148,8 @@ class Preparing:
 
     def _caption_key(self, one: Done) -> str:
         assert self.job.model
-        return digest_of([one.digest, self.job.model.identity])
+        libraries = versions([*LIBRARIES, *USED_FOR[self.job.settings.caption]])
+        return digest_of([one.digest, self.job.model.identity, libraries])
 
     def _pixels(self, one: Done) -> Image.Image:
         """The prepared picture again."""
@@ -161,7 +162,8 @@ class Preparing:
         assert self.work
         for one in prepared.done:
             caption = prepared.captions[one.source.name]
-            write_atomically(self.work.root / caption_file(one.source.target), f"{caption}\n".encode())
+            text = f"{caption}\n".encode("utf-8", "replace")  # an index may hold halves of characters
+            write_atomically(self.work.root / caption_file(one.source.target), text)
         write_atomically(self.work.root / TAGS, as_csv(prepared.tags))
         sheets = self._draw_sheets([one for one in looked_at if isinstance(one, Done)])
         written = [name for one in prepared.done for name in (one.source.target, caption_file(one.source.target))]

@@ -56,4 +56,4 @@ def as_csv(counts: Sequence[TagCount]) -> bytes:
     writer.writerow(["tag", "images", "share", "proposal"])
     for one in counts:
         writer.writerow([one.tag, one.images, f"{one.share:.3f}", "remove" if one.removable else ""])
-    return text.getvalue().encode()
+    return text.getvalue().encode("utf-8", "replace")

@@ -108,10 +108,9 @@ class Tagger:
         """Tags between commas for each picture."""
         batch = np.stack([square(picture, self._side) for picture in pictures])
         step = self._at_once or len(batch)
-        if len(batch) % step:
-            step = 1
-        parts = [self._probabilities(batch[first : first + step]) for first in range(0, len(batch), step)]
-        return [self._caption(row) for row in np.concatenate(parts)]
+        filled = np.resize(batch, (-(-len(batch) // step) * step, *batch.shape[1:]))  # the first ones again
+        parts = [self._probabilities(filled[first : first + step]) for first in range(0, len(filled), step)]
+        return [self._caption(row) for row in np.concatenate(parts)[: len(batch)]]
 
     def _probabilities(self, batch: NDArray[np.float32]) -> NDArray[Any]:
         """(pictures, tags), each 0 to 1."""

@@ -80,6 +80,13 @@ def test_a_model_is_known_by_its_weights(kind: str, folder: Path, models: dict[s
 
 
 @every_captioner
+def test_a_model_is_known_by_what_it_makes_of_its_answers_too(kind: str, folder: Path, models: dict[str, Path]) -> None:
+    words = folder / {"blip": "tokenizer.json", "tags": "selected_tags.csv"}[kind]
+    words.write_text(words.read_text().replace("red", "scarlet"))
+    assert found(kind, folder).identity != found(kind, models[kind]).identity
+
+
+@every_captioner
 def test_a_model_without_weights_is_told_in_one_message(kind: str, folder: Path) -> None:
     (folder / CAPTIONERS[kind].weights).unlink()
     with pytest.raises(ModelError, match=rf"--caption-model .*(has|holds) no {CAPTIONERS[kind].weights}; download"):
@@ -209,7 +216,7 @@ def test_padding_is_part_of_what_the_model_sees(tags_of: Callable[..., list[str]
     assert {"red background", "green background", "blue background"} <= {*told}
 
 
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("batch", [1, 2, 3, 16])
 def test_a_model_that_takes_so_many_at_once_gets_so_many(batch: int, tmp_path: Path, models: dict[str, Path]) -> None:
     pictures = [plain(colour) for colour in COLOURS]
     fixed = found("tags", make_tagger(tmp_path / "fixed", batch)).load()
