@@ -170,7 +170,7 @@ def _print(job: Job, prepared: Prepared, root: Path, dry_run: bool, as_json: boo
     if as_json:
         print(json.dumps(_summary(job, prepared, root, dry_run), indent=2))
         return
-    lines = [*_differences(prepared), *_tag_lines(prepared)] if dry_run else _lines(job, prepared, root)
+    lines = [*_differences(prepared), *_tag_lines(prepared, "with")] if dry_run else _lines(job, prepared, root)
     print("\n".join(shown(line) for line in lines))
 
 
@@ -201,15 +201,15 @@ def _lines(job: Job, prepared: Prepared, root: Path) -> Iterator[str]:
     faces = sum(bool(one.cut.faces) for one in prepared.done)
     if job.settings.crop == "focus":
         yield f"Cut around:    faces in {faces} of them, what stands out in the others"
-    yield from _tag_lines(prepared)
+    yield from _tag_lines(prepared, "again with --force")
     for name in prepared.sheets:
         yield f"Contact sheet: {root / name}"
     yield f"Manifest:      {root / MANIFEST}"
     yield f"Next:          {next_command(job, root)}"
 
 
-def _tag_lines(prepared: Prepared) -> Iterator[str]:
-    """The commonest tags, and which of them a LoRA may as well learn by itself."""
+def _tag_lines(prepared: Prepared, how: str) -> Iterator[str]:
+    """The commonest tags, and which of them a LoRA may as well learn by itself; `how` the command is given then."""
     common = [one for one in prepared.tags if one.images >= NEEDS_SHARED]
     if common:
         told = [f"{one.tag} {one.images}" for one in common[:SHOWN_TAGS]]
@@ -217,7 +217,7 @@ def _tag_lines(prepared: Prepared) -> Iterator[str]:
         yield f"Tags:          of {_images(prepared)}: {', '.join(told)}{more}"
     if removable := [one.tag for one in prepared.tags if one.removable]:
         options = " ".join(f"--remove {shlex.quote(tag)}" for tag in removable)
-        yield f"Fixed traits?  on nearly all images; to leave them to the trigger word, again with {options} --force"
+        yield f"Fixed traits?  on nearly all images; to leave them to the trigger word, {how} {options}"
 
 
 def _differences(prepared: Prepared) -> Iterator[str]:

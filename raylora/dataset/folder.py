@@ -100,7 +100,7 @@ def scan(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[Pictu
         DatasetError: an index, a caption or a sub-folder is wrong.
         PermissionError: a folder can't be read.
     """
-    if listed := read_index(folder):
+    if listed := read_index(folder, suffixes):
         return [Picture(path, caption, repeats=1, folder="", digest="") for path, caption in listed]
     pictures = list(_scan_plain(folder, folder, folder_name="", repeats=1, suffixes=suffixes))
     for below in _folders_in(folder):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raylora.dataset.folder import KOHYA_FOLDER, Picture, elsewhere, misplaced, resolve_dataset, scan
+from raylora.dataset.folder import KOHYA_FOLDER, MOST_REPEATS, Picture, elsewhere, misplaced, resolve_dataset, scan
 from raylora.dataset.imagefolder import IMAGE_SUFFIXES
 from raylora.errors import DatasetError
 from raylora.files import is_file, is_folder
@@ -122,6 +122,7 @@ def target_folder(below: str, source: str, repeats: int | None) -> str:
         source: the source folder's own name, which may be of kohya's kind too.
     """
     match = KOHYA_FOLDER.fullmatch(below or source)
-    own_repeats, words = (int(match[1]), match[2]) if match else (DEFAULT_REPEATS, source)
+    is_kohyas = match is not None and int(match[1]) <= MOST_REPEATS  # 20240731_holiday is a date
+    own_repeats, words = (int(match[1]), match[2]) if match and is_kohyas else (DEFAULT_REPEATS, source)
     words = words if words.strip() and is_text(words) else "pictures"
     return f"{repeats or max(1, own_repeats)}_{words}"

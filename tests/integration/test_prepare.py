@@ -140,6 +140,7 @@ def test_names_that_would_collide_do_not(run: Prepare, tmp_path: Path) -> None:
         ("in", "--repeats 3", "3_in"),
         ("in/4_sks man", "", "4_sks man"),
         ("in/4_sks man", "--repeats 3", "3_sks man"),
+        ("20240731_holiday", "", "10_20240731_holiday"),
     ],
 )
 def test_the_folder_is_called_by_the_sources_name(
@@ -147,9 +148,7 @@ def test_the_folder_is_called_by_the_sources_name(
 ) -> None:
     make_colours(tmp_path / source, red="r")
     assert run(f"prepare '{source}' set --size 64x64 {options}").status == 0
-    assert [path.name for path in (tmp_path / "set").glob("*_*") if path.name[0].isdigit()] == [
-        "4_sks man" if source != "in" and not options else expected
-    ]
+    assert [path.name for path in (tmp_path / "set").glob("*_*") if path.name[0].isdigit()] == [expected]
 
 
 def test_sub_folders_of_kohyas_keep_their_names_and_repeats(run: Prepare, tmp_path: Path) -> None:
@@ -164,10 +163,20 @@ def test_sub_folders_of_kohyas_keep_their_names_and_repeats(run: Prepare, tmp_pa
 
 def test_captions_of_an_imagefolder_are_taken(run: Prepare, tmp_path: Path) -> None:
     make_colours(tmp_path / "in", red="", blue="")
-    rows = [{"file_name": f"{name}.png", "text": f"a {name} square"} for name in ("red", "blue")]
+    Image.new("RGB", (64, 64), "lime").save(tmp_path / "in" / "lime.gif")
+    files = ("red.png", "blue.png", "lime.gif")
+    rows = [{"file_name": name, "text": f"a {name[:-4]} square"} for name in files]
     (tmp_path / "in" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert run("prepare in set --size 64x64").status == 0
-    assert captions_in(tmp_path / "set") == {"red": "a red square\n", "blue": "a blue square\n"}
+    assert captions_in(tmp_path / "set") == {name: f"a {name} square\n" for name in ("red", "blue", "lime")}
+
+
+def test_half_a_character_in_an_index_stops_nothing(run: Prepare, tmp_path: Path) -> None:
+    make_colours(tmp_path / "in", red="")
+    (tmp_path / "in" / "metadata.jsonl").write_text('{"file_name": "red.png", "text": "a \\ud83d square"}')
+    done = run("prepare in set --size 64x64")
+    assert done.status == 0, done.stderr
+    assert captions_in(tmp_path / "set") == {"red": "a ? square\n"}
 
 
 # Pictures of all kinds.
@@ -375,7 +384,7 @@ def test_tags_are_counted_and_fixed_traits_proposed(run: Prepare, tmp_path: Path
         rows = {row["tag"]: row for row in csv.DictReader(file)}
     assert rows["blue eyes"] == {"tag": "blue eyes", "images": "5", "share": "1.000", "proposal": "remove"}
     assert [rows[tag]["proposal"] for tag in ("sks", "grass", "red")] == ["", "", ""]
-    assert "--remove 1girl --remove 'blue eyes' --force" in done.stdout
+    assert "again with --force --remove 1girl --remove 'blue eyes'" in done.stdout
     done = run("prepare in set --size 64x64 --trigger sks --add grass --remove 1girl --remove 'blue eyes' --force")
     assert done.status == 0, done.stderr
     assert captions_in(tmp_path / "set")["red"] == "sks, red, grass\n"
