@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from raylora.preparation import preparing
+from raylora.preparation import manifest, preparing
 from raylora.preparation.captioning import CaptionModel
 from tests.caption_models import make_tagger
 from tests.preparing import Prepare, captions_in, command_line, files_of, make_colours, make_photos, manifest_in
@@ -55,6 +55,14 @@ def test_options_win_over_a_manifest(run: Prepare, tmp_path: Path) -> None:
     assert run("prepare in second --like first/manifest.json --trigger abc").status == 0
     assert captions_in(tmp_path / "second") == {"red": "abc\n", "blue": "abc, grass\n"}
     assert (tmp_path / "second" / "2_in").is_dir()
+
+
+def test_another_captioner_takes_nothing_of_the_earlier_ones(run: Prepare, tmp_path: Path) -> None:
+    make_colours(tmp_path / "in", red="hat")
+    assert run("prepare in first --size 64x64 --caption tags --caption-model tagger --threshold 0.8").status == 0
+    done = run("prepare in second --like first/manifest.json --caption none --trigger 'sks,'")
+    assert done.status == 0, done.stderr
+    assert captions_in(tmp_path / "second") == {"red": "sks, hat\n"}
 
 
 def test_nothing_is_said_of_time_or_place(run: Prepare, tmp_path: Path) -> None:
@@ -192,6 +200,19 @@ def test_other_edits_need_neither_cuts_nor_captions_again(
     assert files_of(tmp_path / "set") == files_of(tmp_path / "whole")
 
 
+def test_other_versions_of_libraries_do_all_of_it_again(
+    run: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_squares(tmp_path / "in", 3)
+    assert run(f"prepare in set {LINE}").status == 0
+    kept = {kind: len([*(tmp_path / "set" / ".prepare" / kind).iterdir()]) for kind in ("cuts", "captions")}
+    monkeypatch.setattr(manifest, "_version", lambda _: "99")
+    assert run(f"prepare in set {LINE} --force").status == 0
+    assert manifest_in(tmp_path / "set")["libraries"]["pillow"] == "99"
+    for kind, count in kept.items():
+        assert len([*(tmp_path / "set" / ".prepare" / kind).iterdir()]) == 2 * count
+
+
 def test_force_takes_away_what_was_prepared_before_and_nothing_else(run: Prepare, tmp_path: Path) -> None:
     make_squares(tmp_path / "in", 3)
     assert run(f"prepare in set {LINE}").status == 0
@@ -231,6 +252,36 @@ def test_a_link_in_the_prepared_folder_leads_nothing_out_of_it(run: Prepare, tmp
     assert done.status == 2
     assert "is a link that leads out of" in done.stderr
     assert [*(tmp_path / "elsewhere").iterdir()] == []
+
+
+@pytest.mark.parametrize("name", ["10_in", "contact_sheet"])
+def test_a_file_where_a_folder_has_to_be_is_told(name: str, run: Prepare, tmp_path: Path) -> None:
+    make_squares(tmp_path / "in", 1)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / name).write_text("mine")
+    done = run(f"prepare in set {LINE} --force")
+    assert done.status == 2
+    assert f"{name}: is a file where a folder has to be" in done.stderr
+    assert files_of(tmp_path / "set", hidden=True).keys() == {name}
+
+
+def test_a_record_that_names_files_elsewhere_has_none_of_them_removed(run: Prepare, tmp_path: Path) -> None:
+    make_squares(tmp_path / "in", 1)
+    (tmp_path / "elsewhere").mkdir()
+    names = ("stranger.txt", "elsewhere/a.png", "elsewhere/.b.png.1.abcdef01")
+    strangers = [tmp_path / name for name in names]
+    for path in strangers:
+        path.write_text("mine")
+    assert run(f"prepare in set {LINE}").status == 0
+    (tmp_path / "set" / "9_in").symlink_to(tmp_path / "elsewhere")
+    record = tmp_path / "set" / ".prepare" / "state.json"
+    told = json.loads(record.read_text())
+    named = ["../stranger.txt", str(strangers[0]), "9_in/a.png", "9_in/b.png", "..", "contact_sheet"]
+    record.write_text(json.dumps({**told, "files": [*told["files"], *named]}))
+    done = run(f"prepare in set {LINE} --add grass --force")
+    assert done.status == 0, done.stderr
+    assert all(path.read_text() == "mine" for path in strangers)
+    assert (tmp_path / "set" / "contact_sheet" / "page_1.png").exists()
 
 
 def test_progress_goes_to_stderr_and_json_to_stdout(run: Prepare, tmp_path: Path) -> None:
