@@ -30,6 +30,7 @@ from raylora.cli_output import (
     say_on,
     warn_on,
 )
+from raylora.cli_prepare import prepare as prepare_command
 from raylora.cli_submit import WORDS_ALONE, jobs, submit, through_client
 from raylora.errors import OutputError, RayloraError, UserError, disk_fault, path_fault
 from raylora.files import is_file, is_folder
@@ -321,6 +322,7 @@ def evaluate(
 
 
 app.command()(check)
+app.command(name="prepare")(prepare_command)
 app.command()(export)
 app.command(context_settings=WORDS_ALONE)(submit)
 app.add_typer(jobs, name="jobs")

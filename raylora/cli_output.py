@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +52,15 @@ def print_plan(console: Console, lines: list[tuple[str, str]]) -> None:
         console.print(f"{label:12}{shown(text)}", markup=False, highlight=False, soft_wrap=True)
 
 
+def resumable(root: Path) -> AbstractContextManager[None]:
+    """What a search or a training runs in: interrupted, it says how to go on."""
+    return interruptible(
+        lambda: f"go on with: raylora resume {root}" if (root / "state.json").is_file() else ""
+    )  # fmt: skip
+
+
 @contextmanager
-def resumable(root: Path) -> Iterator[None]:
+def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
     """Ctrl-C, a closed terminal and what a cluster's manager sends before it kills: status 130, and how to go on."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
@@ -61,8 +68,7 @@ def resumable(root: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        begun = (root / "state.json").is_file()
-        print(f"interrupted; go on with: raylora resume {root}" if begun else "interrupted", file=sys.stderr)
+        print("; ".join(filter(None, ["interrupted", how_to_go_on()])), file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
 
 

@@ -62,8 +62,11 @@ class Request:
         return [*file, *options, assigned]
 
 
-def out_place(path: Path) -> Path:
+def out_place(path: Path, mend: str = "give another folder with --out") -> Path:
     """An output folder's place, from wherever it is named: Ray's workers run in other folders.
+
+    Args:
+        mend: what to do where it can't be one.
 
     Raises:
         OutputError: it names none on this machine's file systems, or not in characters that all programs can read.
@@ -72,10 +75,10 @@ def out_place(path: Path) -> Path:
     if SCHEME.match(text):
         raise OutputError(f"{text}: is no folder of a file system; give one, which several machines may share")
     if not is_text(text):
-        raise OutputError(f"{text}: has control characters or is no UTF-8; give another folder with --out")
+        raise OutputError(f"{text}: has control characters or is no UTF-8; {mend}")
     with suppress(RuntimeError):
         return resolved(path.expanduser())
-    raise OutputError(f"{text}: there is no such user; give another folder with --out")
+    raise OutputError(f"{text}: there is no such user; {mend}")
 
 
 def default_space(request: Request) -> str:

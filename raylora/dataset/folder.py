@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def read_folder(folder: Path, options: ReadOptions = ReadOptions(), warn: Warn =
         raise DatasetError(
             f"{folder}: {len(found)} usable images found, at least {options.fewest} are needed; "
             f"looked for {', '.join(sorted(IMAGE_SUFFIXES))} here and in folders named like 10_name"
-            f"{_elsewhere(folder, found)}"
+            f"{elsewhere(folder, found)}"
         )
     finished = [finish(picture, options) for picture in found]
     if options.needs_captions:
@@ -103,7 +103,7 @@ def _raise(error: DatasetError) -> None:
     raise error
 
 
-def scan(folder: Path, complain: Complain = _raise) -> list[Picture]:
+def scan(folder: Path, complain: Complain = _raise, suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[Picture]:
     """All that is called like a picture, with the caption that was written for it; no picture is opened.
 
     Args:
@@ -111,15 +111,16 @@ def scan(folder: Path, complain: Complain = _raise) -> list[Picture]:
 
     Raises:
         DatasetError: an index or a sub-folder's name can't be read.
+        PermissionError: a folder can't be read.
     """
-    if listed := read_index(folder):
+    if listed := read_index(folder, suffixes):
         return [Picture(path, caption, repeats=1, folder="", digest="") for path, caption in listed]
-    pictures = list(_scan_plain(folder, folder, complain))
+    pictures = list(_scan_plain(folder, folder, complain, suffixes))
     for below in _folders_in(folder):
         if match := KOHYA_FOLDER.fullmatch(below.name):
             _check_sub_folder(below, folder, match[1])
             repeats = max(1, int(match[1]))
-            found = _scan_plain(below, folder, complain)
+            found = _scan_plain(below, folder, complain, suffixes)
             pictures += [replace(picture, folder=below.name, repeats=repeats) for picture in found]
     return pictures
 
@@ -135,7 +136,7 @@ def _folders_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir())
 
 
-def _elsewhere(folder: Path, found: Sequence[Picture]) -> str:
+def elsewhere(folder: Path, found: Sequence[Picture]) -> str:
     """Where images lie that were not looked for."""
     used = {picture.path.parent for picture in found}
     unused = [below for below in _folders_in(folder) if below not in used and os.access(below, os.R_OK | os.X_OK)]
@@ -144,13 +145,13 @@ def _elsewhere(folder: Path, found: Sequence[Picture]) -> str:
     return f"; other images: {', '.join(named)}: give that folder, or name it like 10_name" if named else ""
 
 
-def _images_in(folder: Path) -> Iterator[Path]:
+def _images_in(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> Iterator[Path]:
     """Everything that is called like an image, whatever it is."""
-    return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES)
+    return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes)
 
 
-def _scan_plain(below: Path, folder: Path, complain: Complain) -> Iterator[Picture]:
-    for path in _images_in(below):
+def _scan_plain(below: Path, folder: Path, complain: Complain, suffixes: Collection[str]) -> Iterator[Picture]:
+    for path in _images_in(below, suffixes):
         caption = ""
         try:
             caption = _caption_beside(path, folder)
@@ -164,7 +165,7 @@ def _caption_beside(path: Path, folder: Path) -> str:
     for suffix in CAPTION_SUFFIXES if is_text(path.name) else ():
         file = path.with_suffix(suffix)
         if file.is_symlink() or is_file(file):
-            if fault := _misplaced(file, folder):
+            if fault := misplaced(file, folder):
                 raise DatasetError(f"{file}: {fault}; put the caption itself there")
             return " ".join(read_text(file, MOST_CAPTION_BYTES).split())
     return ""
@@ -192,7 +193,7 @@ def looked_at(picture: Picture, folder: Path) -> Picture | str:
 
     All of it is decoded, since a header alone would let a cut-off file through.
     """
-    if fault := _misplaced(picture.path, folder):
+    if fault := misplaced(picture.path, folder):
         return fault
     try:
         seen = see(picture.path)
@@ -201,7 +202,7 @@ def looked_at(picture: Picture, folder: Path) -> Picture | str:
     return replace(picture, size=seen.size, thumbnail=seen.thumbnail)
 
 
-def _misplaced(path: Path, folder: Path) -> str | None:
+def misplaced(path: Path, folder: Path) -> str | None:
     """Why a file's name or place can't be, before it is opened: what a link leads to elsewhere is not the dataset's."""
     if not is_text(path.name):
         return "has a name with control characters, or that is no UTF-8"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,11 @@ MOST_INDEX_BYTES = 2**28
 """Of an index: a kilobyte for each of a quarter of a million pictures."""
 
 
-def read_index(folder: Path) -> list[tuple[Path, str]]:
+def read_index(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[tuple[Path, str]]:
     """Pictures and captions as the folder's index has them; nothing where it has none.
+
+    Args:
+        suffixes: what pictures' names may end in.
 
     Raises:
         DatasetError: a line that can't be read, or that names a file outside the folder or none at all.
@@ -34,15 +37,15 @@ def read_index(folder: Path) -> list[tuple[Path, str]]:
         if is_file(index):
             if not resolved(index).is_relative_to(resolved(folder)):
                 raise DatasetError(f"{index}: is a link that leads out of the folder; put the file itself there")
-            return _entries(folder, rows_of(index))
+            return _entries(folder, rows_of(index), suffixes)
     return []
 
 
-def _entries(folder: Path, rows: Iterable[tuple[Any, str]]) -> list[tuple[Path, str]]:
+def _entries(folder: Path, rows: Iterable[tuple[Any, str]], suffixes: Collection[str]) -> list[tuple[Path, str]]:
     """Each row's picture, which no other row may name."""
     found: dict[Path, str] = {}
     for row, where in rows:
-        path, caption = _entry(folder, row, where)
+        path, caption = _entry(folder, row, where, suffixes)
         if path in found:
             raise DatasetError(f"{where}: names {one_line(path.name)}, as a line before it does; delete one of them")
         found[path] = caption
@@ -84,7 +87,7 @@ def _csv_rows(index: Path) -> Iterator[tuple[Any, str]]:
         raise DatasetError(f"{index}, line {reader.line_num}: is not CSV ({error}); save it anew") from None
 
 
-def _entry(folder: Path, row: Any, where: str) -> tuple[Path, str]:
+def _entry(folder: Path, row: Any, where: str, suffixes: Collection[str]) -> tuple[Path, str]:
     if not isinstance(row, dict) or not row.get("file_name") or any(_is_no_text(row.get(key)) for key in CAPTION_KEYS):
         raise DatasetError(_expected(where))
     name = row["file_name"]
@@ -96,7 +99,7 @@ def _entry(folder: Path, row: Any, where: str) -> tuple[Path, str]:
         raise DatasetError(f"{where}: {shown} lies outside the folder; move it inside")
     if not is_file(path):
         raise DatasetError(f"{where}: names {shown}, and there is no such file; add it, or delete the line")
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
+    if path.suffix.lower() not in suffixes:
         raise DatasetError(f"{where}: names {shown}, which is no image by its name; delete the line")
     caption = next((row[key] for key in CAPTION_KEYS if isinstance(row.get(key), str)), "")
     return path, " ".join(caption.split())

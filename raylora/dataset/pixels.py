@@ -57,16 +57,16 @@ def opened(path: Path) -> Iterator[Image.Image]:
         yield file
 
 
-def open_rgb(path: Path) -> Image.Image:
-    """A picture upright (EXIF), in RGB, transparent parts on white."""
+def open_rgb(path: Path, ground: str = "white") -> Image.Image:
+    """A picture upright (EXIF), in RGB, transparent parts on a ground of a colour that Pillow knows."""
     with opened(path) as file:
         image = _upright(file)
     if image.mode.startswith("I"):  # 16-bit greys; Pillow's own conversion cuts them at 255
         image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(ground, image)
+        below = Image.new("RGBA", image.size, ground)
+        image = Image.alpha_composite(below, image)
     return image.convert("RGB")
 
 

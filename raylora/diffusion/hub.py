@@ -46,16 +46,26 @@ def read_hub_config(reference: str, name: str) -> dict[str, Any]:
         UnreachableError: not cached, and the hub doesn't answer.
         ModelError: no such model, none that may be read, or one without such a file.
     """
+    file = hub_file(reference, name)
     try:
-        file = hf_hub_download(reference, name, local_files_only=True)
+        return read_mapping(file)
+    except (OSError, ValueError):
+        raise ModelError(f"{reference}: {name} on the hub can't be read; choose another model") from None
+
+
+def hub_file(reference: str, name: str) -> Path:
+    """This machine's copy of a file of a model on the hub; brought, if it isn't there.
+
+    Raises:
+        UnreachableError: not cached, and the hub doesn't answer.
+        ModelError: no such model, none that may be read, or one without such a file.
+    """
+    try:
+        return Path(hf_hub_download(reference, name, local_files_only=True))
     except HFValidationError:
         raise ModelError(f"{reference}: can't be a hub id; give owner/name, or the path of a folder") from None
     except LocalEntryNotFoundError:
-        file = _download(reference, name)
-    try:
-        return read_mapping(Path(file))
-    except (OSError, ValueError):
-        raise ModelError(f"{reference}: {name} on the hub can't be read; choose another model") from None
+        return Path(_download(reference, name))
 
 
 def is_cached(reference: str, name: str, weights: Sequence[str]) -> bool:

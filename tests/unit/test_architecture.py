@@ -26,24 +26,26 @@ FLOORS = (
     {"dataset"},
     {"diffusion"},
     {"evaluation"},
-    {"search", "training", "tracking"},
+    {"search", "training", "tracking", "preparation"},
     {"execution"},
     {"report"},
     {"cli_export", "cli_output", "request"},
-    {"cli_check", "cli_doctor", "cli_submit"},
+    {"cli_check", "cli_doctor", "cli_prepare", "cli_submit"},
     {"cli"},
     {"__main__"},
 )
 """Rooms from the ground up: each may import from those below it, and rooms on one floor never from each other."""
 HEIGHT = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-HEAVY = ("torch", "ray", "mlflow", "diffusers", "transformers", "optuna", "sklearn")
+HEAVY = ("torch", "ray", "mlflow", "diffusers", "transformers", "optuna", "sklearn", "cv2", "onnxruntime")
 HOMES = {
     "ray": ("execution/",),
     "mlflow": ("tracking/",),
     "optuna": ("search/", "execution/searcher.py", "report/"),
     "sklearn": ("search/",),
-    "typer": ("cli.py", "cli_check.py", "cli_doctor.py", "cli_export.py", "cli_submit.py"),
+    "cv2": ("preparation/focus.py",),
+    "onnxruntime": ("preparation/tagger.py",),
+    "typer": ("cli.py", "cli_check.py", "cli_doctor.py", "cli_export.py", "cli_prepare.py", "cli_submit.py"),
 }
 """The only places where a library is imported."""
 MOST_LINES_OF_A_FUNCTION = 60
@@ -105,6 +107,7 @@ def sections(section: type[BaseModel]) -> Iterator[type[BaseModel]]:
         "raylora.cli_doctor",
         "raylora.cli_export",
         "raylora.cli_output",
+        "raylora.cli_prepare",
         "raylora.cli_submit",
         "raylora.request",
         "raylora.config",

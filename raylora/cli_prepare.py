@@ -1,0 +1,273 @@
+"""`raylora prepare`: from a folder of pictures to a dataset that can be trained on."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from raylora.cli_output import interruptible, on_stderr, say_on, warn_on
+from raylora.files import is_folder, resolved
+from raylora.redaction import shown
+from raylora.request import out_place
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from raylora.preparation.job import Job
+    from raylora.preparation.prepared import Done, Prepared
+    from raylora.preparation.work_folder import WorkFolder
+
+LARGEST_SD15_PX = 768**2
+"""Larger sizes are SDXL's."""
+SHOWN_TAGS = 15
+NEEDS_SHARED = 2
+"""Images that have a tag before it is shown: sentences have none in common."""
+
+Source = Annotated[str, typer.Argument(help="Folder of images, with captions or without.", metavar="SRC")]
+Target = Annotated[Path, typer.Argument(help="Where the dataset is written: new or empty.", metavar="DST")]
+Crop = Annotated[
+    Optional[str],
+    typer.Option("--crop", help="focus: around faces, else the subject (default); center; none: kept whole."),
+]
+Sizes = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--size",
+        help="Width x height in px, multiples of 64 (512x512). Repeatable: each image takes what fits it best.",
+    ),
+]
+Upscale = Annotated[
+    Optional[bool], typer.Option("--upscale/--no-upscale", help="Enlarge images that are too small, or leave them out.")
+]
+Background = Annotated[
+    Optional[str], typer.Option("--background", help="Colour below transparent parts: a name or #rrggbb (white).")
+]
+Caption = Annotated[
+    Optional[str],
+    typer.Option("--caption", help="blip: a sentence; tags: Danbooru tags; none: what is there (default)."),
+]
+CaptionModelName = Annotated[
+    Optional[str], typer.Option("--caption-model", help="Hub id or folder of a BLIP, or of a WD14 tagger in ONNX.")
+]
+Threshold = Annotated[
+    Optional[float],
+    typer.Option("--threshold", help="How sure a tag must be: 0.6, as the guide has it; taggers' own are nearer 0.35."),
+]
+CharacterThreshold = Annotated[
+    Optional[float], typer.Option("--character-threshold", help="The same of characters' names (0.85).")
+]
+Existing = Annotated[
+    Optional[str], typer.Option("--existing", help="Captions that are there: keep (default), replace or extend.")
+]
+Remove = Annotated[
+    Optional[list[str]],
+    typer.Option("--remove", help="Tag, /regular expression/ for the whole of a tag, or @FILE of them. Repeatable."),
+]
+Add = Annotated[Optional[list[str]], typer.Option("--add", help="Tag for every caption, or @FILE. Repeatable.")]
+Replace = Annotated[
+    Optional[list[str]], typer.Option("--replace", help="OLD=NEW, with OLD as in --remove, or @FILE. Repeatable.")
+]
+Trigger = Annotated[Optional[str], typer.Option("--trigger", help="Word put first in every caption.")]
+Repeats = Annotated[
+    Optional[int], typer.Option("--repeats", help="In the folder's name, as in 10_name (the source's own, or 10).")
+]
+Like = Annotated[
+    Optional[Path],
+    typer.Option("--like", help="manifest.json of an earlier preparation: its settings, unless options say otherwise."),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace what an earlier preparation wrote to DST; other files stay.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done to each image, and write nothing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+def prepare(
+    source: Source,
+    target: Target,
+    crop: Crop = None,
+    size: Sizes = None,
+    upscale: Upscale = None,
+    background: Background = None,
+    caption: Caption = None,
+    caption_model: CaptionModelName = None,
+    threshold: Threshold = None,
+    character_threshold: CharacterThreshold = None,
+    existing: Existing = None,
+    remove: Remove = None,
+    add: Add = None,
+    replace: Replace = None,
+    trigger: Trigger = None,
+    repeats: Repeats = None,
+    like: Like = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Cut, caption and tag images for training; SRC stays as it is. Was it stopped? The same command goes on.
+
+    Examples:
+
+      raylora prepare photos my_dataset --size 512x768 --size 512x512 --caption blip --trigger sks
+
+      raylora prepare drawings my_dataset --caption tags --remove "blue eyes" --remove "/.* hair/" --trigger sks
+    """
+    from raylora.preparation.job import plan_job
+    from raylora.preparation.settings import build_settings
+    from raylora.preparation.work_folder import WorkFolder
+
+    given = {
+        "crop": crop, "sizes": size, "upscale": upscale, "background": background, "caption": caption,
+        "caption_model": _place(caption_model), "threshold": threshold, "character_threshold": character_threshold,
+        "existing": existing, "replace": _entries(replace), "remove": _entries(remove), "add": _entries(add),
+        "trigger": trigger, "repeats": repeats,
+    }  # fmt: skip
+    console = on_stderr()
+    work = WorkFolder(out_place(target, "give another folder"))
+    job = plan_job(source, build_settings(given, like), say_on(console))
+    work.check(job.folder, job.digest, job.files, job.most_bytes, force)
+    prepared = _dry(job, console) if dry_run else _done(job, work, console)
+    _print(job, prepared, work.root, dry_run, as_json)
+
+
+def _entries(given: list[str] | None) -> tuple[str, ...] | None:
+    """Tags with the lines of list files in their place; None where nothing was said."""
+    from raylora.preparation.tags import read_entries
+
+    return read_entries(given) if given else None
+
+
+def _place(model: str | None) -> str | None:
+    """A model's folder from wherever it is named: a manifest is read elsewhere too."""
+    return str(resolved(Path(model))) if model and is_folder(Path(model)) else model
+
+
+def _dry(job: Job, console: Console) -> Prepared:
+    from raylora.preparation.preparing import Preparing
+    from raylora.report.steps import steps
+
+    with interruptible(lambda: "nothing was written"), steps(console) as tell:
+        return Preparing(job, None, tell, warn_on(console)).run()
+
+
+def _done(job: Job, work: WorkFolder, console: Console) -> Prepared:
+    from raylora.preparation.preparing import Preparing
+    from raylora.report.steps import steps
+
+    goes_on = interruptible(lambda: "the same command goes on")
+    with goes_on, work.claimed(job.digest, job.files), steps(console) as tell:
+        return Preparing(job, work, tell, warn_on(console)).run()
+
+
+def _print(job: Job, prepared: Prepared, root: Path, dry_run: bool, as_json: bool) -> None:
+    """The result on stdout."""
+    if as_json:
+        print(json.dumps(_summary(job, prepared, root, dry_run), indent=2))
+        return
+    lines = [*_differences(prepared), *_tag_lines(prepared, "with")] if dry_run else _lines(job, prepared, root)
+    print("\n".join(shown(line) for line in lines))
+
+
+def _summary(job: Job, prepared: Prepared, root: Path, dry_run: bool) -> dict[str, Any]:
+    """For programs; the same with `--dry-run`, whose files are not there."""
+    from raylora.preparation.manifest import manifest_of
+
+    tags = [{"tag": one.tag, "images": one.images, "share": one.share, "removable": one.removable}
+            for one in prepared.tags]  # fmt: skip
+    return {
+        "folder": str(root),
+        "written": not dry_run,
+        "prepared": len(prepared.done),
+        "contact_sheets": [str(root / name) for name in prepared.sheets],
+        "tags": tags,
+        "next": next_command(job, root),
+        **manifest_of(job, prepared),
+    }
+
+
+def _lines(job: Job, prepared: Prepared, root: Path) -> Iterator[str]:
+    """What was done, what to look at, and what comes next."""
+    from raylora.preparation.work_folder import MANIFEST
+
+    folders = sorted({one.source.target.rpartition("/")[0] for one in prepared.done})
+    without = f", {len(prepared.left_out)} left out" if prepared.left_out else ""
+    yield f"Prepared:      {_images(prepared)} in {', '.join(str(root / name) for name in folders)}{without}"
+    faces = sum(bool(one.cut.faces) for one in prepared.done)
+    if job.settings.crop == "focus":
+        yield f"Cut around:    faces in {faces} of them, what stands out in the others"
+    yield from _tag_lines(prepared, "again with --force")
+    for name in prepared.sheets:
+        yield f"Contact sheet: {root / name}"
+    yield f"Manifest:      {root / MANIFEST}"
+    yield f"Next:          {next_command(job, root)}"
+
+
+def _tag_lines(prepared: Prepared, how: str) -> Iterator[str]:
+    """The commonest tags, and which of them a LoRA may as well learn by itself; `how` the command is given then."""
+    common = [one for one in prepared.tags if one.images >= NEEDS_SHARED]
+    if common:
+        told = [f"{one.tag} {one.images}" for one in common[:SHOWN_TAGS]]
+        more = f", and {len(prepared.tags) - len(told)} more" if len(prepared.tags) > len(told) else ""
+        yield f"Tags:          of {_images(prepared)}: {', '.join(told)}{more}"
+    if removable := [one.tag for one in prepared.tags if one.removable]:
+        options = " ".join(f"--remove {shlex.quote(tag)}" for tag in removable)
+        yield f"Fixed traits?  on nearly all images; to leave them to the trigger word, {how} {options}"
+
+
+def _differences(prepared: Prepared) -> Iterator[str]:
+    """What would be done to each picture."""
+    for one in prepared.done:
+        yield f"{one.source.name} -> {one.source.target}: {_cut_words(one)}"
+        before, after = one.source.caption, prepared.captions[one.source.name]
+        if before == after:
+            yield f"    caption stays: {after}"
+            continue
+        if before:
+            yield f"  - {before}"
+        yield f"  + {after}"
+    for left in prepared.left_out:
+        yield f"{left.name}: left out, {left.reason}"
+    yield f"Would be prepared: {_images(prepared)}; left out: {len(prepared.left_out)}; nothing was written"
+
+
+def _images(prepared: Prepared) -> str:
+    return f"{len(prepared.done)} image{'s' * (len(prepared.done) > 1)}"
+
+
+def _cut_words(one: Done) -> str:
+    """`1200x800, cut to 800x800 at (212, 0) around 1 face, scaled to 512x512`."""
+    cut = one.cut
+    left, top, right, bottom = cut.box
+    around = f" around {len(cut.faces)} face{'s' * (len(cut.faces) > 1)}" if cut.faces else ""
+    around = " around its subject" if cut.subject and not cut.faces else around
+    is_whole = cut.box == (0, 0, *cut.original)
+    where = "" if is_whole else f", cut to {right - left}x{bottom - top} at ({left}, {top}){around}"
+    return f"{cut.original[0]}x{cut.original[1]}{where}, scaled to {cut.size[0]}x{cut.size[1]}"
+
+
+def next_command(job: Job, root: Path) -> str:
+    """The search that these pictures are ready for, to be completed by a base model."""
+    settings = job.settings
+    largest = max(settings.sizes, key=math.prod)
+    is_sdxl = math.prod(largest) > LARGEST_SD15_PX
+    options = [f"dataset.resolution={largest[0]}x{largest[1]}"]
+    if settings.crop == "none" or len(settings.sizes) > 1:
+        options.append("dataset.buckets=true")
+    if settings.trigger:
+        options.append(f"dataset.trigger={_in_yaml(settings.trigger)}")
+    space = "sdxl-character" if is_sdxl else "realistic"
+    words = " ".join(f"--set {shlex.quote(option)}" for option in options)
+    return f"raylora tune --dataset {shlex.quote(str(root))} --base-model … --space {space} {words} --dry-run"
+
+
+def _in_yaml(word: str) -> str:
+    """A word as `--set` reads it: `on` alone would be true."""
+    import yaml
+
+    return str(yaml.safe_dump(word, allow_unicode=True, width=math.inf)).splitlines()[0]

@@ -1,0 +1,114 @@
+"""What is to be prepared, and everything wrong with it, told before anything is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from raylora import __version__
+from raylora.errors import DatasetError
+from raylora.preparation.captioning import CaptionModel, find_model
+from raylora.preparation.contact_sheet import PER_PAGE
+from raylora.preparation.settings import PrepareSettings
+from raylora.preparation.sources import LeftOut, Source, Sources, find_sources
+from raylora.preparation.tags import Edits, distinct, split_tags
+from raylora.preparation.work_folder import MANIFEST, SHEETS, TAGS, digest_of
+
+
+@dataclass(frozen=True)
+class Job:
+    """Pictures, settings and, where captions are written, a model."""
+
+    settings: PrepareSettings
+    sources: Sources
+    model: CaptionModel | None
+
+    @property
+    def folder(self) -> Path:
+        """The source folder."""
+        return self.sources.folder
+
+    @property
+    def pictures(self) -> Sequence[Source]:
+        return self.sources.pictures
+
+    @property
+    def left_out(self) -> Sequence[LeftOut]:
+        """What was no picture from the start."""
+        return self.sources.left_out
+
+    @cached_property
+    def edits(self) -> Edits:
+        return Edits(self.settings.replace, self.settings.remove, self.settings.add, self.settings.trigger)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all that decides the result."""
+        sources = [(picture.name, picture.digest, picture.caption, picture.target) for picture in self.pictures]
+        model = self.model.identity if self.model else None
+        return digest_of([__version__, self.settings.model_dump(mode="json"), sources, model])
+
+    @property
+    def files(self) -> list[str]:
+        """All that may be written, below the prepared folder."""
+        pages = -(-len(self.pictures) // PER_PAGE)
+        names = [name for picture in self.pictures for name in (picture.target, caption_file(picture.target))]
+        return [*names, TAGS, MANIFEST, *(sheet_name(page) for page in range(pages))]
+
+    @property
+    def most_bytes(self) -> int:
+        """That the prepared pictures can take: PNGs are no larger than their pixels."""
+        return len(self.pictures) * 3 * max(math.prod(size) for size in self.settings.sizes)
+
+    def asks(self, source: Source) -> bool:
+        """Whether the captioner is asked for a caption."""
+        return self.model is not None and not (source.caption and self.settings.existing == "keep")
+
+    def caption(self, source: Source, found: str | None) -> str:
+        """The caption that is written.
+
+        Args:
+            found: what the captioner says; None where it wasn't asked.
+        """
+        existing = self.settings.existing
+        if existing == "extend":
+            return self.edits(", ".join(distinct(split_tags(source.caption) + split_tags(found or ""))))
+        return self.edits(source.caption if existing == "keep" and found is None else found or "")
+
+
+def caption_file(target: str) -> str:
+    return f"{target.removesuffix('.png')}.txt"
+
+
+def sheet_name(page: int) -> str:
+    return f"{SHEETS}/page_{page + 1}.png"
+
+
+def plan_job(reference: str, settings: PrepareSettings, say: Callable[[str], None] = lambda _: None) -> Job:
+    """A checked job: pictures found, the captioner's model at hand.
+
+    Args:
+        reference: a folder, or `demo`.
+
+    Raises:
+        UserError: something is wrong with the folder, its captions or the model.
+    """
+    sources = find_sources(reference, settings.repeats)
+    if settings.caption == "none" and settings.trigger is None and not settings.add:
+        _check_captions(sources, settings.existing == "replace")
+    return Job(settings, sources, find_model(settings, say))
+
+
+def _check_captions(sources: Sources, are_dropped: bool) -> None:
+    """Whether there is a caption for each picture, where nobody writes one and no word serves for it."""
+    bare = [picture for picture in sources.pictures if are_dropped or not picture.caption]
+    if bare:
+        more = f" (and {len(bare) - 1} more)" if len(bare) > 1 else ""
+        fault = "loses its caption by --existing replace" if are_dropped else "has no caption"
+        raise DatasetError(
+            f"{bare[0].path}{more}: {fault}; have captions written with --caption tags or --caption blip, or "
+            "give a word for all with --trigger WORD"
+        )

@@ -1,0 +1,128 @@
+"""The pictures of a folder as they are found, and what each will be called when it is prepared."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from raylora.dataset.folder import KOHYA_FOLDER, MOST_REPEATS, Picture, elsewhere, misplaced, resolve_dataset, scan
+from raylora.dataset.imagefolder import IMAGE_SUFFIXES
+from raylora.errors import DatasetError
+from raylora.files import is_file, is_folder
+from raylora.redaction import is_text, one_line
+from raylora.storage import is_uri
+
+SUFFIXES = IMAGE_SUFFIXES | {".gif"}
+DEFAULT_REPEATS = 10
+"""For a folder whose name asks for none; between the guide's 8 for drawings and 15 for photographs."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture before it is prepared."""
+
+    path: Path
+    name: str
+    """Below the source folder, with slashes."""
+    digest: str
+    """sha256 of the file's bytes, hexadecimal."""
+    caption: str
+    target: str
+    """Below the prepared folder, with slashes: `10_name/picture.png`."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A picture that won't be prepared, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All that a folder holds."""
+
+    folder: Path
+    pictures: tuple[Source, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def find_sources(reference: str, repeats: int | None) -> Sources:
+    """All pictures of a folder in any of the three layouts, `demo` the bundled one, in the order of their names.
+
+    Args:
+        repeats: for the prepared folders' names; None: as the source's own names have it.
+
+    Raises:
+        DatasetError: no folder, no pictures in it, or a caption that can't be read.
+    """
+    if is_uri(reference):
+        raise DatasetError(f"{reference}: lies on object storage; give a folder on this machine")
+    folder = resolve_dataset(reference)
+    if not is_folder(folder):
+        raise DatasetError(f"{reference}: {'is a file' if is_file(folder) else 'there is no such folder'}; "
+                           "give a folder of images")  # fmt: skip
+    try:
+        found = sorted(scan(folder, suffixes=SUFFIXES), key=lambda picture: picture.path)
+        if not found:
+            raise DatasetError(f"{folder}: no images found; looked for {', '.join(sorted(SUFFIXES))} here and in "
+                               f"folders named like 10_name{elsewhere(folder, found)}")  # fmt: skip
+        return _sorted_out(folder, found, repeats)
+    except PermissionError as error:
+        raise DatasetError(f"{error.filename}: can't be read; let your user read the folder") from None
+
+
+def _sorted_out(folder: Path, found: Sequence[Picture], repeats: int | None) -> Sources:
+    faults = {picture.path: misplaced(picture.path, folder) for picture in found}
+    left_out = [LeftOut(_name(path, folder), fault) for path, fault in faults.items() if fault]
+    good = [picture for picture in found if not faults[picture.path]]
+    if not good:
+        raise DatasetError(f"{folder}: no image can be used; {one_line(left_out[0].name)} {left_out[0].reason}")
+    targets = _targets(good, folder, repeats)
+    pictures = [
+        Source(picture.path, _name(picture.path, folder), _digest(picture.path), picture.caption, target)
+        for picture, target in zip(good, targets, strict=True)
+    ]
+    return Sources(folder, tuple(pictures), tuple(left_out))
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _targets(pictures: Sequence[Picture], folder: Path, repeats: int | None) -> list[str]:
+    """A name for each prepared picture; no two differ in capitals alone, or in what kind of file they came from."""
+    taken: Counter[str] = Counter()
+    targets = []
+    for picture in pictures:
+        below = f"{target_folder(picture.folder, folder.name, repeats)}/{picture.path.stem}"
+        name = below
+        while taken[name.casefold()]:
+            taken[below.casefold()] += 1
+            name = f"{below}_{taken[below.casefold()]}"
+        taken[name.casefold()] += 1
+        targets.append(f"{name}.png")
+    return targets
+
+
+def target_folder(below: str, source: str, repeats: int | None) -> str:
+    """`10_name` for pictures of a source's sub-folder, or of the source itself.
+
+    Args:
+        below: the sub-folder, "" where the pictures lie in the source itself.
+        source: the source folder's own name, which may be of kohya's kind too.
+    """
+    match = KOHYA_FOLDER.fullmatch(below or source)
+    is_kohyas = match is not None and int(match[1]) <= MOST_REPEATS  # 20240731_holiday is a date
+    own_repeats, words = (int(match[1]), match[2]) if match and is_kohyas else (DEFAULT_REPEATS, source)
+    words = words if words.strip() and is_text(words) else "pictures"
+    return f"{repeats or max(1, own_repeats)}_{words}"

@@ -1,0 +1,190 @@
+"""The prepared folder: whose files are in it, what was done before, and nothing in it that isn't whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from raylora.errors import OutputError
+from raylora.files import exists, is_file, is_folder, read_mapping, resolved, write_atomically
+
+MANIFEST, TAGS, SHEETS = "manifest.json", "tags.csv", "contact_sheet"
+KEPT = ".prepare"
+"""The folder below it with what need not be done again."""
+ANOTHER = "give another folder"
+HALF = re.compile(r"\.(.+)\.\d+\.[0-9a-f]{8}")
+"""What `write_atomically` calls a file until it is whole."""
+
+
+def digest_of(content: object) -> str:
+    """sha256 of what JSON can say, hexadecimal."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """Where pictures are prepared. Whoever writes must have it `claimed`."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / MANIFEST
+
+    @property
+    def _state(self) -> Path:
+        return self.root / KEPT / "state.json"
+
+    def check(self, source: Path, job: str, files: Collection[str], bytes_needed: int, force: bool) -> None:
+        """Whether this work may go here; nothing is made.
+
+        Args:
+            job: a digest of all that decides the result.
+            files: what it will write, below the folder, with slashes.
+            force: replace what an earlier preparation has left. Other files always stay.
+
+        Raises:
+            OutputError: it can't, or not without `force`.
+        """
+        self._check_place(source)
+        state = self._read_state()
+        if not force:
+            self._check_unused(state, job)
+        own = set(state["files"]) if state else set()
+        self._check_in_the_way(own, files)
+        free = shutil.disk_usage(next(place for place in (self.root, *self.root.parents) if exists(place))).free
+        replaced = sum(path.stat().st_size for name in own if is_file(path := self.root / name))
+        if bytes_needed > free + replaced:
+            raise OutputError(f"{self.root}: its disk has {free / 2**30:.1f} GiB, and the pictures may take "
+                              f"{bytes_needed / 2**30:.1f}; free some space, or {ANOTHER}")  # fmt: skip
+
+    def _check_place(self, source: Path) -> None:
+        source, root = resolved(source), resolved(self.root)
+        if source == root:
+            raise OutputError(f"{self.root}: is the source folder itself, which is never changed; {ANOTHER}")
+        if root.is_relative_to(source) or source.is_relative_to(root):
+            inner, outer = ("it", "the source") if root.is_relative_to(source) else ("the source", "it")
+            raise OutputError(f"{self.root}: {inner} lies inside {outer}; {ANOTHER}, beside {source}")
+        if is_file(self.root):
+            raise OutputError(f"{self.root}: is a file; give a folder, new or empty")
+        if any(path.is_symlink() and not exists(path) for path in (self.root, *self.root.parents)):
+            raise OutputError(f"{self.root}: goes through a link that leads nowhere; {ANOTHER}")
+
+    def _check_unused(self, state: Mapping[str, Any] | None, job: str) -> None:
+        try:
+            is_used = is_folder(self.root) and any(path.name != KEPT for path in self.root.iterdir())
+        except OSError as error:
+            raise OutputError(f"{self.root}: {error.strerror}; {ANOTHER}") from None
+        if state is not None and is_file(self.manifest):
+            raise OutputError(f"{self.root}: holds prepared images; do it anew with --force, or {ANOTHER}")
+        if state is not None and state["job"] != job:
+            raise OutputError(
+                f"{self.root}: holds the beginning of another preparation: its settings or images differ; go on with "
+                f"those, begin this one with --force, or {ANOTHER}"
+            )
+        if state is None and is_used:
+            raise OutputError(f"{self.root}: is not empty; {ANOTHER}, or let its files stay beside the new ones "
+                              "with --force")  # fmt: skip
+
+    def _check_in_the_way(self, own: Collection[str], files: Collection[str]) -> None:
+        for folder in sorted({(self.root / name).parent for name in (*files, f"{KEPT}/state.json")}):
+            if not self._is_inside(folder):
+                raise OutputError(f"{folder}: is a link that leads out of {self.root}; {ANOTHER}")
+            if (exists(folder) or folder.is_symlink()) and not is_folder(folder):
+                raise OutputError(f"{folder}: is a file where a folder has to be; move it elsewhere, or {ANOTHER}")
+        for name in files:
+            path = self.root / name
+            if is_folder(path) or (name not in own and (path.is_symlink() or exists(path))):
+                raise OutputError(f"{path}: is in the way, and no earlier preparation's; move it elsewhere, "
+                                  f"or {ANOTHER}")  # fmt: skip
+
+    def _is_inside(self, path: Path) -> bool:
+        """Whether it lies in the folder, wherever links and `..` lead."""
+        return resolved(path).is_relative_to(resolved(self.root))
+
+    def _read_state(self) -> dict[str, Any] | None:
+        """Whose work is in it; None where nobody's, or nobody knows."""
+        try:
+            state = read_mapping(self._state)
+            names = [str(name) for name in state["files"]]
+            return {"job": str(state["job"]), "files": [name for name in names if self._may_be_own(name)]}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _may_be_own(self, name: str) -> bool:
+        """A record that came with somebody's folder may name anything; what lies elsewhere is never removed."""
+        return self._is_inside((self.root / name).parent)
+
+    @contextmanager
+    def claimed(self, job: str, files: Collection[str]) -> Iterator[None]:
+        """The folder made, and kept from others while the block lasts.
+
+        Raises:
+            OutputError: another process works in it, or it can't be made.
+        """
+        try:
+            (self.root / KEPT).mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / KEPT / "lock")
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise OutputError(f"{self.root}: another raylora works in it; wait for it, or {ANOTHER}") from None
+        except OSError as error:
+            raise OutputError(f"{self.root}: can't be made ({error.strerror}); {ANOTHER}") from None
+        try:
+            state = self._read_state()
+            own = sorted({*files, *(state["files"] if state else ())})
+            self.manifest.unlink(missing_ok=True)  # which says that all of the rest is there
+            self._write_state(job, own)
+            self._sweep(own)
+            yield
+        finally:
+            lock.release()
+
+    def _write_state(self, job: str, files: Collection[str]) -> None:
+        write_atomically(self._state, json.dumps({"job": job, "files": sorted(files)}).encode())
+
+    def _sweep(self, files: Collection[str]) -> None:
+        """Remove halves that a kill has left beside the places of whole files (`write_atomically`)."""
+        whole = {self.root / name for name in files}
+        for folder in {path.parent for path in whole}:
+            for half in folder.glob(".*"):
+                if (match := HALF.fullmatch(half.name)) and half.with_name(match[1]) in whole:
+                    half.unlink(missing_ok=True)
+
+    def finish(self, job: str, files: Collection[str], manifest: bytes) -> None:
+        """Take away what earlier preparations had and this one hasn't, and put the manifest there, last of all."""
+        state = self._read_state()
+        for name in set(state["files"] if state else ()) - {*files}:
+            path = self.root / name
+            if not is_folder(path):  # which is somebody else's by now
+                path.unlink(missing_ok=True)
+            with suppress(OSError):  # others' files are in it
+                path.parent.rmdir()
+        self._write_state(job, files)
+        write_atomically(self.manifest, manifest)
+
+    def recall(self, kind: str, key: str) -> dict[str, Any] | None:
+        """What was kept of earlier work, if anything was and can be read."""
+        try:
+            return read_mapping(self._kept(kind, key))
+        except (OSError, ValueError):
+            return None
+
+    def keep(self, kind: str, key: str, content: Mapping[str, Any]) -> None:
+        """Keep work from being done again."""
+        write_atomically(self._kept(kind, key), json.dumps(content).encode())
+
+    def _kept(self, kind: str, key: str) -> Path:
+        return self.root / KEPT / kind / f"{key}.json"
+
+    def thumbnail(self, key: str) -> Path:
+        return self.root / KEPT / "thumbnails" / f"{key}.jpg"

@@ -1,0 +1,76 @@
+"""`raylora prepare` in this process, and small folders for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from raylora import cli
+from tests.bad_world import Result
+from tests.photographs import ASTRONAUT, CAT, off_center_face, off_center_flower, opened_rgb
+
+Prepare = Callable[[str], Result]
+
+
+def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path) -> Prepare:
+    """The command line, in a folder."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(line: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["raylora", *shlex.split(line)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        told = capsys.readouterr()
+        return Result(int(ended.value.code or 0), told.out, told.err)
+
+    return call
+
+
+def make_photos(folder: Path) -> Path:
+    """Four photographs, of which two have captions; faces are on two, off the middle on one."""
+    folder.mkdir(parents=True)
+    opened_rgb(ASTRONAUT).resize((256, 256)).save(folder / "astronaut.png")
+    off_center_face().save(folder / "face.png")
+    opened_rgb(CAT).save(folder / "cat.jpg")
+    off_center_flower().save(folder / "flower.png")
+    (folder / "cat.txt").write_text("a cat, green eyes\n")
+    (folder / "flower.txt").write_text("orange_flower, green eyes")
+    return folder
+
+
+def make_colours(folder: Path, **captions: str) -> Path:
+    """Plain pictures of 64 x 64 px, each called by its colour."""
+    folder.mkdir(parents=True)
+    for colour, caption in captions.items():
+        Image.new("RGB", (64, 64), colour).save(folder / f"{colour}.png")
+        if caption:
+            (folder / f"{colour}.txt").write_text(caption)
+    return folder
+
+
+def files_of(folder: Path, hidden: bool = False) -> dict[str, str]:
+    """Digest of each file below a folder; without what is kept for going on."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and (hidden or ".prepare" not in path.parts)
+    }
+
+
+def manifest_in(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    return content
+
+
+def captions_in(folder: Path) -> dict[str, str]:
+    """By the pictures' names."""
+    return {path.stem: path.read_text() for path in sorted(folder.glob("*_*/*.txt"))}

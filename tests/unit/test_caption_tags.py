@@ -1,0 +1,119 @@
+"""Tags taken apart, edited and counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raylora.errors import DatasetError
+from raylora.preparation.tag_table import as_csv, count_tags
+from raylora.preparation.tags import Edits, distinct, parse_replacement, parse_wanted, read_entries, split_tags
+
+CAPTION = "1girl, blue_eyes, Long Hair, smile"
+
+
+def test_without_edits_a_caption_stays_letter_by_letter() -> None:
+    assert Edits()("a  dog ,a dog,,") == "a  dog ,a dog,,"
+
+
+@pytest.mark.parametrize(
+    ("edits", "expected"),
+    [
+        (Edits(remove=("Blue Eyes", "long_hair")), "1girl, smile"),
+        (Edits(remove=("smile,", " 1girl ")), "blue_eyes, Long Hair"),
+        (Edits(remove=("/.* hair/",)), "1girl, blue_eyes, smile"),
+        (Edits(remove=("/BLUE EYES|smile/",)), "1girl, Long Hair"),
+        (Edits(remove=("/hair/",)), "1girl, blue_eyes, Long Hair, smile"),
+        (Edits(add=("grass", "smile")), "1girl, blue_eyes, Long Hair, smile, grass"),
+        (Edits(replace=("1girl=woman",)), "woman, blue_eyes, Long Hair, smile"),
+        (Edits(replace=("/.*girl/=woman, standing",)), "woman, standing, blue_eyes, Long Hair, smile"),
+        (Edits(replace=("smile=1girl",)), "1girl, blue_eyes, Long Hair"),
+        (Edits(trigger="sks"), "sks, 1girl, blue_eyes, Long Hair, smile"),
+        (Edits(trigger="smile"), "smile, 1girl, blue_eyes, Long Hair"),
+        (Edits(trigger="sks", replace=("smile=grin",), remove=("grin", "1girl"), add=("1girl",)),
+         "sks, blue_eyes, Long Hair, 1girl"),
+    ],
+)  # fmt: skip
+def test_edits(edits: Edits, expected: str) -> None:
+    assert edits(CAPTION) == expected
+
+
+@pytest.mark.parametrize("caption", ["sks", "sks portrait, smile", "sks, smile"])
+def test_a_trigger_that_is_first_already_stays(caption: str) -> None:
+    assert Edits(trigger="sks")(caption) == caption
+
+
+def test_a_word_that_only_begins_like_the_trigger_is_none() -> None:
+    assert Edits(trigger="sks")("sksy, smile") == "sks, sksy, smile"
+
+
+def test_an_empty_caption_becomes_the_trigger_alone() -> None:
+    assert Edits(trigger="sks")("") == "sks"
+
+
+@pytest.mark.parametrize("entry", ["/(/", "/a{9999999999}/", "/*/", "a, b", "", " "])
+def test_what_names_no_tag_is_refused(entry: str) -> None:
+    with pytest.raises(ValueError, match=r"must be one tag|is no pattern"):
+        parse_wanted(entry)
+
+
+@pytest.mark.parametrize("entry", ["smile", "=grin", "smile=", "/(/=grin"])
+def test_what_is_no_replacement_is_refused(entry: str) -> None:
+    with pytest.raises(ValueError, match=r"must be OLD=NEW|is no pattern"):
+        parse_replacement(entry)
+
+
+def test_the_last_equals_sign_divides() -> None:
+    wanted, new = parse_replacement("=_==closed eyes")
+    assert wanted("=_=")
+    assert new == "closed eyes"
+
+
+def test_a_list_file_stands_for_its_lines(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("blue eyes\n\n  /.* hair/  \n", encoding="utf-8")
+    assert read_entries(["smile", f"@{tmp_path / 'list.txt'}"]) == ("smile", "blue eyes", "/.* hair/")
+
+
+def test_a_face_of_signs_is_no_list_file() -> None:
+    assert read_entries(["@_@"]) == ("@_@",)
+
+
+def test_a_list_that_is_not_there_is_told() -> None:
+    with pytest.raises(DatasetError, match=r"missing\.txt: can't be read"):
+        read_entries(["@missing.txt"])
+
+
+def test_a_tag_is_known_by_any_spelling() -> None:
+    assert distinct(["Blue_Eyes", "smile", "blue eyes"]) == ["Blue_Eyes", "smile"]
+    assert split_tags(" a ,, b  c,") == ["a", "b c"]
+
+
+CAPTIONS = [
+    "sks, blue eyes, smile, grass",
+    "sks, Blue_Eyes, smile",
+    "sks, blue eyes, smile",
+    "sks, blue eyes",
+    "sks, smile",
+]
+
+
+def test_the_commonest_tags_come_first_and_fixed_traits_are_proposed() -> None:
+    rows = [(one.tag, one.images, one.removable) for one in count_tags(CAPTIONS, ["sks"])]
+    assert rows == [("sks", 5, False), ("blue eyes", 4, True), ("smile", 4, True), ("grass", 1, False)]
+
+
+def test_what_was_added_on_purpose_is_not_proposed() -> None:
+    assert [one.tag for one in count_tags(CAPTIONS, ["sks", "Smile"]) if one.removable] == ["blue eyes"]
+
+
+def test_of_a_few_captions_nothing_is_proposed() -> None:
+    assert not any(one.removable for one in count_tags(CAPTIONS[:3]))
+
+
+def test_the_table_is_a_csv() -> None:
+    lines = as_csv(count_tags(CAPTIONS, ["sks"])).decode().splitlines()
+    assert lines == [
+        "tag,images,share,proposal", "sks,5,1.000,", "blue eyes,4,0.800,remove", "smile,4,0.800,remove",
+        "grass,1,0.200,",
+    ]  # fmt: skip
