@@ -29,6 +29,7 @@ from raylora.cli_output import (
     resumable,
     say_on,
     warn_on,
+    watched,
 )
 from raylora.cli_prepare import prepare as prepare_command
 from raylora.cli_submit import WORDS_ALONE, jobs, submit, through_client
@@ -149,8 +150,6 @@ def tune(
     from raylora.execution.cluster import device_line
     from raylora.execution.outputs import OutFolder
     from raylora.execution.tuner import check_start, tune_job
-    from raylora.execution.usage import usage
-    from raylora.report.live import view
 
     folder = OutFolder(out_place(out or Path("out") / job.space.name.replace(":", "-")))
     device = device_line(job.experiment.search, address)
@@ -158,11 +157,7 @@ def tune(
     check_start(job, folder, address, warn if dry_run else None)
     if dry_run:
         return
-    with (
-        resumable(folder.root),
-        reporting(folder, warn),
-        view(console, job.experiment.search.trials, usage=usage) as listener,
-    ):
+    with watched(folder, console, job.experiment.search.trials) as listener:
         summary = tune_job(job, folder, listener, say_on(console), address)
     print_summary(summary, folder.root, as_json)
 
@@ -199,18 +194,12 @@ def resume(
 def _resume_search(folder: OutFolder, address: str | None) -> dict[str, Any]:
     from raylora.config_files import read_experiment
     from raylora.execution.tuner import resume_job
-    from raylora.execution.usage import usage
-    from raylora.report.live import view
     from raylora.tracking.recorder import read_records
 
     console = on_stderr()
     trials = read_experiment(folder.experiment).search.trials
     earlier = read_records(folder.trials)
-    with (
-        resumable(folder.root),
-        reporting(folder, warn_on(console)),
-        view(console, trials, earlier, usage) as listener,
-    ):
+    with watched(folder, console, trials, earlier) as listener:
         return resume_job(folder.root, listener, say_on(console), address)
 
 

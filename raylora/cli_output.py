@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from raylora.execution.outputs import OutFolder
+    from raylora.tracking.recorder import Listener, TrialRecord
 
 INTERRUPTED = 130
 
@@ -57,6 +58,22 @@ def resumable(root: Path) -> AbstractContextManager[None]:
     return interruptible(
         lambda: f"go on with: raylora resume {root}" if (root / "state.json").is_file() else ""
     )  # fmt: skip
+
+
+@contextmanager
+def watched(
+    folder: OutFolder, console: Console, trials: int, earlier: Sequence[TrialRecord] = ()
+) -> Iterator[Listener]:
+    """A search at work: shown as it goes, with a page at its end, and with how to go on where it is broken off.
+
+    Args:
+        earlier: its trials before it was interrupted.
+    """
+    from raylora.execution.usage import usage
+    from raylora.report.live import view
+
+    with resumable(folder.root), reporting(folder, warn_on(console)), view(console, trials, earlier, usage) as listener:
+        yield listener
 
 
 @contextmanager
