@@ -36,6 +36,11 @@ def parsed(example: str) -> tuple[tuple[str, ...], dict[str, Any]]:
     """
     words = shlex.split(example, comments=True)
     assert words.pop(0) == "raylora"
+    if words[0].startswith("-"):  # the root's own options act as they are read, so they are looked up alone
+        assert words[0] in {name for param in ROOT.params for name in param.opts} | set(
+            ROOT.context_settings["help_option_names"]
+        )
+        return (), {}
     command, named, context = ROOT, [], ROOT.make_context("raylora", words[:1])
     while hasattr(command, "commands"):
         named.append(words.pop(0))

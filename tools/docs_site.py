@@ -22,7 +22,12 @@ OTHERS = ("http://", "https://", "mailto:")
 
 def outside() -> dict[str, str]:
     """Pages outside docs/, by their path in the repository; what they are called in the site."""
-    found = [*ROOT.glob("*.md"), *ROOT.glob("benchmarks/**/*.md"), ROOT / "cluster/README.md", ROOT / "raylora/demo/README.md"]
+    found = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("benchmarks/**/*.md"),
+        ROOT / "cluster/README.md",
+        ROOT / "raylora/demo/README.md",
+    ]
     paths = [path.relative_to(ROOT).as_posix() for path in sorted(found)]
     return {path: RENAMED.get(path, path) for path in paths}
 

@@ -1,7 +1,7 @@
 """Makes the pictures in docs/pictures from a finished search: `python -m tools.draw_pictures out/demo`.
 
-All three are the program's own: the grid of samples as a search leaves it, the top of its report in a headless Chromium,
-and the terminal's view in the middle of it, drawn again from the trials' records.
+All three are the program's own: the grid of samples as a search leaves it, the top of its report in a headless
+Chromium, and the terminal's view in the middle of it, drawn again from the trials' records.
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ def page_with_options(name: str, page: str) -> str:
     """A command's page with the options that the command has."""
     assert page.count(BEGIN) == page.count(END) == 1, f"{name}.md needs {BEGIN} and {END}, once each"
     options = "\n".join(_options(f"raylora {name}", ROOT.commands[name]))
-    return re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: f"{BEGIN}\n\n{options}\n\n{END}", page, flags=re.DOTALL)
+    return re.sub(
+        f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: f"{BEGIN}\n\n{options}\n\n{END}", page, flags=re.DOTALL
+    )
 
 
 def _options(words: str, command: Any) -> Iterator[str]:
