@@ -30,14 +30,14 @@ COLUMNS = 118
 SHARE_OF_REPORTS = 0.62
 """How far the search is in the picture of the terminal."""
 PAGE_PX = {"width": 1120, "height": 760}
-COLOURS = 128
-"""Of the screenshot's palette: a page has few."""
+COLOURS = 200
+"""Of a picture's palette."""
 
 
 def main(out: Path) -> None:
     folder = OutFolder(out.resolve())
     PICTURES.mkdir(exist_ok=True)
-    Image.open(folder.root / "best" / "samples" / "grid.png").save(PICTURES / "samples.png", optimize=True)
+    _keep(Image.open(folder.root / "best" / "samples" / "grid.png"), PICTURES / "samples.png")
     (PICTURES / "terminal.svg").write_text(terminal(folder), encoding="utf-8")
     photograph(write_report(folder), PICTURES / "report.png")
 
@@ -82,7 +82,12 @@ def photograph(page_file: Path, picture: Path) -> None:
         page.goto(page_file.as_uri())
         page.screenshot(path=picture)
         browser.close()
-    Image.open(picture).convert("RGB").quantize(COLOURS).save(picture, optimize=True)
+    _keep(Image.open(picture), picture)
+
+
+def _keep(picture: Image.Image, file: Path) -> None:
+    """Writes a picture small enough for a README."""
+    picture.convert("RGB").quantize(COLOURS).save(file, optimize=True)
 
 
 def paths(words: Sequence[str]) -> Path:

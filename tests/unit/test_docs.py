@@ -1,4 +1,4 @@
-"""Pages and READMEs say what the program is: commands, options, spaces; and the Spanish README what the English one says."""
+"""Pages and READMEs say what the program is; and the Spanish README what the English one says."""
 
 from __future__ import annotations
 
