@@ -29,7 +29,7 @@ audit: install ## known weaknesses of what is installed; what the advisory servi
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
 
 docs: install ## build the documentation as a site, site/index.html; every warning is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 check: install audit docs ## lint, types, audit, documentation, tests
 	$(BIN)/ruff check .
