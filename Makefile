@@ -8,7 +8,7 @@ DEMO_OUT := out/demo
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 30
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check audit bench
+.PHONY: help install demo test docs check audit bench
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -30,7 +30,10 @@ test: install ## run the tests
 audit: install ## known weaknesses of what is installed; what the advisory service doesn't know is told, not failed
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
 
-check: install audit ## lint, types, audit, tests
+docs: install ## build the documentation as a site, site/index.html; every warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+check: install audit docs ## lint, types, audit, documentation, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
