@@ -19,6 +19,7 @@ from raylora.bundled import DEMO_NAME, search_spaces
 from raylora.cli_check import check
 from raylora.cli_doctor import doctor
 from raylora.cli_export import export
+from raylora.cli_generate import generate
 from raylora.cli_output import (
     INTERRUPTED,
     on_stderr,
@@ -313,6 +314,7 @@ def evaluate(
 app.command()(check)
 app.command(name="prepare")(prepare_command)
 app.command()(export)
+app.command()(generate)
 app.command(context_settings=WORDS_ALONE)(submit)
 app.add_typer(jobs, name="jobs")
 app.command()(doctor)
