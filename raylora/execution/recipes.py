@@ -97,7 +97,7 @@ def _with_trigger(prompt: Prompt, trigger: str | None) -> Prompt:
 
 
 def _seeds(prompt: Prompt, wish: Wish, experiment: Experiment) -> list[int]:
-    """A prompt's seeds, each once: its line's, else those given, else the settings', of which a count takes the first."""
+    """A prompt's seeds, each once: its line's, else those given, else the settings', to a count the first."""
     usual = experiment.sampling.seeds[:1] if wish.count else experiment.sampling.seeds
     firsts = [prompt.seed] if prompt.seed is not None else list(wish.seeds or usual)
     source = prompt.source if prompt.seed is not None else "--seed" if wish.seeds else "sampling.seeds"
