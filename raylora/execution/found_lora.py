@@ -97,8 +97,10 @@ def _registered(reference: str, uri: str, folder: Path) -> FoundLora:
     found = fetch(reference, uri, folder)
     family, layers = _told_by_file(found.file, reference)
     told = Layer(reference, nest({"model.base_model": found.base_model, **found.settings}))
+    strength, source = (1.0, "") if found.strength is None else (found.strength, f"by version {found.version}'s tags")
     return FoundLora(
-        reference, found.file, _clean(found.name), webui_hash(found.file), family, 1.0, "", None, (*layers, told)
+        reference, found.file, _clean(found.name), webui_hash(found.file), family, strength, source, None,
+        (*layers, told),
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ code that came with a model on Python's path.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ DESCRIPTION = "MLmodel"
 WEIGHTS = "pytorch_lora_weights.safetensors"
 """As MLflow calls a LoRA that was one file (`mlflow/diffusers`, `save_model`)."""
 PARAMETERS = {"num_inference_steps": "sampling.steps", "guidance_scale": "sampling.guidance_scale"}
+STRENGTH_TAG = "raylora.strength"
 MOST_NAMES, MOST_TOLD = 1000, 10
 UNKNOWN = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 
@@ -50,6 +52,8 @@ class RegisteredLora:
     base_model: str
     settings: Mapping[str, Any]
     """What its model says of pictures: settings by dotted path."""
+    strength: float | None = None
+    """The one to use it at, where its version's tags say so."""
 
 
 def fetch(reference: str, configured: str, folder: Path) -> RegisteredLora:
@@ -168,7 +172,7 @@ def _brought(reference: str, version: ModelVersion, files: Any, folder: Path) ->
     if not all(isinstance(part, str) and is_plain_name(part) for part in (weights, name)) or not isinstance(base, str):
         raise ModelError(f"{reference}: its {DESCRIPTION} names files in other places; register the LoRA again")
     file = _download(reference, files, f"{weights}/{name}", folder)
-    return RegisteredLora(version.name, str(version.version), file, base, _settings(model))
+    return RegisteredLora(version.name, str(version.version), file, base, _settings(model), _strength(version))
 
 
 def _download(reference: str, files: Any, name: str, folder: Path) -> Path:
@@ -179,6 +183,13 @@ def _download(reference: str, files: Any, name: str, folder: Path) -> Path:
             f"{reference}: its {name} can't be brought ({reason_of(error)}); let this machine read where the registry "
             "keeps its files"
         ) from None
+
+
+def _strength(version: ModelVersion) -> float | None:
+    with suppress(ValueError):
+        strength = float((version.tags or {}).get(STRENGTH_TAG, "nan"))
+        return strength if math.isfinite(strength) else None
+    return None
 
 
 def _settings(model: Mapping[str, Any]) -> dict[str, Any]:
