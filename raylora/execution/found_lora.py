@@ -23,8 +23,8 @@ from raylora.files import is_file, read_mapping, resolved
 
 REGISTRY = "models:/"
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
-USUAL_PX = {"sd15": 512, "sdxl": 1024}
-"""The side of the pictures that each family was trained on."""
+USUAL_SIZE = {"sdxl": [1024, 1024]}
+"""Width and height in px where a family was trained on others than `dataset.resolution`'s own default."""
 SIZE = re.compile(r"(\d{2,4})x(\d{2,4})")
 UNSAFE = re.compile(r"[<>:,\"\s\x00-\x1f]+")
 """What a name in `<lora:NAME:1>` can't hold."""
@@ -108,7 +108,9 @@ def _told_by_file(file: Path, reference: str) -> tuple[str, tuple[Layer, ...]]:
     """The family that a LoRA is for, and what its metadata say of its use."""
     tensors, metadata = read_tensors(file)
     family = family_of(file, tensors, metadata)
-    settings: dict[str, Any] = {"model.family": family, "dataset.resolution": _size(metadata, family)}
+    settings: dict[str, Any] = {"model.family": family}
+    if size := _size(metadata) or USUAL_SIZE.get(family):
+        settings["dataset.resolution"] = size
     if trigger := metadata.get("modelspec.trigger_phrase", "").strip():
         settings["dataset.trigger"] = trigger
     if family == "sd15" and re.fullmatch(r"[1-9]\d?", layer := metadata.get("ss_clip_skip", "")):
@@ -116,11 +118,11 @@ def _told_by_file(file: Path, reference: str) -> tuple[str, tuple[Layer, ...]]:
     return family, (Layer(f"the metadata of {reference}", nest(settings)),)
 
 
-def _size(metadata: Mapping[str, str], family: str) -> list[int]:
-    """Width and height in px that it was trained at, else the family's usual ones."""
+def _size(metadata: Mapping[str, str]) -> list[int] | None:
+    """Width and height in px that it was trained at, if it says so."""
     told = SIZE.fullmatch(metadata.get("modelspec.resolution", ""))
-    sides = [int(side) for side in told.groups()] if told else []
-    return sides if sides and not any(side % SIZE_STEP_PX for side in sides) else [USUAL_PX[family]] * 2
+    sides = [int(side) for side in told.groups()] if told else [1]
+    return None if any(side % SIZE_STEP_PX for side in sides) else sides
 
 
 def _measured_strength(summary: Path) -> tuple[float, str]:

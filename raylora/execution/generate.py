@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from raylora.bundled import DEMO_NAME
-from raylora.config import Experiment
+from raylora.bundled import DEMO_BASE, DEMO_NAME
+from raylora.config import Experiment, SamplingConfig
 from raylora.dataset.pixels import Pixels
 from raylora.diffusion.adapters import loaded_at_strength
 from raylora.diffusion.base import BaseModel
@@ -134,9 +134,8 @@ def _kind(recipe: Recipe) -> tuple[object, ...]:
 def _unless_too_many(base: BaseModel, recipes: Sequence[Recipe]) -> list[Pixels] | None:
     """Pictures of one kind; None where memory runs out: with the error's traceback goes what fills the memory."""
     first = recipes[0]
-    sampling = Experiment().sampling.model_copy(
-        update={key: getattr(first, key) for key in ("negative_prompt", "steps", "guidance_scale")}
-    )
+    fields = ("negative_prompt", "steps", "guidance_scale")
+    sampling = SamplingConfig().model_copy(update={name: getattr(first, name) for name in fields})
     requests = [Request(recipe.prompt, recipe.seed, recipe.size) for recipe in recipes]
     try:
         with loaded_at_strength(base, first.strength):
@@ -171,11 +170,10 @@ def _warn_of_long(base: BaseModel, recipes: Sequence[Recipe], warn: Warn) -> Non
 
 def origin_of(base: BaseModel, wanted: Generation) -> Origin:
     """The models as a webui knows them."""
-    reference = str(wanted.experiment.model.base_model)
     return Origin(
         lora_name=wanted.lora.name,
         lora_hash=wanted.lora.digest[:LORA_HASH_DIGITS],
-        model=DEMO_NAME if reference == DEMO_NAME else _model_name(base.reference),
+        model=_model_name(base.reference),
         model_hash=_file_hash(Path(base.reference)),
         sampler=type(base.sampler).__name__,
         clip_skip=base.clip_skip if base.clip_skip != base.family.clip_skip else None,
@@ -184,6 +182,8 @@ def origin_of(base: BaseModel, wanted: Generation) -> Origin:
 
 def _model_name(reference: str) -> str:
     path = Path(reference)
+    if path == DEMO_BASE:
+        return DEMO_NAME
     return path.name if is_hub_id(reference) or path.suffix != ".safetensors" else path.stem
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raylora.config import Experiment
@@ -93,7 +93,7 @@ def _with_trigger(prompt: Prompt, trigger: str | None) -> Prompt:
     if not trigger:
         raise ConfigError(f"{prompt.source}: has {TRIGGER}, and the LoRA says no trigger word; give it with "
                           "--set dataset.trigger=WORD, or write it out")  # fmt: skip
-    return Prompt(**{**vars(prompt), "text": prompt.text.replace(TRIGGER, trigger)})
+    return replace(prompt, text=prompt.text.replace(TRIGGER, trigger))
 
 
 def _seeds(prompt: Prompt, wish: Wish, experiment: Experiment) -> list[int]:

@@ -15,6 +15,8 @@ from raylora.diffusion.infotext import Recipe
 from raylora.redaction import one_line
 
 GAP_PX, LABEL_PX, FONT_PX, LINE_PX = 8, 200, 15, 19
+HEAD_PX = GAP_PX + LINE_PX + 4
+"""The labels of columns."""
 LEAST_CELL_PX, MOST_CELL_PX = 128, 512
 """The width of a cell: smaller pictures are enlarged, for a label to fit above them; larger ones are made smaller."""
 MOST_PX = 2**26
@@ -73,15 +75,14 @@ def labelled_grid(made: Sequence[tuple[Recipe, Path]]) -> bytes:
     files = {(layout.row_of(recipe), layout.column_of(recipe)): path for recipe, path in made}
     wide, high = _cell(layout, [recipe.size for recipe, _ in made])
     font = ImageFont.load_default(FONT_PX)
-    head = GAP_PX + LINE_PX
-    size = LABEL_PX + len(layout.columns) * (wide + GAP_PX), head + len(layout.rows) * (high + GAP_PX)
+    size = LABEL_PX + len(layout.columns) * (wide + GAP_PX), HEAD_PX + len(layout.rows) * (high + GAP_PX)
     sheet = Image.new("RGB", size, GROUND)
     pen = ImageDraw.Draw(sheet)
     for column, label in enumerate(layout.columns.values()):
         left = LABEL_PX + column * (wide + GAP_PX)
         pen.text((left + wide // 2, GAP_PX), label, INK, font=font, anchor="ma")
     for row, (key, label) in enumerate(layout.rows.items()):
-        top = head + row * (high + GAP_PX)
+        top = HEAD_PX + row * (high + GAP_PX)
         _write_row_label(pen, font, label, top, high)
         for column, value in enumerate(layout.columns):
             if path := files.get((key, value)):

@@ -12,7 +12,7 @@ from PIL import Image
 from raylora.diffusion.infotext import Recipe
 from raylora.errors import OutputError
 from raylora.execution.numbered import NumberedFolder, check_folder
-from raylora.report.labelled_grid import GAP_PX, LABEL_PX, LINE_PX, labelled_grid, lay_out, wrapped
+from raylora.report.labelled_grid import GAP_PX, HEAD_PX, LABEL_PX, labelled_grid, lay_out, wrapped
 
 COLOURS = ("red", "lime", "blue", "yellow", "magenta", "cyan")
 
@@ -35,7 +35,7 @@ def middles(grid: Image.Image, rows: int, columns: int, cell: tuple[int, int]) -
     """The colour in the middle of each cell, row by row."""
     return [
         grid.getpixel((LABEL_PX + column * (cell[0] + GAP_PX) + cell[0] // 2,
-                       GAP_PX + LINE_PX + row * (cell[1] + GAP_PX) + cell[1] // 2))
+                       HEAD_PX + row * (cell[1] + GAP_PX) + cell[1] // 2))
         for row in range(rows) for column in range(columns)
     ]  # type: ignore[misc]  # fmt: skip
 
@@ -43,11 +43,11 @@ def middles(grid: Image.Image, rows: int, columns: int, cell: tuple[int, int]) -
 def test_prompts_go_down_and_seeds_across(tmp_path: Path) -> None:
     recipes = [recipe(prompt, seed) for prompt in ("a", "b") for seed in (0, 1, 2)]
     with Image.open(io.BytesIO(labelled_grid(drawn(tmp_path, recipes)))) as grid:
-        assert grid.size == (LABEL_PX + 3 * 264, GAP_PX + LINE_PX + 2 * 136)
+        assert grid.size == (LABEL_PX + 3 * 264, HEAD_PX + 2 * 136)
         expected = [Image.new("RGB", (1, 1), colour).getpixel((0, 0)) for colour in COLOURS]
         assert middles(grid, 2, 3, (256, 128)) == expected
         assert np.asarray(grid)[:, :LABEL_PX].min() < 100, "labels of rows"
-        assert np.asarray(grid)[: GAP_PX + LINE_PX, LABEL_PX:].min() < 100, "labels of columns"
+        assert np.asarray(grid)[:HEAD_PX, LABEL_PX:].min() < 100, "labels of columns"
 
 
 def test_several_strengths_go_across_and_seeds_down() -> None:
