@@ -127,7 +127,7 @@ def _recipes(
 def _size(prompt: Prompt, wish: Wish, experiment: Experiment) -> tuple[int, int]:
     """Width and height in px: the line's own, else the option's, else those that were learned."""
     usual = _read_size(wish.size) if wish.size is not None else experiment.dataset.resolution
-    size = prompt.width or usual[0], prompt.height or usual[1]
+    size = usual[0] if prompt.width is None else prompt.width, usual[1] if prompt.height is None else prompt.height
     near = tuple(_near(side) for side in size)
     if near != size:
         source = "--size" if size == usual and wish.size is not None else prompt.source

@@ -12,7 +12,7 @@ from PIL import Image
 from raylora.diffusion.infotext import Recipe
 from raylora.errors import OutputError
 from raylora.execution.numbered import NumberedFolder, check_folder
-from raylora.report.labelled_grid import GAP_PX, HEAD_PX, LABEL_PX, labelled_grid, lay_out, wrapped
+from raylora.report.labelled_grid import GAP_PX, HEAD_PX, LABEL_PX, MOST_PX, _cell, labelled_grid, lay_out, wrapped
 
 COLOURS = ("red", "lime", "blue", "yellow", "magenta", "cyan")
 
@@ -67,9 +67,9 @@ def test_small_pictures_are_enlarged_and_large_grids_made_small(tmp_path: Path) 
     with Image.open(io.BytesIO(labelled_grid(drawn(tmp_path, [recipe("a", 0, size=(64, 64))])))) as grid:
         assert grid.width == LABEL_PX + 128 + GAP_PX
     many = [recipe("a", seed, size=(1024, 2048)) for seed in range(300)]
-    made = [(one, drawn(tmp_path, many[:1])[0][1]) for one in many]
-    with Image.open(io.BytesIO(labelled_grid(made[:40]))) as grid:
-        assert grid.width * grid.height < 2**27
+    wide, high = _cell(lay_out(many), [one.size for one in many])
+    assert high == pytest.approx(2 * wide, abs=1)
+    assert 0.9 < 300 * wide * high / MOST_PX < 1.1
 
 
 def test_long_prompts_are_broken_into_lines() -> None:
