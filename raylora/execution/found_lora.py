@@ -28,6 +28,8 @@ USUAL_SIZE = {"sdxl": [1024, 1024]}
 SIZE = re.compile(r"(\d{2,4})x(\d{2,4})")
 UNSAFE = re.compile(r"[<>:,\"\s\x00-\x1f]+")
 """What a name in `<lora:NAME:1>` can't hold."""
+FOREIGN = re.compile(r"[^A-Za-z0-9_-]+")
+"""What the report leaves out of the name that it tells to give an output folder's LoRA (`report/usage.py`)."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,10 @@ def _on_disk(reference: str, path: Path) -> FoundLora:
     beside = file.parent / EXPERIMENT_NAME
     family, layers = _told_by_file(file, reference)
     is_best = file.name in (KOHYA_NAME, DIFFUSERS_NAME) and file.parent.name == OutFolder(file.parent.parent).best.name
-    name = file.parent.parent.name if is_best else file.stem
+    name = FOREIGN.sub("_", file.parent.parent.name) if is_best else UNSAFE.sub("_", file.stem)
     strength, source = _measured_strength(OutFolder(file.parent.parent).summary) if is_best else (1.0, "")
     return FoundLora(
-        reference, file, _clean(name), webui_hash(file), family, strength, source,
+        reference, file, _name(name), webui_hash(file), family, strength, source,
         beside if is_file(beside) else None, layers,
     )  # fmt: skip
 
@@ -99,7 +101,7 @@ def _registered(reference: str, uri: str, folder: Path) -> FoundLora:
     told = Layer(reference, nest({"model.base_model": found.base_model, **found.settings}))
     strength, source = (1.0, "") if found.strength is None else (found.strength, f"by version {found.version}'s tags")
     return FoundLora(
-        reference, found.file, _clean(found.name), webui_hash(found.file), family, strength, source, None,
+        reference, found.file, _name(UNSAFE.sub("_", found.name)), webui_hash(found.file), family, strength, source, None,
         (*layers, told),
     )  # fmt: skip
 
@@ -134,5 +136,5 @@ def _measured_strength(summary: Path) -> tuple[float, str]:
     return (strength, f"measured by the search, {summary}") if math.isfinite(strength) else (1.0, "")
 
 
-def _clean(name: str) -> str:
-    return UNSAFE.sub("_", name).strip("_") or "lora"
+def _name(name: str) -> str:
+    return name.strip("_") or "lora"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import math
 import re
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+import torch
+
 from raylora.bundled import DEMO_BASE, DEMO_NAME
 from raylora.config import Experiment, SamplingConfig
 from raylora.dataset.pixels import Pixels
@@ -17,7 +20,7 @@ from raylora.diffusion.adapters import loaded_at_strength
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.families import FAMILIES, resolve_base
 from raylora.diffusion.generate import Request, generate
-from raylora.diffusion.hub import is_hub_id
+from raylora.diffusion.hub import is_hub_id, is_meant_as_path
 from raylora.diffusion.infotext import Origin, Recipe, infotext, png
 from raylora.diffusion.lora_file import load_lora
 from raylora.diffusion.lora_reading import check_family
@@ -27,6 +30,7 @@ from raylora.execution.found_lora import FoundLora
 from raylora.execution.numbered import NumberedFolder, check_folder
 from raylora.execution.prepare import check_hub
 from raylora.execution.trial import fresh_base, pick_device
+from raylora.files import exists
 
 Warn = Callable[[str], None]
 HASH_DIGITS, LORA_HASH_DIGITS = 10, 12
@@ -81,7 +85,9 @@ def _check_family(base: str, family: str, lora: FoundLora) -> None:
     check_family(lora.file, family)
     try:
         resolve_base(base, family)
-    except ModelError:
+    except ModelError as error:
+        if is_meant_as_path(base) and not exists(Path(base)):
+            raise ModelError(f"{error}, with --base-model") from None
         other = next(name for name in FAMILIES if name != family)
         if lora.family == family and _is_of(base, other):
             raise ModelError(
@@ -141,10 +147,10 @@ def _unless_too_many(base: BaseModel, recipes: Sequence[Recipe]) -> list[Pixels]
         with loaded_at_strength(base, first.strength):
             return generate(base, requests, sampling, len(requests))
     except TrainingDivergedError:
-        dtype = str(base.dtype).removeprefix("torch.")
+        mend = ", or use --set training.mixed_precision=bf16" if base.dtype == torch.float16 else ""
         raise RayloraError(
-            f"the pictures are no numbers at strength {first.strength:g} and guidance scale {first.guidance_scale:g}, "
-            f"in {dtype}; lower these, or use --set training.mixed_precision={'no' if dtype == 'bfloat16' else 'bf16'}"
+            f"the pictures are no numbers at strength {first.strength:g} and guidance scale {first.guidance_scale:g}; "
+            f"lower these{mend}"
         ) from None
     except Exception as error:
         if is_out_of_memory(error):
@@ -157,6 +163,9 @@ def _halved(count: int, warn: Warn) -> int:
         raise RayloraError("out of memory with one picture at a time; give a smaller --size, or use --set "
                            "training.mixed_precision=bf16")  # fmt: skip
     warn(f"out of memory with {count} pictures at once; going on with {count // 2}")
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     return count // 2
 
 

@@ -56,7 +56,7 @@ class NumberedFolder:
 
     def _save(self, content: bytes, name: Callable[[int], str], number: int) -> Path:
         self.root.mkdir(parents=True, exist_ok=True)
-        while not _taken(path := self.root / name(number)):
+        while not _take(path := self.root / name(number)):
             number += 1
         try:
             write_atomically(path, content)
@@ -66,7 +66,7 @@ class NumberedFolder:
         return path
 
 
-def _taken(path: Path) -> bool:
+def _take(path: Path) -> bool:
     """Make an empty file that holds the name; False where another has it."""
     try:
         path.open("xb").close()

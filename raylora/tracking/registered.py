@@ -137,7 +137,7 @@ def _numbers(client: MlflowClient, name: str) -> list[str]:
 def _unknown(reference: str, what: str, word: str, known: Sequence[str], kind: str) -> TrackingError:
     """What there is not, the nearest of what there is, and what there is."""
     more = " and more" if len(known) > MOST_TOLD else ""
-    there = f"its {kind} are {', '.join(known[:MOST_TOLD])}{more}" if known else f"there are no {kind}"
+    there = f"{kind} there: {', '.join(known[:MOST_TOLD])}{more}" if known else f"there are no {kind}"
     return TrackingError(f"{reference}: {what}{nearest(word, known)} ({there})")
 
 

@@ -248,6 +248,7 @@ def assert_refused(result: Result, told: str) -> None:
         ("a_file --prompt a", "a_file: is not a readable .safetensors file"),
         ("lora.safetensors --prompt a", "no base model: give --base-model"),
         ("lora.safetensors --prompt a --base-model nowhere", "nowhere: there is no such base model"),
+        ("lora.safetensors --prompt a --base-model ./gone", ".safetensors file, with --base-model"),
         ("lora.safetensors --prompt a --base-model no_weights", "holds no diffusion_pytorch_model.safetensors"),
         ("lora.safetensors --prompt a --base-model sdxl", "LoRA for Stable Diffusion 1.5, and the base model sdxl"),
         ("of_sdxl --prompt a --base-model base", "is a LoRA for Stable Diffusion XL, and the base model base"),

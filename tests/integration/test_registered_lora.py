@@ -81,9 +81,9 @@ def test_its_model_says_how_pictures_are_made(
 @pytest.mark.parametrize(
     ("reference", "told"),
     [
-        ("models:/mime@champion", "no model mime is registered there; did you mean mine? (its models are mine)"),
-        ("models:/mine@chanpion", "the alias chanpion; did you mean champion? (its aliases are champion, trial)"),
-        ("models:/mine/7", "mine has no version 7 (its versions are 2, 1)"),
+        ("models:/mime@champion", "no model mime is registered there; did you mean mine? (models there: mine)"),
+        ("models:/mine@chanpion", "the alias chanpion; did you mean champion? (aliases there: champion, trial)"),
+        ("models:/mine/7", "mine has no version 7 (versions there: 2, 1)"),
         ("models:/mine/latest", "give models:/NAME@ALIAS or models:/NAME/VERSION"),
         ("models:/it's@champion", "no model it's is registered there"),
     ],
