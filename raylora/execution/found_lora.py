@@ -99,10 +99,11 @@ def _registered(reference: str, uri: str, folder: Path) -> FoundLora:
     found = fetch(reference, uri, folder)
     family, layers = _told_by_file(found.file, reference)
     told = Layer(reference, nest({"model.base_model": found.base_model, **found.settings}))
-    strength, source = (1.0, "") if found.strength is None else (found.strength, f"by version {found.version}'s tags")
+    source = "" if found.strength is None else f"by version {found.version}'s tags"
+    strength = 1.0 if found.strength is None else found.strength
+    name = _name(UNSAFE.sub("_", found.name))
     return FoundLora(
-        reference, found.file, _name(UNSAFE.sub("_", found.name)), webui_hash(found.file), family, strength, source, None,
-        (*layers, told),
+        reference, found.file, name, webui_hash(found.file), family, strength, source, None, (*layers, told)
     )  # fmt: skip
 
 
