@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raylora.config import Experiment
-from raylora.diffusion.families import TRAIN_TIMESTEPS
 from raylora.diffusion.infotext import Recipe
 from raylora.diffusion.prompts import Prompt, checked, read_prompts
 from raylora.errors import ConfigError
@@ -19,6 +18,8 @@ MOST_SEED = 2**32 - 1
 """As the webuis have it."""
 SIDE_STEP_PX, LEAST_SIDE_PX, MOST_SIDE_PX = 8, 64, 4096
 """A latent is an eighth of its picture (diffusers' pipelines, `check_inputs`)."""
+MOST_STEPS = 1000
+"""Of both families' noise schedules (`families.TRAIN_TIMESTEPS`); said here too, since a wish is checked without torch."""
 MOST_STRENGTH, MOST_GUIDANCE = 10.0, 100.0
 """Beyond them no model makes pictures."""
 SIZE = re.compile(r"(\d{1,9})(?:x(\d{1,9}))?", re.I)
@@ -115,8 +116,8 @@ def _recipes(
     negative = sampling.negative_prompt if prompt.negative_prompt is None else prompt.negative_prompt
     steps = sampling.steps if prompt.steps is None else prompt.steps
     guidance = sampling.guidance_scale if prompt.guidance_scale is None else prompt.guidance_scale
-    if not 1 <= steps <= TRAIN_TIMESTEPS:
-        raise ConfigError(f"{prompt.source}: {steps} steps; they must be from 1 to {TRAIN_TIMESTEPS}")
+    if not 1 <= steps <= MOST_STEPS:
+        raise ConfigError(f"{prompt.source}: {steps} steps; they must be from 1 to {MOST_STEPS}")
     if not 0 <= guidance <= MOST_GUIDANCE:
         raise ConfigError(f"{prompt.source}: a guidance scale of {guidance:g}; it must be from 0 to {MOST_GUIDANCE:g}")
     size = _size(prompt, wish, experiment)
