@@ -19,7 +19,7 @@ MOST_SEED = 2**32 - 1
 SIDE_STEP_PX, LEAST_SIDE_PX, MOST_SIDE_PX = 8, 64, 4096
 """A latent is an eighth of its picture (diffusers' pipelines, `check_inputs`)."""
 MOST_STEPS = 1000
-"""Of both families' noise schedules (`families.TRAIN_TIMESTEPS`); said here too, since a wish is checked without torch."""
+"""Of both families' noise schedules (`families.TRAIN_TIMESTEPS`); here too, since a wish is checked without torch."""
 MOST_STRENGTH, MOST_GUIDANCE = 10.0, 100.0
 """Beyond them no model makes pictures."""
 SIZE = re.compile(r"(\d{1,9})(?:x(\d{1,9}))?", re.I)

@@ -50,8 +50,11 @@ def test_prompts_go_down_and_seeds_across(tmp_path: Path) -> None:
         assert np.asarray(grid)[:HEAD_PX, LABEL_PX:].min() < 100, "labels of columns"
 
 
-def test_several_strengths_go_across_and_seeds_down() -> None:
+def test_several_strengths_go_across_and_seeds_down(tmp_path: Path) -> None:
     recipes = [recipe("a", seed, strength) for strength in (0.0, 0.5) for seed in (3, 4)]
+    with Image.open(io.BytesIO(labelled_grid(drawn(tmp_path, recipes)))) as grid:
+        red, lime, blue, yellow = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
+        assert middles(grid, 2, 2, (256, 128)) == [red, blue, lime, yellow]
     layout = lay_out(recipes)
     assert list(layout.rows.values()) == ["a\nseed 3", "a\nseed 4"]
     assert list(layout.columns.values()) == ["base model", "strength 0.5"]
