@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -109,12 +110,20 @@ def difference(one: Any, other: Any) -> int:
     return int(np.abs(np.asarray(one).astype(int) - np.asarray(other).astype(int)).max())
 
 
-def diffusers_own(world: Path, prompt: str, seed: int, strength: float, negative: str = "") -> Any:
-    """What diffusers itself makes of the same file."""
+@functools.lru_cache(maxsize=2)
+def pipeline(world: Path, has_lora: bool) -> Any:
+    """diffusers' own, with the same file."""
     pipe = StableDiffusionPipeline.from_pretrained(world / "base", safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
-    if strength:
+    if has_lora:
         pipe.load_lora_weights(world / "search" / "best", weight_name=DIFFUSERS_NAME, adapter_name="it")
+    return pipe
+
+
+def diffusers_own(world: Path, prompt: str, seed: int, strength: float, negative: str = "") -> Any:
+    """The picture that diffusers itself makes."""
+    pipe = pipeline(world, has_lora=strength != 0)
+    if strength:
         pipe.set_adapters("it", strength)
     return pipe(prompt, negative_prompt=negative, num_inference_steps=2, guidance_scale=7.0, width=64, height=64,
                 generator=torch.Generator().manual_seed(seed)).images[0]  # fmt: skip
