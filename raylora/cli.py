@@ -20,6 +20,7 @@ from raylora.cli_check import check
 from raylora.cli_doctor import doctor
 from raylora.cli_evaluate import evaluate
 from raylora.cli_export import export
+from raylora.cli_generate import generate
 from raylora.cli_options import (
     FLAG,
     Address,
@@ -289,6 +290,7 @@ app.command()(check)
 app.command(name="prepare")(prepare_command)
 app.command()(evaluate)
 app.command()(export)
+app.command()(generate)
 app.command(context_settings=WORDS_ALONE)(submit)
 app.add_typer(jobs, name="jobs")
 app.command()(doctor)
