@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from raylora import completion
 from raylora.bundled import DEMO_NAME
+from raylora.cli_options import FLAG, AsJson, Settings
 from raylora.cli_output import interruptible, on_stderr, print_plan, warn_on
 from raylora.config import nest
 from raylora.config_files import Layer, build_experiment
@@ -34,45 +36,63 @@ Lora = Annotated[
     ),
 ]
 Prompts = Annotated[
-    Optional[list[str]], typer.Option("--prompt", help="What to show; {trigger} is the trigger word. Repeatable.")
+    Optional[list[str]],
+    typer.Option("--prompt", help="What to show; {trigger} is the trigger word. Repeatable.", metavar="TEXT"),
 ]
 PromptsFile = Annotated[
     Optional[Path],
-    typer.Option("--prompts", help="Text file with a prompt a line; kohya's --n --w --h --d --s --l may follow it."),
+    typer.Option(
+        "--prompts",
+        help="Text file with a prompt a line; kohya's --n --w --h --d --s --l may follow it.",
+        metavar="FILE",
+    ),
 ]
-Negative = Annotated[Optional[str], typer.Option("--negative-prompt", help="What not to show.")]
-Seeds = Annotated[Optional[list[int]], typer.Option("--seed", help="One picture per prompt and seed. Repeatable.")]
-Count = Annotated[Optional[int], typer.Option("--count", help="So many seeds in a row, from each --seed on.")]
+Negative = Annotated[Optional[str], typer.Option("--negative-prompt", help="What not to show.", metavar="TEXT")]
+Seeds = Annotated[
+    Optional[list[int]],
+    typer.Option("--seed", help="0 to 4294967295: one picture per prompt and seed. Repeatable.", metavar="N"),
+]
+Count = Annotated[
+    Optional[int], typer.Option("--count", help="So many seeds in a row, from each --seed on.", metavar="N")
+]
 Strengths = Annotated[
     Optional[list[float]],
     typer.Option(
         "--strength",
         help="1 is the LoRA as trained, 0 the base model. Repeatable. By default what the search recommends, else 1.",
+        metavar="X",
     ),
 ]
-Steps = Annotated[Optional[int], typer.Option("--steps", help="Denoising steps.")]
-Guidance = Annotated[Optional[float], typer.Option("--guidance-scale", help="Classifier-free guidance.")]
+Steps = Annotated[Optional[int], typer.Option("--steps", help="Denoising steps.", metavar="N")]
+Guidance = Annotated[Optional[float], typer.Option("--guidance-scale", help="Classifier-free guidance.", metavar="X")]
 Size = Annotated[
-    Optional[str], typer.Option("--size", help="Width x height in px, multiples of 8; by default as it was trained.")
+    Optional[str],
+    typer.Option("--size", help="Width x height in px, multiples of 8; by default as it was trained.", metavar="WxH"),
 ]
-Out = Annotated[Path, typer.Option("--out", help="Folder; pictures are added to those in it, numbered on.")]
-WithGrid = Annotated[bool, typer.Option("--grid", help="Also write all pictures side by side, with labels.")]
-BatchSize = Annotated[Optional[int], typer.Option("--batch-size", help="Pictures at once; changes speed and memory.")]
+Out = Annotated[
+    Path, typer.Option("--out", help="Folder; pictures are added to those in it, numbered on.", metavar="OUT")
+]
+WithGrid = Annotated[
+    bool, typer.Option("--grid", help="Also write all pictures side by side, with labels.", metavar=FLAG)
+]
+BatchSize = Annotated[
+    Optional[int], typer.Option("--batch-size", help="Pictures at once; changes speed and memory.", metavar="N")
+]
 BaseModel = Annotated[
     Optional[str],
     typer.Option(
         "--base-model",
         help="Hub id, diffusers folder or .safetensors file, or `demo`; by default the one that it was trained on.",
+        metavar="MODEL",
+        autocompletion=completion.base_models,
     ),
 ]
 TrackingUri = Annotated[
     Optional[str],
-    typer.Option("--tracking-uri", help="MLflow's, of a registered LoRA; by default MLFLOW_TRACKING_URI."),
+    typer.Option(
+        "--tracking-uri", help="MLflow's, of a registered LoRA; by default MLFLOW_TRACKING_URI.", metavar="URI"
+    ),
 ]
-Settings = Annotated[
-    Optional[list[str]], typer.Option("--set", help="Override a setting: section.field=value. Repeatable.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
 def generate(
@@ -100,7 +120,7 @@ def generate(
 
       raylora generate out/realistic --prompt "{trigger}, portrait" --count 4
 
-      raylora generate my_lora.safetensors --base-model … --prompts prompts.txt --strength 0 --strength 0.8 --grid
+      raylora generate models:/my_lora@champion --prompts prompts.txt --grid
     """
     from raylora.execution.found_lora import found_lora
     from raylora.execution.generate import Generation, check_generation, usual_batch
