@@ -131,7 +131,7 @@ def prepare(
     work = WorkFolder(out_place(target, "give another folder"))
     job = plan_job(source, build_settings(given, like), say_on(console))
     work.check(job.claim(force))
-    prepared = _dry(job, console) if dry_run else _done(job, work, force, console)
+    prepared = _prepared(job, None if dry_run else work, force, console)
     findings = None if dry_run else _checked(job, work.root, console)
     _print(job, prepared, work.root, findings, as_json)
 
@@ -148,21 +148,14 @@ def _place(model: str | None) -> str | None:
     return str(resolved(Path(model))) if model and is_folder(Path(model)) else model
 
 
-def _dry(job: Job, console: Console) -> Prepared:
+def _prepared(job: Job, work: WorkFolder | None, force: bool, console: Console) -> Prepared:
+    """All of it done, or told as it would be where there is no folder for it."""
     from raylora.preparation.preparing import Preparing
     from raylora.report.steps import steps
 
-    with interruptible(lambda: "nothing was written"), steps(console) as tell:
-        return Preparing(job, None, tell, warn_on(console)).run()
-
-
-def _done(job: Job, work: WorkFolder, force: bool, console: Console) -> Prepared:
-    from raylora.preparation.preparing import Preparing
-    from raylora.report.steps import steps
-
-    goes_on = interruptible(lambda: "the same command goes on")
-    with goes_on, work.claimed(job.claim(force)), steps(console) as tell:
-        return Preparing(job, work, tell, warn_on(console)).run()
+    goes_on = "the same command goes on" if work else "nothing was written"
+    with interruptible(lambda: goes_on), steps(console) as tell:
+        return Preparing(job, work, tell, warn_on(console), force).run()
 
 
 def _checked(job: Job, root: Path, console: Console) -> list[Finding]:

@@ -51,17 +51,25 @@ class Preparing:
     """None: nothing is written or kept."""
     tell: Tell = lambda *_: None
     warn: Warn = lambda _: None
+    force: bool = False
+    """Replace what an earlier preparation has left."""
 
     def run(self) -> Prepared:
-        """Everything; the folder must be claimed.
+        """Everything.
 
         Raises:
+            OutputError: the folder can't be this work's.
             DatasetError: no picture can be used.
             ModelError: the captioner fails.
         """
         captioner = self._tried()
-        if self.work:
+        if self.work is None:
+            return self._made(captioner)
+        with self.work.claimed(self.job.claim(self.force)):
             self.work.begin(self.job.digest, self.job.files)
+            return self._made(captioner)
+
+    def _made(self, captioner: Captioner | None) -> Prepared:
         looked_at = self._cut_all()
         done = [one for one in looked_at if isinstance(one, Done) and not one.cut.refused]
         left_out = [*self.job.left_out, *(refusal for one in looked_at if (refusal := _refusal(one)))]
@@ -76,7 +84,7 @@ class Preparing:
         return self._written(prepared, looked_at) if self.work else prepared
 
     def _tried(self) -> Captioner | None:
-        """Everything that can fail as a whole, before a file of an earlier preparation is touched.
+        """Everything that can fail as a whole, before anything of an earlier preparation is touched.
 
         Returns:
             the captioner, loaded and tried on a picture, where it will be asked for something.

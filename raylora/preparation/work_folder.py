@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,6 +152,7 @@ class WorkFolder:
         Raises:
             OutputError: another process works in it or has been there since it was checked, or it can't be made.
         """
+        made = [place for place in (self.root, *self.root.parents) if not exists(place)]
         try:
             (self.root / KEPT).mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.root / KEPT / "lock")
@@ -164,7 +165,16 @@ class WorkFolder:
             self.check(claim)
             yield
         finally:
+            if not is_file(self._state):
+                self._leave(made)
             lock.release()
+
+    def _leave(self, made: Iterable[Path]) -> None:
+        """Take away what claiming it has made, where nothing was begun."""
+        (self.root / KEPT / "lock").unlink(missing_ok=True)
+        with suppress(OSError):  # somebody's files are in one of them
+            for folder in (self.root / KEPT, *made):
+                folder.rmdir()
 
     def begin(self, job: str, files: Collection[str]) -> None:
         """From here on the folder is this work's: what an earlier one has left is no longer whole."""
