@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from raylora import cli
-from tests.bad_world import Result
 from tests.photographs import ASTRONAUT, CAT, off_center_face, off_center_flower, opened_rgb
+from tests.results import Result
 
 Prepare = Callable[[str], Result]
 

@@ -14,7 +14,6 @@ from PIL import Image
 
 from raylora.dataset.folder import ReadOptions, read_folder
 from raylora.preparation import sources
-from tests.bad_world import Result
 from tests.caption_models import make_blip, make_tagger
 from tests.drawn import draw_set, drawn, put
 from tests.photographs import ASTRONAUT
@@ -28,6 +27,7 @@ from tests.preparing import (
     manifest_in,
     run_in,
 )
+from tests.results import Result
 
 
 @pytest.fixture

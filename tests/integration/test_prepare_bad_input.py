@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.bad_world import Result
 from tests.caption_models import make_blip, make_tagger
 from tests.preparing import Prepare, command_line, files_of, make_colours
+from tests.results import Result
 
 
 @pytest.fixture(scope="module")
