@@ -16,11 +16,14 @@ from filelock import FileLock, Timeout
 
 from raylora.errors import OutputError
 from raylora.files import exists, is_file, is_folder, read_mapping, resolved, write_atomically
+from raylora.redaction import is_text
 
 MANIFEST, TAGS, SHEETS = "manifest.json", "tags.csv", "contact_sheet"
 KEPT = ".prepare"
 """The folder below it with what need not be done again."""
 ANOTHER = "give another folder"
+LONGEST_NAME = 255
+"""Bytes of a file's name, on the usual file systems."""
 HALF = re.compile(r"\.(.+)\.\d+\.[0-9a-f]{8}")
 """What `write_atomically` calls a file until it is whole."""
 
@@ -143,7 +146,8 @@ class WorkFolder:
 
     def _may_be_own(self, name: str) -> bool:
         """A record that came with somebody's folder may name anything; what lies elsewhere is never removed."""
-        return self._is_inside((self.root / name).parent)
+        can_be = is_text(name) and all(len(part.encode()) <= LONGEST_NAME for part in name.split("/"))
+        return can_be and self._is_inside((self.root / name).parent)
 
     @contextmanager
     def claimed(self, claim: Claim) -> Iterator[None]:
@@ -200,8 +204,9 @@ class WorkFolder:
         state = self._read_state()
         for name in set(state["files"] if state else ()) - {*files}:
             path = self.root / name
-            if not is_folder(path):  # which is somebody else's by now
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError, NotADirectoryError):
+                if not is_folder(path):  # which is somebody else's by now
+                    path.unlink()
             with suppress(OSError):  # others' files are in it
                 path.parent.rmdir()
         self._write_state(job, files)

@@ -289,7 +289,8 @@ def test_a_record_that_names_files_elsewhere_has_none_of_them_removed(run: Prepa
     (tmp_path / "set" / "9_in").symlink_to(tmp_path / "elsewhere")
     record = tmp_path / "set" / ".prepare" / "state.json"
     told = json.loads(record.read_text())
-    named = ["../stranger.txt", str(strangers[0]), "9_in/a.png", "9_in/b.png", "..", "contact_sheet"]
+    named = ["../stranger.txt", str(strangers[0]), "9_in/a.png", "9_in/b.png", "..", "contact_sheet", "\0", "a" * 999,
+             "tags.csv/below", f"{'a' * 300}/below"]  # fmt: skip
     record.write_text(json.dumps({**told, "files": [*told["files"], *named]}))
     done = run(f"prepare in set {LINE} --add grass --force")
     assert done.status == 0, done.stderr
