@@ -94,7 +94,7 @@ NOT_OURS = ("dataset", "regularization", "archive as", "picture as", "link that 
 
 def texts() -> list[Kind]:
     """Captions, indexes and folders, as training meets them too; one usable image is enough."""
-    empty = {"empty": FINE, "blanks alone": FINE}
+    empty = dict.fromkeys(("empty", "blanks alone", "a folder", "a pipe"), FINE)
     folders = [kind for kind in captions.folders() if not any(word in kind.command + kind.name for word in NOT_OURS)]
     folders = [replace(kind, tells=()) if kind.name.endswith(("/empty", "deep", "alone")) else kind for kind in folders]
     shadow = {"a Mac's shadow of a picture": FINE}

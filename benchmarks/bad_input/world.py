@@ -59,7 +59,8 @@ def _prepare(shared: Shared) -> None:
     from raylora.preparation.settings import build_settings
     from raylora.preparation.work_folder import WorkFolder
 
-    given = {"sizes": ["64x64"], "trigger": "sks", "caption": "tags", "caption_model": str(shared.tagger)}
+    given = {"sizes": ["64x64"], "trigger": "sks", "caption": "tags", "caption_model": str(shared.tagger),
+             "existing": "replace"}  # fmt: skip
     job = plan_job(str(shared.root / "pictures"), build_settings(given))
     Preparing(job, WorkFolder(shared.prepared)).run()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from raylora.dataset.check_captions import likely_trigger
 from raylora.dataset.pixels import open_rgb
 from raylora.errors import DatasetError
 from raylora.files import is_file, write_atomically
@@ -79,7 +80,8 @@ class Preparing:
         if bare := [name for name, caption in captions.items() if not caption]:
             are = "1 caption is" if len(bare) == 1 else f"{len(bare)} captions are"
             self.warn(f"{are} empty, such as {one_line(bare[0])}'s; training takes the folder's words in their place")
-        tags = count_tags(list(captions.values()), [*self.job.edits.add, self.job.edits.trigger or ""])
+        texts = list(captions.values())
+        tags = count_tags(texts, [*self.job.edits.add, self.job.edits.trigger or likely_trigger(texts) or ""])
         prepared = Prepared(done, left_out, found, captions, tags)
         return self._written(prepared, looked_at) if self.work else prepared
 

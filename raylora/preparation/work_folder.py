@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -85,7 +86,7 @@ class WorkFolder:
             self._check_unused(state, claim.job)
         own = set(state["files"]) if state else set()
         self._check_in_the_way(own, claim.files)
-        free = shutil.disk_usage(next(place for place in (self.root, *self.root.parents) if exists(place))).free
+        free = shutil.disk_usage(self._nearest_place()).free
         replaced = sum(path.stat().st_size for name in own if is_file(path := self.root / name))
         if claim.bytes_needed > free + replaced:
             raise OutputError(f"{self.root}: its disk has {free / 2**30:.1f} GiB, and the pictures may take "
@@ -100,8 +101,17 @@ class WorkFolder:
             raise OutputError(f"{self.root}: {inner} lies inside {outer}; {ANOTHER}, beside {source}")
         if is_file(self.root):
             raise OutputError(f"{self.root}: is a file; give a folder, new or empty")
+        place = self._nearest_place()
+        if not is_folder(place):
+            raise OutputError(f"{self.root}: goes through {place}, which is no folder; {ANOTHER}")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise OutputError(f"{self.root}: can't be made ({place} may not be written to); {ANOTHER}")
         if any(path.is_symlink() and not exists(path) for path in (self.root, *self.root.parents)):
             raise OutputError(f"{self.root}: goes through a link that leads nowhere; {ANOTHER}")
+
+    def _nearest_place(self) -> Path:
+        """The folder itself, or where it will be made."""
+        return next(place for place in (self.root, *self.root.parents) if exists(place))
 
     def _check_unused(self, state: Mapping[str, Any] | None, job: str) -> None:
         try:
