@@ -120,8 +120,8 @@ class Preparing:
         return kept is None or (not kept.cut.refused and self._said_before(kept) is None)
 
     def _warn_of_sources(self, left_out: Sequence[LeftOut]) -> None:
-        for name in self.job.sources.dated:
-            self.warn(f"{one_line(name)}: its number is taken for a date, not for repeats; --repeats says how many")
+        for note in self.job.sources.notes:
+            self.warn(note)
         for one in left_out:
             self.warn(f"{one_line(one.name)}: {one.reason}; left out")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,8 +53,8 @@ class Sources:
     folder: Path
     pictures: tuple[Source, ...]
     left_out: tuple[LeftOut, ...]
-    dated: tuple[str, ...] = ()
-    """Folders whose number is taken for a date and not for repeats."""
+    notes: tuple[str, ...] = ()
+    """What its owner should know of the folders."""
 
 
 def find_sources(reference: str, repeats: int | None) -> Sources:
@@ -94,8 +94,16 @@ def _sorted_out(folder: Path, found: Sequence[Picture], repeats: int | None) -> 
         Source(picture.path, _name(picture.path, folder), picture.digest, picture.caption, target)
         for picture, target in zip(good, targets, strict=True)
     ]
-    dated = {name for picture in good if is_date(name := picture.folder or folder.name)} if repeats is None else {}
-    return Sources(folder, tuple(pictures), tuple(left_out), tuple(sorted(dated)))
+    return Sources(folder, tuple(pictures), tuple(left_out), tuple(_notes(good, folder, repeats)))
+
+
+def _notes(pictures: Sequence[Picture], folder: Path, repeats: int | None) -> Iterator[str]:
+    """Numbers that are no repeats, and images in folders that nobody reads."""
+    dated = {name for picture in pictures if is_date(name := picture.folder or folder.name)} if repeats is None else {}
+    for name in sorted(dated):
+        yield f"{one_line(name)}: its number is taken for a date, not for repeats; --repeats says how many"
+    if unread := elsewhere(folder, pictures):
+        yield f"not read: {one_line(unread.removeprefix('; '))}"
 
 
 def _looked_at(picture: Picture, folder: Path) -> Picture | LeftOut:

@@ -196,6 +196,14 @@ def test_sub_folders_called_by_a_date_are_no_repeats(run: Prepare, tmp_path: Pat
     assert "taken for a date" not in run("prepare in named --size 64x64 --repeats 3").stderr
 
 
+def test_images_in_folders_that_are_not_read_are_told(run: Prepare, tmp_path: Path) -> None:
+    make_colours(tmp_path / "in", red="r")
+    make_colours(tmp_path / "in" / "more", red="r", blue="b")
+    done = run("prepare in set --size 64x64")
+    assert "not read: other images: 2 in more/: give that folder, or name it like 10_name" in done.stderr
+    assert len(captions_in(tmp_path / "set")) == 1
+
+
 def test_captions_of_an_imagefolder_are_taken(run: Prepare, tmp_path: Path) -> None:
     make_colours(tmp_path / "in", red="", blue="")
     Image.new("RGB", (64, 64), "lime").save(tmp_path / "in" / "lime.gif")
