@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 from benchmarks.bad_input.edits import Edit
-from benchmarks.bad_input.kinds import FINE, REFUSED, Kind, both, mode, nothing, writes
+from benchmarks.bad_input.kinds import FAILED, FINE, REFUSED, Kind, both, mode, nothing, writes
 from benchmarks.bad_input.resumes import SEARCHES, copied, references
 
 
@@ -55,4 +55,4 @@ def kinds() -> list[Kind]:
         Kind(kind.name.replace("resume", "report"), kind.command.replace("resume", "report")) for kind in references()
     ]
     closed = both(copied("search", nothing), mode("out", 0o555))
-    return [*found, Kind("report/no right to write", "report out", closed, as_nobody=True)]
+    return [*found, Kind("report/no right to write", "report out", closed, FAILED, as_nobody=True)]
