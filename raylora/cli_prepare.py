@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from raylora import completion
+from raylora.cli_options import FLAG, AsJson
 from raylora.cli_output import interruptible, on_stderr, say_on, warn_on
 from raylora.files import is_folder, resolved
 from raylora.redaction import shown
@@ -28,63 +30,108 @@ SHOWN_TAGS = 15
 NEEDS_SHARED = 2
 """Images that have a tag before it is shown: sentences have none in common."""
 
-Source = Annotated[str, typer.Argument(help="Folder of images, with captions or without.", metavar="SRC")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="Folder of images, with captions or without; or `demo`.", metavar="SRC", autocompletion=completion.datasets
+    ),
+]
 Target = Annotated[Path, typer.Argument(help="Where the dataset is written: new or empty.", metavar="DST")]
 Crop = Annotated[
     Optional[str],
-    typer.Option("--crop", help="focus: around faces, else the subject (default); center; none: kept whole."),
+    typer.Option(
+        "--crop",
+        help="focus: around faces, else the subject (default); center; none: kept whole.",
+        metavar="HOW",
+        autocompletion=completion.one_of("focus", "center", "none"),
+    ),
 ]
 Sizes = Annotated[
     Optional[list[str]],
     typer.Option(
         "--size",
         help="Width x height in px, multiples of 64 (512x512). Repeatable: each image takes what fits it best.",
+        metavar="WxH",
+        autocompletion=completion.one_of("512x512", "512x768", "768x512", "1024x1024"),
     ),
 ]
 Upscale = Annotated[
-    Optional[bool], typer.Option("--upscale/--no-upscale", help="Enlarge images that are too small, or leave them out.")
+    Optional[bool],
+    typer.Option("--upscale/--no-upscale", help="Enlarge images that are too small, or leave them out.", metavar=FLAG),
 ]
 Background = Annotated[
-    Optional[str], typer.Option("--background", help="Colour below transparent parts: a name or #rrggbb (white).")
+    Optional[str],
+    typer.Option("--background", help="Colour below transparent parts: a name or #rrggbb (white).", metavar="COLOUR"),
 ]
 Caption = Annotated[
     Optional[str],
-    typer.Option("--caption", help="blip: a sentence; tags: Danbooru tags; none: what is there (default)."),
+    typer.Option(
+        "--caption",
+        help="blip: a sentence; tags: Danbooru tags; none: what is there (default).",
+        metavar="HOW",
+        autocompletion=completion.one_of("blip", "tags", "none"),
+    ),
 ]
 CaptionModelName = Annotated[
-    Optional[str], typer.Option("--caption-model", help="Hub id or folder of a BLIP, or of a WD14 tagger in ONNX.")
+    Optional[str],
+    typer.Option("--caption-model", help="Hub id or folder of a BLIP, or of a WD14 tagger in ONNX.", metavar="MODEL"),
 ]
 Threshold = Annotated[
     Optional[float],
-    typer.Option("--threshold", help="How sure a tag must be: 0.6, as the guide has it; taggers' own are nearer 0.35."),
+    typer.Option(
+        "--threshold",
+        help="How sure a tag must be: 0.6, as the guide has it; taggers' own are nearer 0.35.",
+        metavar="SHARE",
+    ),
 ]
 CharacterThreshold = Annotated[
-    Optional[float], typer.Option("--character-threshold", help="The same of characters' names (0.85).")
+    Optional[float],
+    typer.Option("--character-threshold", help="The same of characters' names (0.85).", metavar="SHARE"),
 ]
 Existing = Annotated[
-    Optional[str], typer.Option("--existing", help="Captions that are there: keep (default), replace or extend.")
+    Optional[str],
+    typer.Option(
+        "--existing",
+        help="Captions that are there: keep (default), replace or extend.",
+        metavar="HOW",
+        autocompletion=completion.one_of("keep", "replace", "extend"),
+    ),
 ]
 Remove = Annotated[
     Optional[list[str]],
-    typer.Option("--remove", help="Tag, /regular expression/ for the whole of a tag, or @FILE of them. Repeatable."),
+    typer.Option(
+        "--remove",
+        help="Tag, /regular expression/ for the whole of a tag, or @FILE of them. Repeatable.",
+        metavar="TAG",
+    ),
 ]
-Add = Annotated[Optional[list[str]], typer.Option("--add", help="Tag for every caption, or @FILE. Repeatable.")]
+Add = Annotated[
+    Optional[list[str]], typer.Option("--add", help="Tag for every caption, or @FILE. Repeatable.", metavar="TAG")
+]
 Replace = Annotated[
-    Optional[list[str]], typer.Option("--replace", help="OLD=NEW, with OLD as in --remove, or @FILE. Repeatable.")
+    Optional[list[str]],
+    typer.Option("--replace", help="OLD=NEW, with OLD as in --remove, or @FILE. Repeatable.", metavar="OLD=NEW"),
 ]
-Trigger = Annotated[Optional[str], typer.Option("--trigger", help="Word put first in every caption.")]
+Trigger = Annotated[Optional[str], typer.Option("--trigger", help="Word put first in every caption.", metavar="WORD")]
 Repeats = Annotated[
-    Optional[int], typer.Option("--repeats", help="In the folder's name, as in 10_name (the source's own, or 10).")
+    Optional[int],
+    typer.Option("--repeats", help="In the folder's name, as in 10_name (the source's own, or 10).", metavar="N"),
 ]
 Like = Annotated[
     Optional[Path],
-    typer.Option("--like", help="manifest.json of an earlier preparation: its settings, unless options say otherwise."),
+    typer.Option(
+        "--like",
+        help="manifest.json of an earlier preparation: its settings, unless options say otherwise.",
+        metavar="FILE",
+    ),
 ]
 Force = Annotated[
-    bool, typer.Option("--force", help="Replace what an earlier preparation wrote to DST; other files stay.")
+    bool,
+    typer.Option("--force", help="Replace what an earlier preparation wrote to DST; other files stay.", metavar=FLAG),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done to each image, and write nothing.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be done to each image, and write nothing.", metavar=FLAG)
+]
 
 
 def prepare(
@@ -111,11 +158,16 @@ def prepare(
 ) -> None:
     """Cut, caption and tag images for training; SRC stays as it is. Was it stopped? The same command goes on.
 
+    Look at DST/contact_sheet afterwards; DST/tags.csv counts tags and proposes
+    which to remove.
+
     Examples:
 
-      raylora prepare photos my_dataset --size 512x768 --size 512x512 --caption blip --trigger sks
+      raylora prepare photos my_photos --size 512x768 --size 512x512 \\
+          --caption blip --trigger sks
 
-      raylora prepare drawings my_dataset --caption tags --remove "blue eyes" --remove "/.* hair/" --trigger sks
+      raylora prepare drawings my_drawings --caption tags --trigger sks \\
+          --remove "blue eyes" --remove "/.* hair/" --dry-run
     """
     from raylora.preparation.job import plan_job
     from raylora.preparation.settings import build_settings
