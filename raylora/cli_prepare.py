@@ -21,12 +21,11 @@ from raylora.request import out_place
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from raylora.dataset.findings import Finding
     from raylora.preparation.job import Job
     from raylora.preparation.prepared import Done, Prepared
     from raylora.preparation.work_folder import WorkFolder
 
-LARGEST_SD15_PX = 768**2
-"""Larger sizes are SDXL's."""
 SHOWN_TAGS = 15
 NEEDS_SHARED = 2
 """Images that have a tag before it is shown: sentences have none in common."""
@@ -183,9 +182,10 @@ def prepare(
     console = on_stderr()
     work = WorkFolder(out_place(target, "give another folder"))
     job = plan_job(source, build_settings(given, like), say_on(console))
-    work.check(job.folder, job.digest, job.files, job.most_bytes, force)
-    prepared = _dry(job, console) if dry_run else _done(job, work, console)
-    _print(job, prepared, work.root, dry_run, as_json)
+    work.check(job.claim(force))
+    prepared = _prepared(job, None if dry_run else work, force, console)
+    findings = None if dry_run else _checked(job, work.root, console)
+    _print(job, prepared, work.root, findings, as_json)
 
 
 def _entries(given: list[str] | None) -> tuple[str, ...] | None:
@@ -200,50 +200,55 @@ def _place(model: str | None) -> str | None:
     return str(resolved(Path(model))) if model and is_folder(Path(model)) else model
 
 
-def _dry(job: Job, console: Console) -> Prepared:
+def _prepared(job: Job, work: WorkFolder | None, force: bool, console: Console) -> Prepared:
+    """All of it done, or told as it would be where there is no folder for it."""
     from raylora.preparation.preparing import Preparing
     from raylora.report.steps import steps
 
-    with interruptible(lambda: "nothing was written"), steps(console) as tell:
-        return Preparing(job, None, tell, warn_on(console)).run()
+    goes_on = "the same command goes on" if work else "nothing was written"
+    with interruptible(lambda: goes_on), steps(console) as tell:
+        return Preparing(job, work, tell, warn_on(console), force).run()
 
 
-def _done(job: Job, work: WorkFolder, console: Console) -> Prepared:
-    from raylora.preparation.preparing import Preparing
-    from raylora.report.steps import steps
+def _checked(job: Job, root: Path, console: Console) -> list[Finding]:
+    from raylora.preparation.learning import check_prepared
 
-    goes_on = interruptible(lambda: "the same command goes on")
-    with goes_on, work.claimed(job.digest, job.files), steps(console) as tell:
-        return Preparing(job, work, tell, warn_on(console)).run()
+    with interruptible(lambda: f"{root} is whole; raylora check {root} looks at it"), console.status("checking …"):
+        return check_prepared(root, job.settings)
 
 
-def _print(job: Job, prepared: Prepared, root: Path, dry_run: bool, as_json: bool) -> None:
-    """The result on stdout."""
+def _print(job: Job, prepared: Prepared, root: Path, findings: list[Finding] | None, as_json: bool) -> None:
+    """The result on stdout; without findings, that of a dry run."""
     if as_json:
-        print(json.dumps(_summary(job, prepared, root, dry_run), indent=2))
+        print(json.dumps(_summary(job, prepared, root, findings), indent=2))
         return
-    lines = [*_differences(prepared), *_tag_lines(prepared, "with")] if dry_run else _lines(job, prepared, root)
+    lines = (
+        [*_differences(prepared), *_tag_lines(prepared, "with")]
+        if findings is None
+        else _lines(job, prepared, root, findings)
+    )
     print("\n".join(shown(line) for line in lines))
 
 
-def _summary(job: Job, prepared: Prepared, root: Path, dry_run: bool) -> dict[str, Any]:
-    """For programs; the same with `--dry-run`, whose files are not there."""
+def _summary(job: Job, prepared: Prepared, root: Path, findings: list[Finding] | None) -> dict[str, Any]:
+    """For programs; the same with `--dry-run`, whose files are not there, nor what was found in them."""
     from raylora.preparation.manifest import manifest_of
 
     tags = [{"tag": one.tag, "images": one.images, "share": one.share, "removable": one.removable}
             for one in prepared.tags]  # fmt: skip
     return {
         "folder": str(root),
-        "written": not dry_run,
+        "written": findings is not None,
         "prepared": len(prepared.done),
         "contact_sheets": [str(root / name) for name in prepared.sheets],
         "tags": tags,
+        "findings": None if findings is None else [finding.as_dict() for finding in findings],
         "next": next_command(job, root),
         **manifest_of(job, prepared),
     }
 
 
-def _lines(job: Job, prepared: Prepared, root: Path) -> Iterator[str]:
+def _lines(job: Job, prepared: Prepared, root: Path, findings: list[Finding]) -> Iterator[str]:
     """What was done, what to look at, and what comes next."""
     from raylora.preparation.work_folder import MANIFEST
 
@@ -257,6 +262,7 @@ def _lines(job: Job, prepared: Prepared, root: Path) -> Iterator[str]:
     for name in prepared.sheets:
         yield f"Contact sheet: {root / name}"
     yield f"Manifest:      {root / MANIFEST}"
+    yield from _finding_lines(job, root, findings)
     yield f"Next:          {next_command(job, root)}"
 
 
@@ -270,6 +276,17 @@ def _tag_lines(prepared: Prepared, how: str) -> Iterator[str]:
     if removable := [one.tag for one in prepared.tags if one.removable]:
         options = " ".join(f"--remove {shlex.quote(tag)}" for tag in removable)
         yield f"Fixed traits?  on nearly all images; to leave them to the trigger word, {how} {options}"
+
+
+def _finding_lines(job: Job, root: Path, findings: list[Finding]) -> Iterator[str]:
+    """What the data set check says of what was written, the worst first."""
+    from raylora.dataset.findings import MOST_TOLD, counted
+
+    yield f"Check:         {counted(findings)}"
+    for finding in findings[:MOST_TOLD]:
+        yield f"  {finding.level}: {finding.short}"
+    if len(findings) > MOST_TOLD:
+        yield f"  the rest: raylora check {shlex.quote(str(root))} {_set_words(job)}"
 
 
 def _differences(prepared: Prepared) -> Iterator[str]:
@@ -305,21 +322,24 @@ def _cut_words(one: Done) -> str:
 
 def next_command(job: Job, root: Path) -> str:
     """The search that these pictures are ready for, to be completed by a base model."""
-    settings = job.settings
-    largest = max(settings.sizes, key=math.prod)
-    is_sdxl = math.prod(largest) > LARGEST_SD15_PX
-    options = [f"dataset.resolution={largest[0]}x{largest[1]}"]
-    if settings.crop == "none" or len(settings.sizes) > 1:
-        options.append("dataset.buckets=true")
-    if settings.trigger:
-        options.append(f"dataset.trigger={_in_yaml(settings.trigger)}")
-    space = "sdxl-character" if is_sdxl else "realistic"
-    words = " ".join(f"--set {shlex.quote(option)}" for option in options)
-    return f"raylora tune --dataset {shlex.quote(str(root))} --base-model … --space {space} {words} --dry-run"
+    from raylora.preparation.learning import is_for_sdxl
+
+    space = "sdxl-character" if is_for_sdxl(job.settings) else "realistic"
+    where = shlex.quote(str(root))
+    return f"raylora tune --dataset {where} --base-model … --space {space} {_set_words(job)} --dry-run"
 
 
-def _in_yaml(word: str) -> str:
-    """A word as `--set` reads it: `on` alone would be true."""
+def _set_words(job: Job) -> str:
+    """How training is to be told of what was prepared, as a shell reads it."""
+    from raylora.preparation.learning import training_params
+
+    params = training_params(job.settings).items()
+    return " ".join(f"--set {shlex.quote(f'{path}={_in_yaml(value)}')}" for path, value in params)
+
+
+def _in_yaml(value: object) -> str:
+    """A value as `--set` reads it: the word `on` alone would be true."""
     import yaml
 
-    return str(yaml.safe_dump(word, allow_unicode=True, width=math.inf)).splitlines()[0]
+    text = "x".join(map(str, value)) if isinstance(value, tuple) else value
+    return str(yaml.safe_dump(text, allow_unicode=True, width=math.inf)).splitlines()[0]
