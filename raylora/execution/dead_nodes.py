@@ -43,8 +43,9 @@ class DeadNodes:
         self._look = clock()
 
     def begin(self, number: int, actor: Any) -> None:
-        """A trial begins in this process of Tune's. It is asked where it is, and the answer not waited for."""
-        self._began[number] = (actor.get_current_ip_pid.remote(), frozenset(_dead()))
+        """A trial begins in this process of Tune's, if Tune knows it. It is asked where it is, and not waited for."""
+        if actor is not None:
+            self._began[number] = (actor.get_current_ip_pid.remote(), frozenset(_dead()))
 
     def lose(self, number: int, place: int) -> None:
         """A trial's process was lost.
