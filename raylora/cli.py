@@ -32,6 +32,7 @@ from raylora.cli_output import (
     watched,
 )
 from raylora.cli_prepare import prepare as prepare_command
+from raylora.cli_promote import promote
 from raylora.cli_submit import WORDS_ALONE, jobs, submit, through_client
 from raylora.errors import OutputError, RayloraError, UserError, disk_fault, path_fault
 from raylora.files import is_file, is_folder
@@ -313,6 +314,7 @@ def evaluate(
 app.command()(check)
 app.command(name="prepare")(prepare_command)
 app.command()(export)
+app.command()(promote)
 app.command(context_settings=WORDS_ALONE)(submit)
 app.add_typer(jobs, name="jobs")
 app.command()(doctor)

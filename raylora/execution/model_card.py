@@ -1,4 +1,4 @@
-"""`best/model_card.md`: what a LoRA is, how it was judged and how to use it, in the form that the Hugging Face hub reads.
+"""`best/model_card.md`: what a LoRA is, how it was judged and how to use it, as the Hugging Face hub has it.
 
 Beside settings and measures it tells no more of the images than how many they were and a digest of them; the prompts of
 the pictures that it shows are captions. None of the real images is among those pictures.

@@ -169,7 +169,7 @@ def _not_above(new: Claim, holder: Claim, who: str) -> str | None:
         )
     if new.score > holder.score:
         return None
-    return f"its score {new.score:.3f} is not above the {holder.score:.3f} of {who}, by the same measures on the same images"
+    return f"its score {new.score:.3f} is not above the {holder.score:.3f} of {who}, by the same measures and images"
 
 
 def _seeds(claim: Claim) -> str:

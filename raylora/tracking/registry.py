@@ -1,4 +1,4 @@
-"""The winner in MLflow: a model that `mlflow` alone loads, registered under a name, with an alias that only moves up."""
+"""The winner in MLflow: a model that `mlflow` alone loads, registered under a name, with an alias that moves up."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ FLOORS = (
     {"execution"},
     {"report"},
     {"cli_export", "cli_output", "request"},
-    {"cli_check", "cli_doctor", "cli_prepare", "cli_submit"},
+    {"cli_check", "cli_doctor", "cli_prepare", "cli_promote", "cli_submit"},
     {"cli"},
     {"__main__"},
 )
@@ -45,7 +45,15 @@ HOMES = {
     "sklearn": ("search/",),
     "cv2": ("preparation/focus.py",),
     "onnxruntime": ("preparation/tagger.py",),
-    "typer": ("cli.py", "cli_check.py", "cli_doctor.py", "cli_export.py", "cli_prepare.py", "cli_submit.py"),
+    "typer": (
+        "cli.py",
+        "cli_check.py",
+        "cli_doctor.py",
+        "cli_export.py",
+        "cli_prepare.py",
+        "cli_promote.py",
+        "cli_submit.py",
+    ),
 }
 """The only places where a library is imported."""
 MOST_LINES_OF_A_FUNCTION = 60
@@ -108,6 +116,7 @@ def sections(section: type[BaseModel]) -> Iterator[type[BaseModel]]:
         "raylora.cli_export",
         "raylora.cli_output",
         "raylora.cli_prepare",
+        "raylora.cli_promote",
         "raylora.cli_submit",
         "raylora.request",
         "raylora.config",
