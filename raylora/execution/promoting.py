@@ -40,14 +40,15 @@ def promote(wanted: Promotion, say: Callable[[str], None]) -> Placed:
     Raises:
         UserError: there is no such thing, or the store can't be used; nothing has changed.
     """
-    from raylora.tracking.finding import RUN_ID, check_alias
+    from raylora.tracking.finding import RUN_ID, answering, check_alias
 
     check_alias(wanted.alias)
-    if wanted.target.startswith(MODEL_SCHEME):
-        return _promote_version(wanted)
-    if is_folder(Path(wanted.target)) or not RUN_ID.fullmatch(wanted.target):
-        return _promote_output(wanted, OutFolder(resolved(Path(wanted.target))), say)
-    return _promote_run(wanted)
+    with answering(wanted.tracking_uri or f"of {wanted.target}"):
+        if wanted.target.startswith(MODEL_SCHEME):
+            return _promote_version(wanted)
+        if is_folder(Path(wanted.target)) or not RUN_ID.fullmatch(wanted.target):
+            return _promote_output(wanted, OutFolder(resolved(Path(wanted.target))), say)
+        return _promote_run(wanted)
 
 
 def _store(uri: str | None, target: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.validation import _validate_model_alias_name
+from requests import RequestException
+from sqlalchemy.exc import SQLAlchemyError
 
 from raylora.config_section import nearest
 from raylora.errors import ConfigError, TrackingError
 from raylora.files import is_file
-from raylora.tracking.mlflow_store import check_reachable
+from raylora.tracking.mlflow_store import check_reachable, reason_of
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
@@ -31,6 +34,22 @@ class Found:
 
     name: str
     version: str
+
+
+@contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """What MLflow, its databases and servers raise within the block, in one message.
+
+    Raises:
+        TrackingError: one of them did.
+    """
+    try:
+        yield
+    except (MlflowException, RequestException, SQLAlchemyError) as error:
+        raise TrackingError(
+            f"tracking URI {uri}: MLflow doesn't do what it is asked ({reason_of(error)}); start the server, or let your "
+            "user write runs, models and artifacts there, and try again"
+        ) from None
 
 
 def check_registry(uri: str) -> None:

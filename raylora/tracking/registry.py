@@ -81,8 +81,9 @@ def log_lora(
         with TemporaryDirectory() as folder:
             _gather(Path(folder), entry, files)
             client.log_model_artifacts(info.model_id, folder)
-        client.log_batch(run_id, tags=[RunTag(*tag) for tag in _run_tags(entry).items()])
-        client.set_logged_model_tags(info.model_id, dict(entry.tags))
+        if entry.tags:
+            client.log_batch(run_id, tags=[RunTag(*tag) for tag in _run_tags(entry).items()])
+            client.set_logged_model_tags(info.model_id, dict(entry.tags))
     return str(info.model_uri)
 
 
@@ -152,20 +153,20 @@ def register(uri: str, model_uri: str, name: str, entry: Entry | None = None) ->
         found = [version for version in there if version.name == name and version.source == model_uri]
         if found:
             return str(max(found, key=lambda version: int(version.version)).version)
-        entry = entry or entry_at(model.artifact_location) or Entry()
+        entry = entry or entry_at(uri, model.artifact_location) or Entry()
         made = mlflow.register_model(model_uri, name, tags=dict(entry.tags))
         if entry.text:
             client.update_model_version(name, made.version, entry.text[:LONGEST_TEXT])
     return str(made.version)
 
 
-def entry_at(location: str) -> Entry | None:
+def entry_at(uri: str, location: str) -> Entry | None:
     """What was kept beside a model's files; None of one that raylora has not logged.
 
     Raises:
         OSError, ValueError, KeyError, MlflowException: it is there and can't be read.
     """
-    repository = get_artifact_repository(location)
+    repository = get_artifact_repository(location, tracking_uri=uri, registry_uri=uri)
     wanted = f"{ENTRY_FOLDER}/{ENTRY_NAME}"
     if wanted not in [file.path for file in repository.list_artifacts(ENTRY_FOLDER)]:
         return None
@@ -214,7 +215,7 @@ def _why_not(client: MlflowClient, name: str, version: str, holder: ModelVersion
 
 
 def _claim_of(client: MlflowClient, name: str, version: str) -> Claim | None:
-    entry = entry_at(client.get_model_version_download_uri(name, version))
+    entry = entry_at(client.tracking_uri, client.get_model_version_download_uri(name, version))
     return entry.claim if entry else None
 
 
