@@ -25,7 +25,9 @@ IMAGES = 12
 
 def picture(number: int, caption: str = "") -> Picture:
     """One that is nowhere on a disk."""
-    return Picture(Path(f"secret_{number:02d}.png"), caption or f"sks, look {number}", 1, "", f"{number:064x}")
+    return Picture(
+        Path(f"secret_{number:02d}.png"), caption or f"sks, look {number}", 1, "", f"{number:x}".ljust(64, "f")
+    )
 
 
 def job_of(experiment: Experiment, held_out: Sequence[int] = (0, 1, 2), **captions: str) -> Job:

@@ -12,12 +12,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
-from mlflow.utils.validation import _validate_model_alias_name
+from mlflow.utils.validation import _validate_model_alias_name, _validate_model_alias_name_reserved
 from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from raylora.config_section import nearest
-from raylora.errors import ConfigError, TrackingError
+from raylora.errors import ConfigError, TrackingError, first_line
 from raylora.files import is_file
 from raylora.tracking.mlflow_store import check_reachable, reason_of
 
@@ -47,8 +47,8 @@ def answering(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, RequestException, SQLAlchemyError) as error:
         raise TrackingError(
-            f"tracking URI {uri}: MLflow doesn't do what it is asked ({reason_of(error)}); start the server, or let your "
-            "user write runs, models and artifacts there, and try again"
+            f"tracking URI {uri}: MLflow doesn't do what it is asked ({reason_of(error)}); start the server, or let "
+            "your user write runs, models and artifacts there, and try again"
         ) from None
 
 
@@ -73,8 +73,10 @@ def check_alias(alias: str) -> None:
     """
     try:
         _validate_model_alias_name(alias)
+        _validate_model_alias_name_reserved(alias)
     except MlflowException as error:
-        raise ConfigError(f"--alias {alias}: is none that MLflow takes ({error}); give another, as champion") from None
+        reason = first_line(error).rstrip(".")
+        raise ConfigError(f"--alias {alias}: is none that MLflow takes ({reason}); give another, as champion") from None
 
 
 def version_at(client: MlflowClient, reference: str) -> Found:

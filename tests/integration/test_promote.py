@@ -52,7 +52,7 @@ def better(tmp_path_factory: pytest.TempPathFactory, base: BaseModel, store: str
 
 def promoted(run: Run, line: str) -> tuple[Result, dict[str, Any]]:
     done = run(f"promote {line} --json")
-    return done, json.loads(done.out) if done.out else {}
+    return done, json.loads(done.stdout) if done.stdout else {}
 
 
 def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
@@ -65,12 +65,12 @@ def champion(client: MlflowClient, name: str) -> str:
 
 def test_the_first_gets_the_alias_and_is_registered_once(run: Run, client: MlflowClient, good: OutFolder) -> None:
     done, told = promoted(run, f"{good.root} --name once")
-    assert done.status == 0, done.err
+    assert done.status == 0, done.stderr
     assert told == {
         "name": "once", "version": "1", "alias": "champion", "previous": None, "why_not": None, "forced": None,
     }  # fmt: skip
     done = run(f"promote {good.root} --name once")
-    assert (done.status, done.out) == (0, "Registered: models:/once@champion (version 1), which had it already\n")
+    assert (done.status, done.stdout) == (0, "Registered: models:/once@champion (version 1), which had it already\n")
     (version,) = versions(client, "once")
     state = json.loads(good.state_file.read_text())
     assert version.run_id == state["parent_run_id"]
@@ -106,12 +106,12 @@ def test_a_better_one_takes_the_alias_and_a_worse_one_does_not(
     done, told = promoted(run, f"{good.root} --name step")
     assert (done.status, told["version"], told["alias"]) == (1, "1", None)
     assert told["why_not"] == "its score 1.100 is not above the 1.200 of version 2, by the same measures and images"
-    assert "raylora: failed: champion stays with version 2 of step: its score 1.100" in done.err
-    assert "--force" in done.err
+    assert "raylora: failed: champion stays with version 2 of step: its score 1.100" in done.stderr
+    assert "--force" in done.stderr
     assert champion(client, "step") == "2"
     done, told = promoted(run, f"models:/step/1 --force --tracking-uri {client.tracking_uri}")
     assert (done.status, told["alias"], told["forced"]) == (0, "champion", told["forced"])
-    assert "not above" in told["forced"] and "warning: --force: version 2 had champion" in done.err
+    assert "not above" in told["forced"] and "warning: --force: version 2 had champion" in done.stderr
     assert champion(client, "step") == "1"
     assert len(versions(client, "step")) == 2
 
@@ -192,8 +192,8 @@ def test_what_is_not_there_is_told_in_one_message(
         (f"{running.root} --name x", "isn't finished; go on by `raylora resume"),
     ):
         done = run(f"promote {line}")
-        assert (done.status, done.out) == (2, ""), (line, done.err)
-        assert words in done.err, (line, done.err)
-        assert len(done.err.splitlines()) == 1, done.err
+        assert (done.status, done.stdout) == (2, ""), (line, done.stderr)
+        assert words in done.stderr, (line, done.stderr)
+        assert len(done.stderr.splitlines()) == 1, done.stderr
     assert not (tmp_path / "gone.db").exists()
     assert versions(client, "x") == []

@@ -26,8 +26,10 @@ def made(tmp_path: Path) -> Made:
 
 
 def described(made: Made, **more: Any) -> Described:
+    summary = made.summary()
+    experiment = made.experiment.with_params(summary["best"]["params"])  # that of `best/`
     told = Described(
-        name=made.root.name, experiment=made.experiment, summary=made.summary(), images=12, digest="d" * 64, held_out=3,
+        name=made.root.name, experiment=experiment, summary=summary, images=12, digest="d" * 64, held_out=3,
         prompts=made.captions, licence=Licence("creativeml-openrail-m"),
     )  # fmt: skip
     return replace(told, **more)
