@@ -55,12 +55,12 @@ def finished(
     write_diffusers(adapter, out.best, "fp16", LoraCard(root.name, (64, 64), 8))
     write_kohya(adapter, out.best / KOHYA_NAME, LoraCard(root.name, (64, 64), 8))
     adapter.close()
-    write_experiment(experiment, out.best / "experiment.yaml")
+    summary = made.summary()
+    write_experiment(experiment.with_params(summary["best"]["params"]), out.best / "experiment.yaml")
     write_splits(job.splits, out.split)
     tracker = MlflowTracker(uri, "raylora")
     tracker.start(root.name, {}, {})
     tracker.finish({"best.score": score}, None)
-    summary = made.summary()
     summary["best"] |= {"score": score}
     summary |= {"tracking_uri": uri, "parent_run_id": tracker.parent_run_id}
     write_json(out.summary, summary)

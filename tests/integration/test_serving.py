@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from raylora.diffusion.families import load_base
 from tests.integration.test_search import free_port
 from tests.registries import finished
 
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+"""MLflow starts the server by its name."""
 START_S = 300
 """On a machine that is busy otherwise; alone it takes twenty seconds."""
 
@@ -52,13 +55,15 @@ def address(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iter
     with (folder / "told.txt").open("w") as told:
         server = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)], cwd=folder, stdout=told, stderr=told,
-            env=os.environ | {"MLFLOW_TRACKING_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true"}, start_new_session=True,
+            env=os.environ | {"MLFLOW_TRACKING_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": PATH},
+            start_new_session=True,
         )  # fmt: skip
     try:
         _wait_for(f"http://127.0.0.1:{port}/ping", server, folder / "told.txt")
         yield f"http://127.0.0.1:{port}/invocations"
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
         server.wait()
 
 
