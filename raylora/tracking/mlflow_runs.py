@@ -51,8 +51,6 @@ PICTURES = {"images": "samples", "prompts": "prompts"}
 """What a trial's files of samples begin with, and what MLflow shows them as."""
 THUMBNAIL_PX = 256
 Warn = Callable[[str], None]
-OF_TRAININGS = {"mlflow.experimentKind": "custom_model_development"}
-"""Or MLflow's pages show an experiment as one of chats and traces, and its runs as evaluations of these."""
 STATUS = {"finished": "FINISHED", "stopped_early": "FINISHED", "failed": "FAILED"}
 
 
@@ -141,8 +139,7 @@ class MlflowTracker:
             check_active(found, self.uri)
             return str(found.experiment_id)
         try:
-            made = self._client.create_experiment(name, artifact_location=artifacts_of(self.uri), tags=OF_TRAININGS)
-            return str(made)
+            return str(self._client.create_experiment(name, artifact_location=artifacts_of(self.uri)))
         except MlflowException as error:
             raise TrackingError(f"MLflow experiment {name}: can't be made ({error})") from None
 
