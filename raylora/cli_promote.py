@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from raylora.cli_options import FLAG, AsJson
 from raylora.cli_output import in_registry, on_stderr, say_on, warn_on
 from raylora.config import nest
 from raylora.config_files import Layer, build_experiment
@@ -21,16 +22,19 @@ def promote(
         str,
         typer.Argument(
             help="Output folder of a finished search, the id of its run in MLflow, or models:/NAME/VERSION.",
-            metavar="OUT|RUN",
+            metavar="OUT",
         ),
     ],
-    name: Annotated[Optional[str], typer.Option("--name", help="Name in MLflow's model registry.")] = None,
-    alias: Annotated[str, typer.Option("--alias", help="The alias to give.")] = "champion",
+    name: Annotated[Optional[str], typer.Option("--name", help="Name in MLflow's registry.", metavar="NAME")] = None,
+    alias: Annotated[str, typer.Option("--alias", help="The alias to give.", metavar="ALIAS")] = "champion",
     tracking_uri: Annotated[
-        Optional[str], typer.Option("--tracking-uri", help="MLflow tracking URI; by default that of OUT's search.")
+        Optional[str],
+        typer.Option("--tracking-uri", help="MLflow server or store; by default that of OUT's search.", metavar="URI"),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Give the alias though the other LoRA isn't worse.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Give the alias though the other LoRA isn't worse.", metavar=FLAG)
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Register a LoRA, and give it an alias unless the one that has it is better, or that can't be told.
 
