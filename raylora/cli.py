@@ -55,6 +55,7 @@ from raylora.cli_output import (
     watched,
 )
 from raylora.cli_prepare import prepare as prepare_command
+from raylora.cli_promote import promote
 from raylora.cli_resume import resume
 from raylora.cli_submit import WORDS_ALONE, jobs, submit, through_client
 from raylora.errors import RayloraError, UserError, disk_fault, path_fault
@@ -291,6 +292,7 @@ app.command(name="prepare")(prepare_command)
 app.command()(evaluate)
 app.command()(export)
 app.command()(generate)
+app.command()(promote)
 app.command(context_settings=WORDS_ALONE)(submit)
 app.add_typer(jobs, name="jobs")
 app.command()(doctor)

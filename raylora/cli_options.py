@@ -85,7 +85,9 @@ TrackingUri = Annotated[
 ]
 Register = Annotated[
     Optional[str],
-    typer.Option("--register", help="Register the winner under this name, as its champion.", metavar="NAME"),
+    typer.Option(
+        "--register", help="Register the winner under this name; champion unless the other is better.", metavar="NAME"
+    ),
 ]
 GpusPerTrial = Annotated[
     Optional[float],
