@@ -38,14 +38,14 @@ def promote(
 ) -> None:
     """Register a LoRA, and give it an alias unless the one that has it is better, or that can't be told.
 
-    Recorded scores are compared, of the same measures on the same held-out images; nothing is measured again. Where
-    the alias stays, the exit status is 1.
+    Recorded scores are compared, of the same measures on the same held-out
+    images; nothing is measured again. Where the alias stays, the status is 1.
 
     Examples:
 
-      raylora promote out/realistic --name my_lora --tracking-uri http://mlflow:5000
+      raylora promote out/realistic --name my_lora
 
-      raylora promote models:/my_lora/3 --alias champion --tracking-uri http://mlflow:5000 --force
+      raylora promote models:/my_lora/3 --tracking-uri http://mlflow:5000 --force
     """
     _check("--name", "tracking.register_name", name)
     _check("--tracking-uri", "tracking.uri", tracking_uri)
