@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.validation import _validate_model_alias_name, _validate_model_alias_name_reserved
 from requests import RequestException
@@ -22,18 +24,14 @@ from raylora.files import is_file
 from raylora.tracking.mlflow_store import check_reachable, reason_of
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
-VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
+VERSION = re.compile(r"models:/(?P<name>[^/@:]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 ORIGIN_TAG = "raylora.search_run"
 """On the run of a search's LoRA in another store than the search's own: the run that the search has there."""
 MOST_LOOKED_AT = 1000
+MOST_TOLD = 10
+UNKNOWN = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 
-
-@dataclass(frozen=True)
-class Found:
-    """A version in the registry."""
-
-    name: str
-    version: str
+Answer = TypeVar("Answer")
 
 
 @contextmanager
@@ -79,32 +77,46 @@ def check_alias(alias: str) -> None:
         raise ConfigError(f"--alias {alias}: is none that MLflow takes ({reason}); give another, as champion") from None
 
 
-def version_at(client: MlflowClient, reference: str) -> Found:
+def version_at(client: MlflowClient, reference: str) -> ModelVersion:
     """The version that `models:/NAME/VERSION` or `models:/NAME@ALIAS` names.
 
     Raises:
-        ConfigError: there is no such name, version or alias.
+        ConfigError: there is no such name, version or alias; told with the nearest, and with what there is.
     """
-    told = VERSION.fullmatch(reference)
-    if told is None:
+    wanted = VERSION.fullmatch(reference)
+    if wanted is None:
         raise ConfigError(f"{reference}: names no version; give models:/NAME/VERSION or models:/NAME@ALIAS")
-    name = told["name"]
-    model = next((one for one in client.search_registered_models() if one.name == name), None)
+    name, alias, number = wanted["name"], wanted["alias"], wanted["version"]
+    model: RegisteredModel | None = _or_none(lambda: client.get_registered_model(name))
     if model is None:
-        known = [one.name for one in client.search_registered_models()]
-        raise ConfigError(f"{reference}: nothing is registered as {name}{_near(name, known)}")
-    if told["alias"] is not None:
-        if told["alias"] not in model.aliases:
-            raise ConfigError(
-                f"{reference}: {name} has no alias {told['alias']}{_near(told['alias'], [*model.aliases])}"
-            )
-        return Found(name, str(model.aliases[told["alias"]]))
-    known = [str(one.version) for one in client.search_model_versions(f"name = '{_quoted(name)}'")]
-    if told["version"] not in known:
-        raise ConfigError(
-            f"{reference}: {name} has no version {told['version']}; it has {', '.join(sorted(known, key=int))}"
-        )
-    return Found(name, told["version"])
+        names = [one.name for one in client.search_registered_models(max_results=MOST_LOOKED_AT)]
+        raise ConfigError(f"{reference}: nothing is registered as {name}{_near(name, names)}")
+    if alias is not None:
+        version: ModelVersion | None = _or_none(lambda: client.get_model_version_by_alias(name, alias))
+        why_not = f"{name} has no alias {alias}{_near(alias, sorted(model.aliases))}"
+    else:
+        version = _or_none(lambda: client.get_model_version(name, number))
+        why_not = f"{name} has no version {number}{_near(number, _versions(client, name))}"
+    if version is None:
+        raise ConfigError(f"{reference}: {why_not}")
+    return version
+
+
+def _versions(client: MlflowClient, name: str) -> list[str]:
+    """A model's versions, the latest first."""
+    quote = '"' if "'" in name else "'"
+    found = client.search_model_versions(f"name={quote}{name}{quote}", max_results=MOST_LOOKED_AT)
+    return [str(number) for number in sorted((int(one.version) for one in found), reverse=True)]
+
+
+def _or_none(ask: Callable[[], Answer]) -> Answer | None:
+    """What MLflow answers; None where it says that there is no such thing."""
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code in UNKNOWN:
+            return None
+        raise
 
 
 def run_at(client: MlflowClient, run_id: str) -> Run:
@@ -145,11 +157,7 @@ def _experiments(client: MlflowClient) -> list[str]:
 
 
 def _near(word: str, known: Sequence[str]) -> str:
-    """The nearest, else what there is."""
-    if told := nearest(word, known):
-        return told
-    return f"; there {'is' if len(known) == 1 else 'are'} {', '.join(known[:5])}" if known else "; there is none yet"
-
-
-def _quoted(name: str) -> str:
-    return name.replace("'", "\\'")
+    """The nearest of what there is, and what there is."""
+    more = " and more" if len(known) > MOST_TOLD else ""
+    there = f"there: {', '.join(known[:MOST_TOLD])}{more}" if known else "there is none yet"
+    return f"{nearest(word, known)} ({there})"

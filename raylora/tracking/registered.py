@@ -8,37 +8,29 @@ from __future__ import annotations
 
 import math
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion, RegisteredModel
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from raylora.config_section import nearest
 from raylora.diffusion.model_files import is_plain_name
 from raylora.errors import ModelError, TrackingError
-from raylora.files import MOST_TEXT_BYTES, is_file, parse_json, read_ordinary
-from raylora.tracking.mlflow_store import REACH_S, UPLOAD_S, check_reachable, patience, reason_of, tracking_uri
+from raylora.files import MOST_TEXT_BYTES, parse_json, read_ordinary
+from raylora.tracking.finding import answering, check_registry, version_at
+from raylora.tracking.mlflow_store import REACH_S, UPLOAD_S, patience, reason_of, tracking_uri
 from raylora.yaml_text import load_yaml
 
-URI = re.compile(r"models:/(?P<name>[^/@:]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 BARS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 DESCRIPTION = "MLmodel"
 WEIGHTS = "pytorch_lora_weights.safetensors"
 """As MLflow calls a LoRA that was one file (`mlflow/diffusers`, `save_model`)."""
 PARAMETERS = {"num_inference_steps": "sampling.steps", "guidance_scale": "sampling.guidance_scale"}
 STRENGTH_TAG = "raylora.strength"
-MOST_NAMES, MOST_TOLD = 1000, 10
-UNKNOWN = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
-
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -64,27 +56,19 @@ def fetch(reference: str, configured: str, folder: Path) -> RegisteredLora:
         configured: the tracking URI of its registry.
 
     Raises:
-        TrackingError: no such registry, no answer, or nothing registered under this name, alias or version.
+        ConfigError: nothing is registered under this name, alias or version.
+        TrackingError: no such registry, or no answer.
         ModelError: what is registered there is no LoRA.
     """
-    wanted = URI.fullmatch(reference)
-    if wanted is None:
-        raise TrackingError(
-            f"{reference}: names no model of a registry; give models:/NAME@ALIAS or models:/NAME/VERSION"
-        )
     uri = tracking_uri(configured, Path())
-    _check_store(uri, reference)
+    check_registry(uri)
     client = MlflowClient(uri, uri)
-    try:
+    with answering(uri):
         with patience(REACH_S):
-            version = _version(client, wanted)
+            version = version_at(client, reference)
             place = _place(client, version)
         with patience(UPLOAD_S), _without_bars():
             return _brought(reference, version, get_artifact_repository(place, tracking_uri=uri), folder)
-    except MlflowException as error:
-        raise TrackingError(
-            f"{reference}: MLflow at {uri} fails ({reason_of(error)}); mend that, and try again"
-        ) from None
 
 
 @contextmanager
@@ -96,59 +80,6 @@ def _without_bars() -> Iterator[None]:
         yield
     finally:
         os.environ.pop(BARS) if before is None else os.environ.update({BARS: before})
-
-
-def _check_store(uri: str, reference: str) -> None:
-    """Whether something answers; asking a sqlite file that isn't there would make it."""
-    if uri.startswith("sqlite:///") and not is_file(Path(uri.removeprefix("sqlite:///"))):
-        raise TrackingError(
-            f"{reference}: there is no registry at {uri}; give --tracking-uri, such as sqlite:///OUT/mlflow.db of the "
-            "search that registered it"
-        )
-    check_reachable(uri)
-
-
-def _version(client: MlflowClient, wanted: re.Match[str]) -> ModelVersion:
-    """The version that is meant; what there is instead is told where there is none."""
-    name, alias, number = wanted["name"], wanted["alias"], wanted["version"]
-    model: RegisteredModel | None = _or_none(lambda: client.get_registered_model(name))
-    if model is None:
-        names = [one.name for one in client.search_registered_models(max_results=MOST_NAMES)]
-        raise _unknown(wanted[0], f"no model {name} is registered there", name, names, "models")
-    if alias is not None:
-        version: ModelVersion | None = _or_none(lambda: client.get_model_version_by_alias(name, alias))
-        known = sorted(model.aliases)
-        refusal = _unknown(wanted[0], f"no version of {name} has the alias {alias}", alias, known, "aliases")
-    else:
-        version = _or_none(lambda: client.get_model_version(name, number))
-        refusal = _unknown(wanted[0], f"{name} has no version {number}", number, _numbers(client, name), "versions")
-    if version is None:
-        raise refusal
-    return version
-
-
-def _numbers(client: MlflowClient, name: str) -> list[str]:
-    """A model's versions, the latest first."""
-    quote = '"' if "'" in name else "'"
-    found = client.search_model_versions(f"name={quote}{name}{quote}", max_results=MOST_NAMES)
-    return [str(number) for number in sorted((int(one.version) for one in found), reverse=True)]
-
-
-def _unknown(reference: str, what: str, word: str, known: Sequence[str], kind: str) -> TrackingError:
-    """What there is not, the nearest of what there is, and what there is."""
-    more = " and more" if len(known) > MOST_TOLD else ""
-    there = f"{kind} there: {', '.join(known[:MOST_TOLD])}{more}" if known else f"there are no {kind}"
-    return TrackingError(f"{reference}: {what}{nearest(word, known)} ({there})")
-
-
-def _or_none(ask: Callable[[], Found]) -> Found | None:
-    """What MLflow answers; None where it says that there is no such thing."""
-    try:
-        return ask()
-    except MlflowException as error:
-        if error.error_code in UNKNOWN:
-            return None
-        raise
 
 
 def _place(client: MlflowClient, version: ModelVersion) -> str:

@@ -272,9 +272,8 @@ def assert_refused(result: Result, told: str) -> None:
         ("search --prompts nowhere.txt", "--prompts nowhere.txt: there is no such file"),
         ("search --prompt a --tracking-uri sqlite:///x.db", "--tracking-uri: is for a LoRA of a registry"),
         ("models:/mine@champion --prompt a", "no registry: give --tracking-uri"),
-        ("models:/mine@champion --prompt a --tracking-uri sqlite:///no.db", "there is no registry at sqlite:///"),
+        ("models:/mine@champion --prompt a --tracking-uri sqlite:///no.db", "no.db: there is no such file"),
         ("models:/mine@champion --prompt a --tracking-uri https://me:pw@host", "must not hold a password"),
-        ("models:/mine --prompt a --tracking-uri sqlite:///no.db", "give models:/NAME@ALIAS or models:/NAME/VERSION"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_before_anything_is_written(

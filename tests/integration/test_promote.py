@@ -176,7 +176,7 @@ def test_what_is_not_there_is_told_in_one_message(
     running.write_state("interrupted")
     for line, words in (
         (f"models:/portrait/1 {where}", "nothing is registered as portrait; did you mean portraits?"),
-        (f"models:/portraits/7 {where}", "portraits has no version 7; it has 1"),
+        (f"models:/portraits/7 {where}", "portraits has no version 7 (there: 1)"),
         (f"models:/portraits@champoin {where}", "portraits has no alias champoin; did you mean champion?"),
         (f"models:/portraits/1 {where} --name faces", "is a version of portraits; leave --name out"),
         ("models:/portraits/1", "give --tracking-uri"),

@@ -13,7 +13,7 @@ from raylora.config import LoraConfig
 from raylora.diffusion.adapters import Adapter
 from raylora.diffusion.families import load_base
 from raylora.diffusion.lora_file import DIFFUSERS_NAME, LoraCard, webui_hash, write_diffusers
-from raylora.errors import ModelError, TrackingError
+from raylora.errors import ConfigError, ModelError, TrackingError
 from raylora.tracking import registered
 from raylora.tracking.mlflow_runs import MlflowTracker
 from raylora.tracking.registered import fetch
@@ -81,22 +81,22 @@ def test_its_model_says_how_pictures_are_made(
 @pytest.mark.parametrize(
     ("reference", "told"),
     [
-        ("models:/mime@champion", "no model mime is registered there; did you mean mine? (models there: mine)"),
-        ("models:/mine@chanpion", "the alias chanpion; did you mean champion? (aliases there: champion, trial)"),
-        ("models:/mine/7", "mine has no version 7 (versions there: 2, 1)"),
-        ("models:/mine/latest", "give models:/NAME@ALIAS or models:/NAME/VERSION"),
-        ("models:/it's@champion", "no model it's is registered there"),
+        ("models:/mime@champion", "nothing is registered as mime; did you mean mine? (there: mine)"),
+        ("models:/mine@chanpion", "mine has no alias chanpion; did you mean champion? (there: champion, trial)"),
+        ("models:/mine/7", "mine has no version 7 (there: 2, 1)"),
+        ("models:/mine/latest", "give models:/NAME/VERSION or models:/NAME@ALIAS"),
+        ("models:/it's@champion", "nothing is registered as it's"),
     ],
 )
 def test_what_is_not_there_is_told_with_what_is(reference: str, told: str, uri: str, tmp_path: Path) -> None:
-    with pytest.raises(TrackingError) as refused:
+    with pytest.raises(ConfigError) as refused:
         fetch(reference, uri, tmp_path)
     assert told in str(refused.value)
     assert str(refused.value).startswith(reference)
 
 
 def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(TrackingError, match="there is no registry at"):
+    with pytest.raises(TrackingError, match="there is no such file"):
         fetch("models:/mine@champion", f"sqlite:///{tmp_path / 'none.db'}", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
