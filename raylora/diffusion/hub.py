@@ -61,11 +61,16 @@ def hub_file(reference: str, name: str) -> Path:
         ModelError: no such model, none that may be read, or one without such a file.
     """
     try:
-        return Path(hf_hub_download(reference, name, local_files_only=True))
+        return _copy_here(reference, name)
     except HFValidationError:
         raise ModelError(f"{reference}: can't be a hub id; give owner/name, or the path of a folder") from None
     except LocalEntryNotFoundError:
         return Path(_download(reference, name))
+
+
+def _copy_here(reference: str, name: str) -> Path:
+    """A file that was downloaded before. No token is looked for: that may ask a server, and write."""
+    return Path(hf_hub_download(reference, name, local_files_only=True, token=False))
 
 
 def is_cached(reference: str, name: str, weights: Sequence[str]) -> bool:
@@ -81,7 +86,7 @@ def cached_folder(reference: str, name: str, weights: Sequence[str]) -> Path | N
         weights: what its weights may be called: patterns below its folder.
     """
     try:
-        file = Path(hf_hub_download(reference, name, local_files_only=True))
+        file = _copy_here(reference, name)
     except (HFValidationError, LocalEntryNotFoundError):
         return None
     folder = file.parents[name.count("/")]
