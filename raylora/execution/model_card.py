@@ -80,13 +80,17 @@ class Described:
 
 
 def write_card(out: OutFolder, told: Described) -> str:
-    """Write the card; returns what it says without pictures and code, for a place that shows neither."""
+    """Write the card; returns what it says without pictures and code, for a place that shows neither.
+
+    Its first line says what it is: of a version's description MLflow's table shows no more.
+    """
     pictures = sorted((out.best / "samples").glob("sample_*.png"))[:MOST_PICTURES]
     has_strengths = (out.best / "samples" / STRENGTHS_NAME).is_file()
     shown_pictures = [(f"samples/{path.name}", _prompt_at(told, place)) for place, path in enumerate(pictures)]
     facts = _facts(told)
     parts = [
         _front_matter(told, shown_pictures),
+        f"# {escaped(told.name)}",
         facts[0],
         _gallery(shown_pictures, has_strengths),
         _how_to_use(told),
@@ -135,7 +139,6 @@ def _facts(told: Described) -> list[str]:
 def _head(told: Described) -> str:
     trigger, resolution = told.experiment.dataset.trigger, told.experiment.dataset.resolution
     lines = [
-        f"# {escaped(told.name)}",
         f"A LoRA for {told.title}, trained on {escaped(told.base_name)} with {told.images} images at "
         f"{resolution[0]}×{resolution[1]} px. {_found_by(told)}",
         f"Trigger word: {code(trigger)}. Strength to begin with: {told.strength:g}."

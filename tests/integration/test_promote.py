@@ -86,7 +86,7 @@ def test_a_version_tells_what_it_is(run: Run, client: MlflowClient, good: OutFol
     }  # fmt: skip
     assert {name: version.tags.get(f"raylora.{name}") for name in wanted} == wanted
     assert {"raylora.version", "raylora.dataset", "raylora.held_out", "raylora.judged_by"} <= set(version.tags)
-    assert version.description.startswith("# good\n\nA LoRA for Stable Diffusion 1.5")
+    assert version.description.startswith("A LoRA for Stable Diffusion 1.5")
     assert "score 1.100, the mean of 2 trainings with new seeds" in version.description
     run_tags = client.get_run(version.run_id).data.tags
     assert run_tags["raylora.score"] == "1.1" and run_tags["mlflow.note.content"] == version.description
