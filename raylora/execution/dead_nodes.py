@@ -10,9 +10,9 @@ from typing import Any
 
 import ray
 
-LOOK_S = 5.0
-HEARD_WITHIN_S = 120.0
-"""Ray's head takes a node for dead once that has missed five questions, each some seconds after the other."""
+LOOK_S, PAUSE_S = 5.0, 1.0
+HEARD_WITHIN_S = 75.0
+"""Ray's head takes a node for dead once that has left five questions unanswered: one every 3 s, for 10 s at most each."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,20 @@ class DeadNodes:
         """A trial has ended."""
         self._began.pop(number, None)
 
-    def told(self, at_once: bool = False) -> Iterator[tuple[int, int]]:
-        """Numbers of trials, and the places of losses, that by now are known to have been a node's.
+    def told(self) -> Iterator[tuple[int, int]]:
+        """Numbers of trials, and the places of losses, that by now are known to have been a node's."""
+        if self._doubts and self._clock() >= self._look:
+            self._look = self._clock() + LOOK_S
+            yield from self._known()
 
-        Args:
-            at_once: ask Ray even if it was asked a moment ago.
-        """
-        if not self._doubts or (self._clock() < self._look and not at_once):
-            return
-        self._look = self._clock() + LOOK_S
+    def told_at_last(self) -> Iterator[tuple[int, int]]:
+        """The same of all that is left. Of losses of the last minute, Ray's head is waited for."""
+        while self._doubts:
+            yield from self._known()
+            if self._doubts:
+                time.sleep(PAUSE_S)
+
+    def _known(self) -> Iterator[tuple[int, int]]:
         dead, doubts = _dead(), self._doubts
         self._doubts = []
         for doubt in doubts:
