@@ -12,7 +12,7 @@ import ray
 
 LOOK_S, PAUSE_S = 5.0, 1.0
 HEARD_WITHIN_S = 75.0
-"""Ray's head takes a node for dead once that has left five questions unanswered: one every 3 s, for 10 s at most each."""
+"""Ray's head takes a node for dead once it has left five questions unanswered: one every 3 s, each for 10 s at most."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class _Doubt:
 
     number: int
     place: int
-    address: str
+    address: str | None
+    """Where the trial was; None of one that never came to say so, which any node's death then explains."""
     dead_before: frozenset[str]
     until_s: float
 
@@ -53,9 +54,10 @@ class DeadNodes:
         Args:
             place: of the loss among the trial's.
         """
-        answer, dead_before = self._began.pop(number, (None, frozenset()))
-        if (address := _address(answer)) is not None:
-            self._doubts.append(_Doubt(number, place, address, dead_before, self._clock() + HEARD_WITHIN_S))
+        if number in self._began:
+            answer, dead_before = self._began.pop(number)
+            until_s = self._clock() + HEARD_WITHIN_S
+            self._doubts.append(_Doubt(number, place, _address(answer), dead_before, until_s))
 
     def end(self, number: int) -> None:
         """A trial has ended."""
@@ -78,7 +80,8 @@ class DeadNodes:
         dead, doubts = _dead(), self._doubts
         self._doubts = []
         for doubt in doubts:
-            if any(at == doubt.address and node not in doubt.dead_before for node, at in dead.items()):
+            since = {at for node, at in dead.items() if node not in doubt.dead_before}
+            if doubt.address in since or (doubt.address is None and since):
                 yield doubt.number, doubt.place
             elif self._clock() < doubt.until_s:
                 self._doubts.append(doubt)
@@ -92,7 +95,7 @@ def _dead() -> dict[str, str]:
 def _address(answer: Any) -> str | None:
     """Where a process was, if it ever came to say so."""
     with suppress(ray.exceptions.RayError):
-        if answer is not None and ray.wait([answer], timeout=0)[0]:
+        if ray.wait([answer], timeout=0)[0]:
             address, _ = ray.get(answer)
             return str(address)
     return None
