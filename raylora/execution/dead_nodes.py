@@ -10,9 +10,9 @@ from typing import Any
 
 import ray
 
-LOOK_S = 5.0
-HEARD_WITHIN_S = 120.0
-"""Ray's head takes a node for dead once that has missed five questions, each some seconds after the other."""
+LOOK_S, PAUSE_S = 5.0, 1.0
+HEARD_WITHIN_S = 75.0
+"""Ray's head takes a node for dead once it has left five questions unanswered: one every 3 s, each for 10 s at most."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class _Doubt:
 
     number: int
     place: int
-    address: str
+    address: str | None
+    """Where the trial was; None of one that never came to say so, which any node's death then explains."""
     dead_before: frozenset[str]
     until_s: float
 
@@ -53,27 +54,34 @@ class DeadNodes:
         Args:
             place: of the loss among the trial's.
         """
-        answer, dead_before = self._began.pop(number, (None, frozenset()))
-        if (address := _address(answer)) is not None:
-            self._doubts.append(_Doubt(number, place, address, dead_before, self._clock() + HEARD_WITHIN_S))
+        if number in self._began:
+            answer, dead_before = self._began.pop(number)
+            until_s = self._clock() + HEARD_WITHIN_S
+            self._doubts.append(_Doubt(number, place, _address(answer), dead_before, until_s))
 
     def end(self, number: int) -> None:
         """A trial has ended."""
         self._began.pop(number, None)
 
-    def told(self, at_once: bool = False) -> Iterator[tuple[int, int]]:
-        """Numbers of trials, and the places of losses, that by now are known to have been a node's.
+    def told(self) -> Iterator[tuple[int, int]]:
+        """Numbers of trials, and the places of losses, that by now are known to have been a node's."""
+        if self._doubts and self._clock() >= self._look:
+            self._look = self._clock() + LOOK_S
+            yield from self._known()
 
-        Args:
-            at_once: ask Ray even if it was asked a moment ago.
-        """
-        if not self._doubts or (self._clock() < self._look and not at_once):
-            return
-        self._look = self._clock() + LOOK_S
+    def told_at_last(self) -> Iterator[tuple[int, int]]:
+        """The same of all that is left. Of losses of the last minute, Ray's head is waited for."""
+        while self._doubts:
+            yield from self._known()
+            if self._doubts:
+                time.sleep(PAUSE_S)
+
+    def _known(self) -> Iterator[tuple[int, int]]:
         dead, doubts = _dead(), self._doubts
         self._doubts = []
         for doubt in doubts:
-            if any(at == doubt.address and node not in doubt.dead_before for node, at in dead.items()):
+            since = {at for node, at in dead.items() if node not in doubt.dead_before}
+            if doubt.address in since or (doubt.address is None and since):
                 yield doubt.number, doubt.place
             elif self._clock() < doubt.until_s:
                 self._doubts.append(doubt)
@@ -87,7 +95,7 @@ def _dead() -> dict[str, str]:
 def _address(answer: Any) -> str | None:
     """Where a process was, if it ever came to say so."""
     with suppress(ray.exceptions.RayError):
-        if answer is not None and ray.wait([answer], timeout=0)[0]:
+        if ray.wait([answer], timeout=0)[0]:
             address, _ = ray.get(answer)
             return str(address)
     return None

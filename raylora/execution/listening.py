@@ -91,7 +91,7 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
         self._put_down_to_nodes(self._dead_nodes.told())
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        self._put_down_to_nodes(self._dead_nodes.told(at_once=True))
+        self._put_down_to_nodes(self._dead_nodes.told_at_last())
 
     def _put_down_to_nodes(self, losses: Iterable[tuple[int, int]]) -> None:
         for number, place in losses:

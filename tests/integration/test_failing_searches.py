@@ -5,29 +5,36 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import ray
 import torch
 from ray import tune
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import WorkerGroupError
 from ray.tune.execution.experiment_state import _ExperimentCheckpointManager
 from ray.tune.schedulers import FIFOScheduler
 
+from raylora.config import Experiment
 from raylora.errors import RayloraError, TrainingDivergedError
 from raylora.execution import rounds
-from raylora.execution.cluster import connected
+from raylora.execution.cluster import Share, connected
 from raylora.execution.handing_out import ListSearcher
+from raylora.execution.outputs import OutFolder
 from raylora.execution.results import REPORT, as_result
 from raylora.execution.rounds import run_round, taking_turns
+from raylora.execution.trial_job import HALVED
 from raylora.execution.underway import MOST_STARTS, Search, _is_death
 from raylora.execution.workers import most_telling
-from raylora.tracking.recorder import TrialRecord
+from raylora.tracking.recorder import Listeners, TrialRecord
+from raylora.tracking.sender import MlflowSender
 
 OUT_OF_MEMORY = "out of GPU memory; lower training.batch_size"
 FULL = OSError(errno.ENOSPC, "full", "trial.json")
@@ -37,6 +44,19 @@ FULL = OSError(errno.ENOSPC, "full", "trial.json")
 def _cluster() -> Iterator[None]:
     with connected(None, with_state_api=False):
         yield
+
+
+@pytest.fixture
+def search(tiny_experiment: Experiment, tmp_path: Path, empty_store: Path) -> Iterator[Search]:
+    out = OutFolder(tmp_path / "out")
+    out.root.mkdir()
+    out.space.write_text("")
+    job = cast(Any, SimpleNamespace(experiment=tiny_experiment))
+    uri = f"sqlite:///{shutil.copy(empty_store, out.root)}"
+    with MlflowSender(uri, "raylora", [out.trials], print) as tracker:
+        tracker.start("out", {}, {})
+        out.write_state("running", tracking_uri=tracker.uri, parent_run_id=tracker.parent_run_id)
+        yield Search(job, out, tracker, Listeners([]), print, Share(1, 0.0, 1, 1))
 
 
 def reports_once(search: Search, job: object) -> Any:
@@ -94,6 +114,36 @@ def test_a_process_that_clears_away_slowly_loses_no_trial(search: Search, monkey
     records = run_round(search, search.trial_job(), ListSearcher(configs), StopsAll())
     assert [record.status for record in records] == ["stopped_early"] * 3
     assert any(record.losses for record in records)
+
+
+def test_a_trial_whose_process_ray_kills_for_memory_goes_on_with_half_the_images(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process ends, and the error is that of Ray's memory monitor, at which Tune would break the search off."""
+    begun, get = tmp_path / "begun", ray.get
+
+    def told_of_memory(*arguments: Any, **more: Any) -> Any:
+        try:
+            return get(*arguments, **more)
+        except RayActorError:
+            raise OutOfMemoryError("1 worker(s) were killed due to the node running low on memory.") from None
+
+    def dies_once(search: Search, job: object) -> Any:
+        def trainable(config: dict[str, Any]) -> None:
+            if not begun.exists():
+                begun.touch()
+                os._exit(1)
+            report = {"best_score": 0.5, "score": 0.5, "images_seen": 8, "is_finished": True, "train_losses": []}
+            tune.report(as_result({**report, "stop_reason": None, "is_over": HALVED in config}))
+
+        return tune.with_resources(trainable, {"cpu": 1})
+
+    monkeypatch.setattr(rounds, "_trainable", dies_once)
+    monkeypatch.setattr(ray, "get", told_of_memory)
+    config = {"number": 0, "params": {}, "is_baseline": False, "went_on_at": 0}
+    (record,) = run_round(search, search.trial_job(), ListSearcher([config]))
+    assert (record.status, record.losses) == ("finished", ["memory"])
+    assert record.last and record.last["is_over"]
 
 
 def fails_when(status: str, error: Exception) -> Callable[[TrialRecord], None]:

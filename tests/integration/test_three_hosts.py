@@ -60,13 +60,15 @@ def make_search(folder: Path) -> list[str]:
 
 
 def lose_a_machine(ray: RayHosts, out: Path, driver: Program) -> None:
-    """Cut the power of one amid a trial, and switch it on again."""
+    """Cut the power of one that has done a trial, amid its next, and switch it on again."""
+    address = ray.workers["worker1"].address
 
-    def is_amid_a_trial() -> bool:
+    def is_amid_its_next() -> bool:
         assert driver.status is None, driver.tail()
-        return (out / "trials" / "t001").is_dir() and bool(ray.trial_processes("worker1"))
+        done = [one for one in read_records(out / "trials") if one.status != "running" and one.node == address]
+        return bool(done and ray.trial_processes("worker1"))
 
-    wait_until(is_amid_a_trial, "a trial on worker1", LIMIT_S)
+    wait_until(is_amid_its_next, "a second trial on worker1", LIMIT_S)
     ray.kill_node("worker1")
     ray.restart_node("worker1")
     ray.wait()
