@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,14 +17,13 @@ from raylora.diffusion.families import load_base
 from tests.integration.test_report_page import PROGRAM
 from tests.integration.test_search import free_port
 from tests.registries import finished, send_trials
+from tests.servers import serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium on this machine")
 
-START_S = 300
-"""On a machine that is busy otherwise; alone it takes ten seconds."""
 PATIENCE_MS = 120_000
 SHOWS_A_PICTURE = """() => [...document.images].some(
     (image) => image.naturalWidth > 32 && (image.src.startsWith("blob:") || image.src.includes("get-artifact"))
@@ -67,30 +61,10 @@ def site(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, tiny_base_
     (trial,) = client.search_runs([experiment], "run_name = 't001'")
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
-    with (folder / "told.txt").open("w") as told:
-        server = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)], cwd=folder, stdout=told, stderr=told,
-            env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            start_new_session=True,
-        )  # fmt: skip
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/health", server, folder / "told.txt")
+    environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    words = [*command, "--host", "127.0.0.1", "--port", str(port)]
+    with serving(words, folder, f"http://127.0.0.1:{port}/health", environment):
         yield Site(f"http://127.0.0.1:{port}", experiment, search, trial.info.run_id)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def _wait_for(url: str, server: subprocess.Popen[bytes], told: Path) -> None:
-    for _ in range(START_S * 5):
-        assert server.poll() is None, told.read_text()
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise AssertionError(told.read_text())
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,9 @@ import io
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +20,10 @@ from raylora.bundled import DEMO_BASE
 from raylora.diffusion.families import load_base
 from tests.integration.test_search import free_port
 from tests.registries import finished
+from tests.servers import serving
 
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 """MLflow starts the server by its name."""
-START_S = 300
-"""On a machine that is busy otherwise; alone it takes twenty seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -52,30 +47,10 @@ def address(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iter
         "--env-manager",
         "local",
     ]
-    with (folder / "told.txt").open("w") as told:
-        server = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)], cwd=folder, stdout=told, stderr=told,
-            env=os.environ | {"MLFLOW_TRACKING_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": PATH},
-            start_new_session=True,
-        )  # fmt: skip
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/ping", server, folder / "told.txt")
+    environment = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": PATH}
+    words = [*command, "--host", "127.0.0.1", "--port", str(port)]
+    with serving(words, folder, f"http://127.0.0.1:{port}/ping", environment):
         yield f"http://127.0.0.1:{port}/invocations"
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def _wait_for(url: str, server: subprocess.Popen[bytes], told: Path) -> None:
-    for _ in range(START_S * 5):
-        assert server.poll() is None, told.read_text()
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise AssertionError(told.read_text())
 
 
 def ask(address: str, prompts: list[str], **params: Any) -> list[Image.Image]:
