@@ -14,15 +14,14 @@ SAME_SHARE = 0.5
 """Of the written captions: a majority that says one thing says nothing of what differs."""
 TRIGGER_SHARE = 0.75
 """Of the written captions: a word that so many begin with is meant to begin all."""
-NO_TRIGGERS = frozenset(
-    (
-        "a an the this that these there it its he his she her they their two three several some one in on at of with "
-        "photo photograph photography picture image portrait close-up closeup selfie screenshot painting drawing illustration "
-        "sketch render cartoon anime close view shot scene black white old young "
-        "man men woman women person people girl girls boy boys child baby lady guy male female cat dog "
-        "1girl 1boy 1girls 1boys 2girls 2boys multiple solo masterpiece best highres absurdres simple looking "
-    ).split()
-)
+COMMON_WORDS = """
+a an the this that these there it its he his she her they their two three several some one in on at of with
+photo photograph photography picture image portrait close-up closeup selfie screenshot painting drawing illustration
+sketch render cartoon anime close view shot scene black white old young
+man men woman women person people girl girls boy boys child baby lady guy male female cat dog
+1girl 1boy 1girls 1boys 2girls 2boys multiple solo masterpiece best highres absurdres simple looking
+"""
+NO_TRIGGERS = frozenset(COMMON_WORDS.split())
 """First words of captioners, taggers and sentences: such a word is none that gathers what is learned."""
 LONGEST_QUOTE = 40
 

@@ -74,7 +74,7 @@ def _spread(count: int, most: int) -> list[int]:
 
 
 def _embedded(pictures: Sequence[Picture], config: DatasetConfig, embed: Embed) -> tuple[Vectors, Vectors, list[int]]:
-    """The pictures' vectors; those of other takes of some, and the places of these. Each is decoded once, a few at once."""
+    """The pictures' vectors; those of other takes of some, and the places of these. Each picture is decoded once."""
     tried = _spread(len(pictures), TRIED_ON)
     found, others = [], []
     for first in range(0, len(pictures), AT_ONCE):

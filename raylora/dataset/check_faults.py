@@ -21,7 +21,7 @@ def tell_faults(faults: Sequence[Fault], root: Path, left_out: bool) -> list[Fin
     found = []
     for reason, those in _by_kind(faults):
         files = tuple(name_below(fault.path, root) for fault in those)
-        said = f"{len(files)} file{'s' * (len(files) != 1)} {reason}"
+        said = f"{_of_each('file', len(files), reason)} {reason}"
         if left_out:
             found.append(Finding("warning", "readable", said, "they are left out", "mend or remove them", files))
         else:
@@ -34,9 +34,16 @@ def tell_caption_faults(faults: Sequence[Fault], root: Path) -> list[Finding]:
     found = []
     for reason, those in _by_kind(faults):
         files = tuple(name_below(fault.path, root) for fault in those)
-        said = f"{len(files)} caption{'s' * (len(files) != 1)} {reason}"
+        said = f"{_of_each('caption', len(files), reason)} {reason}"
         found.append(Finding("error", "captions", said, "no training begins with them", those[0].mend, files))
     return found
+
+
+def _of_each(what: str, count: int, reason: str) -> str:
+    """What a reason begins with, which speaks of one file."""
+    if count == 1:
+        return f"1 {what}"
+    return f"{'each of ' * reason.startswith(('is ', 'has '))}{count} {what}s"
 
 
 def _by_kind(faults: Sequence[Fault]) -> list[tuple[str, list[Fault]]]:

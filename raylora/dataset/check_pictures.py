@@ -73,7 +73,7 @@ def _few(
     if different >= FEW_IMAGES:
         return []
     found = f"{count} usable image{'s' * (count != 1)}"
-    found += f", of which {different} differ" * (different < count)
+    found += f", only {different} of them different" * (different < count)
     if count < FEWEST_IMAGES:
         effect = f"a LoRA of so few learns them by heart, and {FEWEST_IMAGES} or more are needed"
         mend = f"add different images, at best {FEW_IMAGES} or more{elsewhere(root, pictures)}"

@@ -41,8 +41,8 @@ IN_FLIGHT = Allowance(MOST_PIXELS)
 """Of all threads: as many pictures are decoded at once as have no more pixels together than the largest may have."""
 Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, MOST_PIXELS)
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# The bound is ours, which Pillow would only warn of. Once and for all: to change filters around each picture is
-# nothing that threads may do.
+# The bound is ours, and Pillow would only warn of it. Here and once: threads can't each change the filters and change
+# them back.
 
 
 @contextmanager
