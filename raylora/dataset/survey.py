@@ -8,7 +8,7 @@ from pathlib import Path
 
 from raylora.config import DatasetConfig
 from raylora.dataset.at_once import at_once
-from raylora.dataset.folder import Picture, ReadOptions, digest_of, finish, looked_at, scan
+from raylora.dataset.folder import CAPTION_SUFFIXES, Picture, ReadOptions, digest_of, finish, looked_at, scan
 from raylora.dataset.remote import fetched
 from raylora.errors import CaptionError, DatasetError
 from raylora.files import is_file, is_folder
@@ -86,8 +86,11 @@ def _digest(fault: Fault) -> str | None:
 def _caption_fault(error: CaptionError) -> Fault:
     """A message of the reader's: a file, what is wrong, and last its mend."""
     found, _, mend = str(error).rpartition("; ")
-    file, _, reason = found.partition(": ")
-    return Fault(Path(file), reason, mend, error.picture)
+    file = next(
+        (file for suffix in CAPTION_SUFFIXES if found.startswith(f"{(file := error.picture.with_suffix(suffix))}: ")),
+        error.picture,
+    )
+    return Fault(file, found.removeprefix(f"{file}: "), mend, error.picture)
 
 
 def _read(picture: Picture, root: Path, trigger: str | None, measured_for: DatasetConfig | None) -> Picture | str:

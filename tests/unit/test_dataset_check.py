@@ -193,7 +193,7 @@ def test_pictures_with_little_in_them_are_not_blank(name: str, tmp_path: Path) -
 def test_things_on_one_ground_can_be_searched_with(tmp_path: Path) -> None:
     """Which are alike but for a tenth of the picture; regularization images of other things on it are no leakage."""
     for folder, seed in (("set", 0), ("others", 1)):
-        for number, image in enumerate(studio(0.3, seed)):
+        for number, image in enumerate(studio(0.3, seed, 16 if folder == "set" else 10)):
             put(tmp_path / folder, f"{number:02d}.png", image, f"sks, {number}")
     assert look(tmp_path / "set", regularization=str(tmp_path / "others"), resolution=256) == []
     pictures = read_folder(tmp_path / "set")
@@ -374,7 +374,7 @@ def test_what_a_training_has_read_is_judged_alike(trigger: str | None, tmp_path:
     for file in list(folder.glob("*.txt"))[:12]:
         file.unlink()
     put(folder, "soft.png", drawn(50).filter(ImageFilter.GaussianBlur(3)), "sks, soft")
-    config = Experiment().with_params({"dataset.resolution": 128}).dataset
+    config = Experiment().with_params({"dataset.resolution": 128, "dataset.trigger": trigger}).dataset
     options = ReadOptions(trigger=trigger, measured_for=config)
     pictures, root = read_folder(tmp_path / "set", options), tmp_path / "set"
     assert only(check_training(pictures, [], [], (root, root), config), "sharpness").level == "warning"
