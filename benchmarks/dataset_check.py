@@ -160,7 +160,7 @@ def different_row(kind: str, images: Pictures) -> Row:
 
 
 def hard_rows(photos: Pictures) -> list[Row]:
-    """The same of sets that are mostly ground, and of frames of a burst, which may well be taken for nearly the same."""
+    """The same of sets that are mostly ground; and of frames of a burst, which may well be nearly the same."""
     rows = [different_row(kind, make()) for kind, make in SETS.items()]
     return rows + [different_row(f"burst of photograph {number}", burst(photos[number])) for number in (0, 3, 15)]
 

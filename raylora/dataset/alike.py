@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +29,18 @@ ROWS_AT_ONCE = 256
 
 Vectors = NDArray[np.float32]
 Turn = Callable[[Vectors], Vectors]
-MIRRORS: tuple[Turn, ...] = (lambda images: images, lambda images: images[:, :, ::-1])
-"""Of (images, height, width, 3): as it is, and its mirror image."""
-TURNS: tuple[Turn, ...] = (*MIRRORS, *(
-    lambda images, turn=turn, mirror=mirror: np.rot90(mirror(images), turn, axes=(1, 2))
-    for turn in (1, 2, 3) for mirror in MIRRORS
-))  # fmt: skip
-"""The same by quarter turns: all eight ways."""
+
+
+def _turn(images: Vectors, quarters: int, mirrored: bool) -> Vectors:
+    """Of (images, height, width, 3): each mirrored or not, then turned."""
+    return np.rot90(images[:, :, ::-1] if mirrored else images, quarters, axes=(1, 2))
+
+
+TURNS: tuple[Turn, ...] = tuple(
+    partial(_turn, quarters=quarters, mirrored=mirrored) for quarters in range(4) for mirrored in (False, True)
+)
+MIRRORS = TURNS[:2]
+"""A picture as it is, and its mirror image."""
 
 
 @dataclass(frozen=True)
