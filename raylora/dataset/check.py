@@ -12,6 +12,7 @@ from raylora.dataset.batches import own_repeats
 from raylora.dataset.check_captions import check_captions, check_written
 from raylora.dataset.check_diversity import Embed, check_diversity
 from raylora.dataset.check_faults import tell_caption_faults, tell_faults
+from raylora.dataset.check_folders import check_repeats
 from raylora.dataset.check_pictures import check_misfits, check_pictures
 from raylora.dataset.check_sets import (
     check_against,
@@ -71,6 +72,7 @@ def check_survey(
         *tell_caption_faults(seen.caption_faults, root),
         *findings,
         *check_images(pictures, root, config, groups, splits),
+        *check_repeats(pictures, root, experiment.training),
         *check_captions(pictures, root, config.trigger, unreadable),
         *(check_splits(splits, root) if split_file else ()),
         *_check_others(pictures, root, against),

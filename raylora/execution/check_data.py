@@ -9,8 +9,9 @@ from pathlib import Path
 from raylora.config import Experiment
 from raylora.dataset.check import check_training
 from raylora.dataset.check_diversity import Embed, Vectors
+from raylora.dataset.check_folders import check_repeats
 from raylora.dataset.check_sets import check_outgrown
-from raylora.dataset.findings import Finding
+from raylora.dataset.findings import MOST_TOLD, Finding
 from raylora.dataset.pixels import Pixels
 from raylora.dataset.remote import folder_of
 from raylora.diffusion.hub import is_meant_as_path
@@ -18,8 +19,6 @@ from raylora.errors import DatasetError
 from raylora.evaluation.encoder_place import place_here
 from raylora.execution.job import Job
 
-MOST_TOLD = 4
-"""Warnings in a plan; `raylora check` has all of them, and notes."""
 READ_BY_THE_CHECK = (
     "dataset.trigger", "dataset.resolution", "dataset.buckets", "dataset.max_area_px", "dataset.regularization",
     "dataset.skip_bad_images", "dataset.holdout_fraction", "dataset.folds", "training.repeats", "evaluation.encoder",
@@ -40,6 +39,8 @@ def tell_data(job: Job, warn: Callable[[str], None], split_file: Path | None) ->
     roots = folder_of(dataset.path), folder_of(dataset.regularization or dataset.path)
     own = plan.trial.images_per_epoch - plan.regularization_images
     findings = check_outgrown(own, plan.regularization_images)
+    if "training.repeats" not in plan.searched:
+        findings += check_repeats(job.pictures, roots[0], job.experiment.training)
     findings += check_training(
         job.pictures, job.regularization, job.splits, roots, dataset, splits_given=split_file is not None
     )
@@ -51,8 +52,7 @@ def tell_data(job: Job, warn: Callable[[str], None], split_file: Path | None) ->
 def _warn(findings: Sequence[Finding], command: str, warn: Callable[[str], None]) -> None:
     warnings = [finding for finding in findings if finding.level == "warning"]
     for finding in warnings[:MOST_TOLD]:
-        such = f", such as {finding.files[0]}" if finding.files else ""
-        warn(f"{finding.found}{such}; {finding.mend}")
+        warn(finding.short)
     if len(warnings) > MOST_TOLD:
         warn(f"{len(warnings) - MOST_TOLD} more of the data set; `{command}` tells the rest")
 
