@@ -71,12 +71,12 @@ def check_survey(
         *tell_faults(seen.faults, root, config.skip_bad_images),
         *tell_caption_faults(seen.caption_faults, root),
         *findings,
-        *check_images(pictures, root, config, groups, splits),
-        *check_repeats(pictures, root, experiment.training),
-        *check_captions(pictures, root, config.trigger, unreadable),
         *(check_splits(splits, root) if split_file else ()),
         *_check_others(pictures, root, against),
         *_check_regularization(seen, splits, experiment),
+        *check_images(pictures, root, config, groups, splits),
+        *check_repeats(pictures, root, experiment.training),
+        *check_captions(pictures, root, config.trigger, unreadable),
     ]
     if embed is not None:
         findings += check_diversity(pictures, root, config, embed, groups)

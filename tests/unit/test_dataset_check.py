@@ -302,7 +302,7 @@ def test_a_set_to_judge_by_that_shares_images(folder: Path, tmp_path: Path) -> N
 def test_a_set_to_judge_by_that_has_nearly_an_image_is_warned_of(folder: Path, tmp_path: Path) -> None:
     """Whether it is the same one, a person must say."""
     judge = draw_set(tmp_path / "judge", 6, seed=100)
-    put(judge, "like.png", Image.blend(drawn(4), drawn(70), 0.1))
+    put(judge, "like.png", Image.blend(drawn(4), drawn(70), 0.14))
     found = only(look(folder, [judge]), "leakage")
     assert (found.level, found.groups) == ("warning", (("drawn_04.png", "judge/like.png"),))
     assert "look at both" in found.mend
