@@ -18,10 +18,10 @@ from raylora.dataset.pixels import THUMBNAIL_PX
 
 MOST_DISTANCE = 0.07
 """Two pictures below are nearly the same. JPEG at quality 50, half the size and contrast 15% lower stay under it;
-different things of a third of the width on one ground are at 0.2 or more."""
+different things of a third of the width on one ground are at 0.18 or more."""
 SAME_DISTANCE = 0.01
-"""Below, they are one picture: mirrored, saved again at JPEG quality 90. Different things of a seventh of the width on one
-ground are at 0.0104 or more."""
+"""Below, they are one picture: mirrored, or saved again at a JPEG quality of 90. Different things of a seventh of the
+width on one ground are at 0.0104 or more."""
 LEAST_CONTRAST = 2.0
 """Levels of 255: where a thumbnail varies by less, rounding is a good part of it, and nothing can be told by it."""
 BLOCK_PX = 2
