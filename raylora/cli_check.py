@@ -91,7 +91,7 @@ def check(
     from raylora.execution.check_data import embed_with, not_compared
 
     with on_stderr().status("reading the images …") as status:
-        seen = survey(reference, experiment.dataset.trigger)
+        seen = survey(reference, experiment.dataset.trigger, experiment.dataset)
         status.update(f"looking at {len(seen.pictures)} images …")
         embed = embed_with(experiment.evaluation.encoder, download)
         findings = check_survey(seen, experiment, against or [], split, embed)

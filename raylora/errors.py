@@ -9,6 +9,7 @@ RayloraError                 the work failed                              exit s
     ├── ConfigError          settings, search spaces, command line
     │   └── NotInSpaceError      a point that a search space can't propose
     ├── DatasetError         folders, pictures, captions
+    │   └── CaptionError         a picture's caption can't be read
     ├── ModelError           base models and LoRA files
     │   ├── UnknownLayerError    a LoRA of layers that no known architecture has
     │   └── UnreachableError     a model that is neither here nor can be asked for
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 
 class RayloraError(Exception):
@@ -68,6 +70,14 @@ class NotInSpaceError(ConfigError):
 
 class DatasetError(UserError):
     """A dataset folder, one of its pictures or one of its captions is wrong."""
+
+
+class CaptionError(DatasetError):
+    """A caption can't be read; `picture` is whose."""
+
+    def __init__(self, picture: Path, message: str):
+        super().__init__(message)
+        self.picture = picture
 
 
 class ModelError(UserError):

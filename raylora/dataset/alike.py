@@ -1,13 +1,14 @@
 """Pictures that are nearly the same: saved again, made smaller, brighter or paler, mirrored, cut by a hair.
 
-By thumbnails, so that thousands are compared in a second. `docs/dataset-check.md` has the study behind the threshold.
+By thumbnails, so that thousands are compared in seconds. `docs/dataset-check.md` has the study behind the thresholds.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +16,32 @@ from numpy.typing import NDArray
 from raylora.dataset.folder import Picture
 from raylora.dataset.pixels import THUMBNAIL_PX
 
-MOST_DISTANCE = 0.025
-"""Two pictures below are nearly the same. JPEG at quality 50, half the size and contrast 15% lower stay under 0.02; of
-different drawings in one pose none is nearer than 0.05, of faces 0.1, of photographs 0.4."""
-LEAST_CONTRAST = 8.0
-"""Levels of 255: what a thumbnail varies by less is taken for noise."""
-ROWS_AT_ONCE = 512
+MOST_DISTANCE = 0.07
+"""Two pictures below are nearly the same. JPEG at quality 50, half the size and contrast 15% lower stay under it;
+different things of a third of the width on one ground are at 0.18 or more."""
+SAME_DISTANCE = 0.01
+"""Below, they are one picture: mirrored, or saved again at a JPEG quality of 90. Different things of a seventh of the
+width on one ground are at 0.0104 or more."""
+LEAST_CONTRAST = 2.0
+"""Levels of 255: where a thumbnail varies by less, rounding is a good part of it, and nothing can be told by it."""
+BLOCK_PX = 2
+"""Side of the places that are compared, in px of a thumbnail: an eighth of its width."""
+ROWS_AT_ONCE = 256
 
 Vectors = NDArray[np.float32]
+Turn = Callable[[Vectors], Vectors]
+
+
+def _turn(images: Vectors, quarters: int, mirrored: bool) -> Vectors:
+    """Of (images, height, width, 3): each mirrored or not, then turned."""
+    return np.rot90(images[:, :, ::-1] if mirrored else images, quarters, axes=(1, 2))
+
+
+TURNS: tuple[Turn, ...] = tuple(
+    partial(_turn, quarters=quarters, mirrored=mirrored) for quarters in range(4) for mirrored in (False, True)
+)
+MIRRORS = TURNS[:2]
+"""A picture as it is, and its mirror image."""
 
 
 @dataclass(frozen=True)
@@ -31,56 +50,78 @@ class Alike:
 
     ours: Picture
     theirs: Picture
+    distance: float
+    """0 of files that are the same byte by byte."""
+
+    @property
+    def is_same(self) -> bool:
+        """Whether it is one picture beyond doubt."""
+        return self.distance < SAME_DISTANCE
 
 
-def near_duplicate_groups(pictures: Sequence[Picture]) -> dict[str, frozenset[str]]:
-    """For each digest, the digests of its group (itself at least), by single linkage."""
-    vectors = _vectors(pictures)
-    parent = list(range(len(pictures)))
+def near_duplicate_groups(pictures: Sequence[Picture], most: float = MOST_DISTANCE) -> dict[str, frozenset[str]]:
+    """For each digest, the digests of its group (itself at least): one picture and what is nearly the same as it.
 
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    for one, other in _near_pairs(vectors, vectors):
-        parent[root(other)] = root(one)
+    The picture with the most such goes first and takes all that no other has (star clustering: Aslam, Pelekhov and Rus
+    2004, "The Star Clustering Algorithm"), so that no chain joins pictures which have nothing in common.
+    """
+    by_digest = {picture.digest: picture for picture in pictures}
+    digests = sorted(by_digest)
     members: dict[int, set[str]] = defaultdict(set)
-    for index, picture in enumerate(pictures):
-        members[root(index)].add(picture.digest)
-    return {picture.digest: frozenset(members[root(index)]) for index, picture in enumerate(pictures)}
+    leaders = _leaders(_vectors([by_digest[digest] for digest in digests]), most) if digests else []
+    for digest, leader in zip(digests, leaders, strict=True):
+        members[int(leader)].add(digest)
+    return {digest: frozenset(group) for group in members.values() for digest in group}
 
 
 def alike_between(ours: Sequence[Picture], theirs: Sequence[Picture]) -> list[Alike]:
-    """For each of our pictures that another set has too, or nearly, one of those."""
+    """For each of our pictures that another set has too, or nearly, and turned any way, the nearest of those."""
     if not ours or not theirs:
         return []
-    found: dict[int, int] = {}
-    for one, other in _near_pairs(_vectors(ours), _vectors(theirs)):
-        found.setdefault(one, other)
-    return [Alike(ours[one], theirs[other]) for one, other in sorted(found.items())]
+    known = {picture.digest: place for place, picture in reversed(list(enumerate(theirs)))}
+    vectors, others = _vectors(ours), _vectors(theirs)
+    pairs = []
+    for first in range(0, len(ours), ROWS_AT_ONCE):
+        found = distances(vectors[first : first + ROWS_AT_ONCE], others, MOST_DISTANCE, TURNS)
+        for picture, row in zip(ours[first : first + ROWS_AT_ONCE], found, strict=True):
+            nearest = known.get(picture.digest, int(row.argmin()))
+            distance = 0.0 if picture.digest in known else float(row[nearest])
+            pairs.append(Alike(picture, theirs[nearest], distance))
+    return [pair for pair in pairs if pair.distance < MOST_DISTANCE]
 
 
-def distances(ours: Vectors, theirs: Vectors) -> Vectors:
-    """(ours, theirs): half the mean squared difference of two pictures, or of one and the other's mirror image.
+def distances(ours: Vectors, theirs: Vectors, most: float = np.inf, turns: Sequence[Turn] = MIRRORS) -> Vectors:
+    """(ours, theirs): half the mean squared difference of two pictures in the place where they differ most.
 
-    Where colours differ little in the mean, that is 1 less their correlation: 0 for the same picture, 1 for two that
-    have nothing to do with each other.
+    A place is 2x2 px of the thumbnails, of 64; so another thing on the same ground is another picture, however little
+    of it the thing takes up. 0 is the same picture; about 4 have two that have nothing to do with each other.
+
+    Args:
+        most: what is further apart in the mean of all places isn't looked at closely; it may be infinitely far.
+        turns: of these the one counts in which they are nearest.
     """
-    straight, mirrored = (_half_mean_square(ours, side) for side in (theirs, _mirrored(theirs)))
-    return np.minimum(straight, mirrored)
+    nearest = np.full((len(ours), len(theirs)), np.inf, np.float32)
+    for turn in turns:
+        others = _turned(theirs, turn)
+        near = _half_mean_square(ours, others) < most
+        rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
+        if len(rows):
+            part = np.ix_(rows, columns)
+            nearest[part] = np.minimum(nearest[part], _most_in_a_place(ours[rows], others[columns]))
+    return nearest
 
 
 def normalized(thumbnail: bytes) -> Vectors:
-    """A thumbnail as a vector that brightness and contrast hardly change.
+    """A thumbnail as a vector that brightness and contrast hardly change; of no numbers where nothing can be told.
 
     Its mean is taken away and it is divided by the deviation within its colours, so that a cast which a whole set
     shares makes no two pictures alike.
     """
     pixels = np.frombuffer(thumbnail, np.uint8).reshape(THUMBNAIL_PX**2, 3).astype(np.float32)
     contrast = np.sqrt(pixels.var(axis=0).mean())
-    vector: Vectors = ((pixels - pixels.mean()) / max(contrast, LEAST_CONTRAST)).reshape(-1)
+    if contrast < LEAST_CONTRAST:
+        return np.full(pixels.size, np.nan, np.float32)
+    vector: Vectors = ((pixels - pixels.mean()) / contrast).reshape(-1)
     return vector
 
 
@@ -88,9 +129,34 @@ def _vectors(pictures: Sequence[Picture]) -> Vectors:
     return np.stack([normalized(picture.thumbnail) for picture in pictures])
 
 
-def _mirrored(vectors: Vectors) -> Vectors:
-    square = vectors.reshape(len(vectors), THUMBNAIL_PX, THUMBNAIL_PX, 3)
-    return np.ascontiguousarray(square[:, :, ::-1]).reshape(len(vectors), -1)
+def _leaders(vectors: Vectors, most: float) -> NDArray[np.int64]:
+    """Whose group each belongs to. No more than a few rows of all distances are in memory at once."""
+    leaders = np.full(len(vectors), -1)
+    counts = _counts_of_near(vectors, most)
+    for place in np.argsort(-counts, kind="stable"):
+        if leaders[place] >= 0:
+            continue
+        leaders[place] = place
+        if counts[place] > 1:
+            near = distances(vectors[place : place + 1], vectors, most)[0] < most
+            leaders[near & (leaders < 0)] = place
+    return leaders
+
+
+def _counts_of_near(vectors: Vectors, most: float) -> NDArray[np.int64]:
+    """How many pictures each is near to, itself too; each pair is compared once."""
+    counts = np.zeros(len(vectors), np.int64)
+    for first in range(0, len(vectors), ROWS_AT_ONCE):
+        after = first + ROWS_AT_ONCE
+        near = distances(vectors[first:after], vectors[first:], most) < most
+        counts[first:after] += near.sum(axis=1)
+        counts[after:] += near[:, ROWS_AT_ONCE:].sum(axis=0)
+    return counts
+
+
+def _turned(vectors: Vectors, turn: Turn) -> Vectors:
+    images = turn(vectors.reshape(len(vectors), THUMBNAIL_PX, THUMBNAIL_PX, 3))
+    return np.ascontiguousarray(images).reshape(len(vectors), -1)
 
 
 def _half_mean_square(ours: Vectors, theirs: Vectors) -> Vectors:
@@ -99,8 +165,15 @@ def _half_mean_square(ours: Vectors, theirs: Vectors) -> Vectors:
     return half_mean
 
 
-def _near_pairs(ours: Vectors, theirs: Vectors) -> Iterator[tuple[int, int]]:
-    """Places of pictures that are nearly the same; a few rows of all distances are in memory at once."""
-    for first in range(0, len(ours), ROWS_AT_ONCE):
-        near = distances(ours[first : first + ROWS_AT_ONCE], theirs) < MOST_DISTANCE
-        yield from ((first + int(row), int(column)) for row, column in np.argwhere(near))
+def _most_in_a_place(ours: Vectors, theirs: Vectors) -> Vectors:
+    most = np.zeros((len(ours), len(theirs)), np.float32)
+    for our_place, their_place in zip(_places(ours), _places(theirs), strict=True):
+        np.maximum(most, _half_mean_square(our_place, their_place), out=most)
+    return most
+
+
+def _places(vectors: Vectors) -> Vectors:
+    """(images, numbers of a thumbnail) to (places, images, numbers of a place)."""
+    across = THUMBNAIL_PX // BLOCK_PX
+    squares = vectors.reshape(len(vectors), across, BLOCK_PX, across, BLOCK_PX * 3).transpose(1, 3, 0, 2, 4)
+    return np.ascontiguousarray(squares).reshape(across**2, len(vectors), -1)

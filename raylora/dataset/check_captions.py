@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from raylora.dataset.findings import Finding, names
@@ -14,23 +14,34 @@ SAME_SHARE = 0.5
 """Of the written captions: a majority that says one thing says nothing of what differs."""
 TRIGGER_SHARE = 0.75
 """Of the written captions: a word that so many begin with is meant to begin all."""
-NO_TRIGGERS = ("a", "an", "the", "this", "there", "1girl", "1boy", "solo")
-"""First words of captioners and taggers."""
+COMMON_WORDS = """
+a an the this that these there it its he his she her they their two three several some one in on at of with
+photo photograph photography picture image portrait close-up closeup selfie screenshot painting drawing illustration
+sketch render cartoon anime close view shot scene black white old young
+man men woman women person people girl girls boy boys child baby lady guy male female cat dog
+1girl 1boy 1girls 1boys 2girls 2boys multiple solo masterpiece best highres absurdres simple looking
+"""
+NO_TRIGGERS = frozenset(COMMON_WORDS.split())
+"""First words of captioners, taggers and sentences: such a word is none that gathers what is learned."""
 LONGEST_QUOTE = 40
 
 
 def check_captions(
-    pictures: Sequence[Picture], written: Sequence[str], root: Path, trigger: str | None
+    pictures: Sequence[Picture], root: Path, trigger: str | None, unreadable: Collection[Path] = ()
 ) -> list[Finding]:
     """What was written, set against what training would have.
 
     Args:
-        pictures: with the captions that they are learned with.
-        written: the captions as their files have them, "" where there is none.
+        unreadable: pictures whose captions can't be read, which is told by itself.
     """
-    captioned = [(picture, text) for picture, text in zip(pictures, written, strict=True) if text]
-    bare = [picture for picture, text in zip(pictures, written, strict=True) if not text]
-    return [*_missing(bare, root), *check_same(captioned, root), *check_trigger(captioned, root, trigger)]
+    bare = [picture for picture in pictures if not picture.written and picture.path not in unreadable]
+    return [*_missing(bare, root), *check_written(pictures, root, trigger)]
+
+
+def check_written(pictures: Sequence[Picture], root: Path, trigger: str | None) -> list[Finding]:
+    """The same of the captions that there are."""
+    captioned = [(picture, picture.written) for picture in pictures if picture.written]
+    return [*_same(captioned, root), *_trigger(captioned, root, trigger)]
 
 
 def _missing(bare: Sequence[Picture], root: Path) -> list[Finding]:
@@ -51,7 +62,7 @@ def _missing(bare: Sequence[Picture], root: Path) -> list[Finding]:
     return found
 
 
-def check_same(captioned: Sequence[tuple[Picture, str]], root: Path) -> list[Finding]:
+def _same(captioned: Sequence[tuple[Picture, str]], root: Path) -> list[Finding]:
     """One caption for most pictures."""
     if len(captioned) < 2:
         return []
@@ -66,7 +77,7 @@ def check_same(captioned: Sequence[tuple[Picture, str]], root: Path) -> list[Fin
     ]  # fmt: skip
 
 
-def check_trigger(captioned: Sequence[tuple[Picture, str]], root: Path, trigger: str | None) -> list[Finding]:
+def _trigger(captioned: Sequence[tuple[Picture, str]], root: Path, trigger: str | None) -> list[Finding]:
     """The word that is to call up what was learned."""
     if not captioned:
         return []
@@ -76,7 +87,7 @@ def check_trigger(captioned: Sequence[tuple[Picture, str]], root: Path, trigger:
             Finding("note", "trigger", "no word begins all captions", "nothing gathers what is learned in one word",
                     "name one that is no other word: --set dataset.trigger=sks puts it first in each")
         ]  # fmt: skip
-    lacking = [picture for picture, text in captioned if not has_word(text, word)]
+    lacking = [picture for picture, text in captioned if not _has(text, word, as_written=trigger is not None)]
     if not lacking:
         return []
     found = f"{len(lacking)} of {len(captioned)} captions lack {_quoted(word)}"
@@ -87,11 +98,21 @@ def check_trigger(captioned: Sequence[tuple[Picture, str]], root: Path, trigger:
     return [Finding("warning", "trigger", found, effect, mend, names(lacking, root))]
 
 
+def _has(text: str, word: str, as_written: bool) -> bool:
+    """Whether a caption has the word; `dataset.trigger` is put first where it isn't there as it is written."""
+    return has_word(text, word) if as_written else has_word(text.casefold(), word.casefold())
+
+
 def likely_trigger(texts: Sequence[str]) -> str | None:
-    """The word or tag's first word that most captions begin with."""
-    firsts = Counter(words[0].strip(",.;:").lower() for text in texts if (words := text.split()))
-    word, count = max(firsts.items(), key=lambda one: one[1], default=("", 0))
-    return word if word and word not in NO_TRIGGERS and count >= TRIGGER_SHARE * len(texts) else None
+    """The word or tag's first word that most captions begin with, in its commonest spelling."""
+    firsts = Counter(words[0].strip(",.;:") for text in texts if (words := text.split()))
+    spellings: dict[str, Counter[str]] = {}
+    for word, count in firsts.items():
+        spellings.setdefault(word.casefold(), Counter())[word] = count
+    word, spelled = max(spellings.items(), key=lambda one: one[1].total(), default=("", Counter[str]()))
+    if not word or word in NO_TRIGGERS or spelled.total() < TRIGGER_SHARE * len(texts):
+        return None
+    return spelled.most_common(1)[0][0]
 
 
 def _quoted(text: str) -> str:

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raylora.config import DatasetConfig
-from raylora.dataset.alike import near_duplicate_groups
+from raylora.dataset.at_once import at_once
 from raylora.dataset.findings import Finding, names
 from raylora.dataset.folder import Picture
 from raylora.dataset.pixels import Pixels, load_pixels
+from raylora.dataset.split import Groups
 
 Vectors = NDArray[np.float32]
 Embed = Callable[[Sequence[Pixels]], Vectors]
@@ -36,14 +37,20 @@ DOMINATES = 0.5
 FEWEST = 4
 
 
-def check_diversity(pictures: Sequence[Picture], root: Path, config: DatasetConfig, embed: Embed) -> list[Finding]:
-    """One picture that most others show again. Near-duplicates count once: they are told by themselves."""
-    unique = _one_of_each(pictures)
+def check_diversity(
+    pictures: Sequence[Picture], root: Path, config: DatasetConfig, embed: Embed, groups: Groups
+) -> list[Finding]:
+    """One picture that most others show again. Near-duplicates count once: they are told by themselves.
+
+    Args:
+        groups: as `near_duplicate_groups` has them.
+    """
+    unique = list({groups[picture.digest]: picture for picture in reversed(pictures)}.values())[::-1]
     looked_at = [unique[place] for place in _spread(len(unique), MOST_LOOKED_AT)]
     if len(looked_at) < FEWEST:
         return []
-    vectors = _embedded(looked_at, config, embed)
-    alike = vectors @ vectors.T >= own_likeness(looked_at, vectors, config, embed)
+    vectors, others, tried = _embedded(looked_at, config, embed)
+    alike = vectors @ vectors.T >= own_likeness(vectors[tried], others)
     np.fill_diagonal(alike, True)
     most = int(alike.sum(axis=1).argmax())
     same = np.flatnonzero(alike[most])
@@ -56,19 +63,9 @@ def check_diversity(pictures: Sequence[Picture], root: Path, config: DatasetConf
     return [Finding("warning", "diversity", found, effect, mend, names(members, root))]
 
 
-def own_likeness(pictures: Sequence[Picture], vectors: Vectors, config: DatasetConfig, embed: Embed) -> float:
+def own_likeness(vectors: Vectors, other_takes: Vectors) -> float:
     """The cosine that a picture and a tighter cut of its mirror image have in three of four cases."""
-    places = _spread(len(pictures), TRIED_ON)
-    cuts = np.concatenate([
-        embed([_other_take(_pixels(pictures[place], config)) for place in places[first : first + AT_ONCE]])
-        for first in range(0, len(places), AT_ONCE)
-    ])  # fmt: skip
-    return float(np.quantile((vectors[places] * cuts).sum(axis=1), 1 - USUALLY))
-
-
-def _one_of_each(pictures: Sequence[Picture]) -> list[Picture]:
-    groups = near_duplicate_groups(pictures) if pictures else {}
-    return list({groups[picture.digest]: picture for picture in reversed(pictures)}.values())[::-1]
+    return float(np.quantile((vectors * other_takes).sum(axis=1), 1 - USUALLY))
 
 
 def _spread(count: int, most: int) -> list[int]:
@@ -76,14 +73,17 @@ def _spread(count: int, most: int) -> list[int]:
     return sorted({int(place) for place in np.linspace(0, count - 1, min(count, most))}) if count else []
 
 
-def _embedded(pictures: Sequence[Picture], config: DatasetConfig, embed: Embed) -> Vectors:
-    """A few pictures are read at once."""
-    chunks = [pictures[first : first + AT_ONCE] for first in range(0, len(pictures), AT_ONCE)]
-    return np.concatenate([embed([_pixels(picture, config) for picture in chunk]) for chunk in chunks])
-
-
-def _pixels(picture: Picture, config: DatasetConfig) -> Pixels:
-    return load_pixels(picture.path, config.resolution)
+def _embedded(pictures: Sequence[Picture], config: DatasetConfig, embed: Embed) -> tuple[Vectors, Vectors, list[int]]:
+    """The pictures' vectors; those of other takes of some, and the places of these. Each picture is decoded once."""
+    tried = _spread(len(pictures), TRIED_ON)
+    found, others = [], []
+    for first in range(0, len(pictures), AT_ONCE):
+        chunk = pictures[first : first + AT_ONCE]
+        pixels = at_once(lambda picture: load_pixels(picture.path, config.resolution), chunk)
+        found.append(embed(pixels))
+        if takes := [_other_take(pixels[place - first]) for place in tried if first <= place < first + len(chunk)]:
+            others.append(embed(takes))
+    return np.concatenate(found), np.concatenate(others), tried
 
 
 def _other_take(pixels: Pixels) -> Pixels:

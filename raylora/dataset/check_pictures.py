@@ -7,35 +7,42 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raylora.config import SIZE_STEP_PX, DatasetConfig
-from raylora.dataset.at_once import at_once
 from raylora.dataset.findings import Finding, names
-from raylora.dataset.folder import FEWEST_IMAGES, Picture
-from raylora.dataset.frames import Frame, frame_of
-from raylora.dataset.sharpness import picture_blur_px
-from raylora.dataset.split import FEWEST_HELD_OUT
-from raylora.errors import DatasetError
+from raylora.dataset.folder import FEWEST_IMAGES, Picture, elsewhere
+from raylora.dataset.frames import Frame, learned_at
+from raylora.dataset.split import Groups, Split
 
 FEW_IMAGES = 16
 """Under these, the 4 that are held out at least are more than a quarter."""
-MOST_ENLARGED = 1.25
-"""docs/dataset-check.md: up to here, edges stay as sharp as those of other photographs."""
-MOST_CUT = 0.3
-"""Of a square, 4:3 loses a quarter, 3:2 a third and 16:9 nearly half."""
+MOST_ENLARGED = 1.5
+"""docs/dataset-check.md: up to here most photographs stay sharper than the softest one that wasn't enlarged; at 2 times
+half of them are as soft."""
+MOST_CUT = 0.35
+"""A square of 3:2, as cameras have it, cuts a third away, one of 16:9 nearly half."""
 BLURRED_PX = 1.0
 """docs/dataset-check.md: no sharp picture there has more than 0.7, and no photograph blurred by 2 px less than 1.3."""
 TIMES_THE_SET = 2.0
 """How many times as soft as the set's middle a picture must be too: a soft style is none of its faults."""
+BLANK_LEVELS = 1.0
+"""Standard deviation of greys, of 255, under which a picture without an edge shows nothing."""
 
 
-def check_pictures(pictures: Sequence[Picture], root: Path, config: DatasetConfig) -> list[Finding]:
-    """How many there are, and what each is like at the size at which it is learned."""
+def check_pictures(
+    pictures: Sequence[Picture], root: Path, config: DatasetConfig, groups: Groups, splits: Sequence[Split]
+) -> list[Finding]:
+    """How many there are, and what each is like at the size at which it is learned.
+
+    Args:
+        groups: of near-duplicates, which count as one image.
+        splits: as a search makes them; none where that isn't known.
+    """
     frames = {picture: frame for picture in pictures if (frame := _frame(picture, config))}
-    misfits = [picture for picture in pictures if picture not in frames]
     enlarged = {picture: factor for picture, frame in frames.items() if (factor := enlargement(frame)) > MOST_ENLARGED}
     small = enlarged if not config.buckets else _small_for_buckets(frames, config)
     return [
-        *_few(pictures),
-        *_misfit(misfits, root),
+        *_few(pictures, root, config, groups, splits),
+        *check_misfits(pictures, root, config),
+        *_blank(pictures, root),
         *_low_resolution(small, root, config),
         *_cut_away(frames, root, config),
         *_blurred(frames, root),
@@ -55,34 +62,58 @@ def cut_away(frame: Frame) -> float:
 
 
 def _frame(picture: Picture, config: DatasetConfig) -> Frame | None:
-    try:
-        return frame_of(picture.size, config)
-    except DatasetError:
-        return None
+    size = learned_at(picture.size, config)
+    return Frame(picture.size, size) if size else None
 
 
-def _few(pictures: Sequence[Picture]) -> list[Finding]:
-    count = len(pictures)
-    if count >= FEW_IMAGES:
+def _few(
+    pictures: Sequence[Picture], root: Path, config: DatasetConfig, groups: Groups, splits: Sequence[Split]
+) -> list[Finding]:
+    count, different = len(pictures), len(set(groups.values()))
+    if different >= FEW_IMAGES:
         return []
-    found = f"{count} usable images" if count != 1 else "1 usable image"
+    found = f"{count} usable image{'s' * (count != 1)}"
+    found += f", only {different} of them different" * (different < count)
     if count < FEWEST_IMAGES:
         effect = f"a LoRA of so few learns them by heart, and {FEWEST_IMAGES} or more are needed"
-        return [Finding("error", "count", found, effect, f"add different images, at best {FEW_IMAGES} or more")]
-    effect = (
-        f"{FEWEST_HELD_OUT} of them are held out to judge by, more than a quarter, and which ones moves scores as much "
-        "as settings do"
-    )
-    mend = f"add different images, at best {FEW_IMAGES} or more, or judge by several splits: --set dataset.folds=4"
+        mend = f"add different images, at best {FEW_IMAGES} or more{elsewhere(root, pictures)}"
+        return [Finding("error", "count", found, effect, mend)]
+    mend = f"add different images, at best {FEW_IMAGES} or more"
+    held = len(splits[0].holdout) if len(splits) == 1 else 0
+    if not held:
+        return [Finding("warning", "count", found, "a LoRA of so few soon learns them by heart", mend)]
+    effect = f"{held} of them are held out to judge by, and which ones moves scores as much as settings do"
+    if different >= FEWEST_IMAGES:  # four folds of two or more
+        mend += ", or judge by several splits: --set dataset.folds=4"
     return [Finding("warning", "count", found, effect, mend)]
 
 
-def _misfit(pictures: Sequence[Picture], root: Path) -> list[Finding]:
-    if not pictures:
+def _blank(pictures: Sequence[Picture], root: Path) -> list[Finding]:
+    blank = [
+        picture
+        for picture in pictures
+        if picture.look and picture.look.blur_px is None and picture.look.contrast < BLANK_LEVELS
+    ]
+    if not blank:
         return []
-    found = f"{_images(len(pictures))} shorter than {SIZE_STEP_PX} px on a side"
+    found = f"{images_of(len(blank))} of one colour, with nothing in {'them' if len(blank) > 1 else 'it'}"
     return [
-        Finding("error", "resolution", found, "no bucket is so small", "remove them", names(pictures, root))
+        Finding("warning", "blank", found, "the LoRA learns to draw nothing", "remove them", names(blank, root))
+    ]  # fmt: skip
+
+
+def check_misfits(pictures: Sequence[Picture], root: Path, config: DatasetConfig, of: str = "") -> list[Finding]:
+    """Pictures that are too small for any bucket.
+
+    Args:
+        of: begins what is found, where it is not of the set itself.
+    """
+    misfits = [picture for picture in pictures if learned_at(picture.size, config) is None]
+    if not misfits:
+        return []
+    found = f"{of}{images_of(len(misfits))} shorter than {SIZE_STEP_PX} px on a side"
+    return [
+        Finding("error", "resolution", found, "no bucket is so small", "remove them", names(misfits, root))
     ]  # fmt: skip
 
 
@@ -102,7 +133,7 @@ def _low_resolution(small: dict[Picture, float], root: Path, config: DatasetConf
     first = max(small, key=lambda picture: small[picture])
     wide, high = config.resolution
     ordered = sorted(small, key=lambda picture: -small[picture])
-    found = f"{_images(len(small))} smaller than {wide}x{high}, the smallest {first.size[0]}x{first.size[1]}"
+    found = f"{images_of(len(small))} smaller than {wide}x{high}, the smallest {first.size[0]}x{first.size[1]}"
     if config.buckets:
         effect = f"learned up to {small[first]:.1f} times smaller than the others, with that much less detail"
     else:
@@ -116,7 +147,7 @@ def _cut_away(frames: dict[Picture, Frame], root: Path, config: DatasetConfig) -
     if not cut:
         return []
     ordered = sorted(cut, key=lambda picture: -cut[picture])
-    found = f"{_images(len(cut))} of another shape, of which up to {cut[ordered[0]]:.0%} is cut away"
+    found = f"{images_of(len(cut))} of another shape, of which up to {cut[ordered[0]]:.0%} is cut away"
     mend = "cut them yourself around what matters" + (
         "" if config.buckets else ", or keep their shapes: --set dataset.buckets=true"
     )
@@ -126,35 +157,34 @@ def _cut_away(frames: dict[Picture, Frame], root: Path, config: DatasetConfig) -
 
 def _blur(picture: Picture, frame: Frame) -> float | None:
     """In px as it is learned; of one that is enlarged in its own, since that is told by itself."""
-    blur = picture_blur_px(picture.path, frame.size)
+    blur = picture.look.blur_px if picture.look else None
     return None if blur is None else blur / max(1.0, enlargement(frame))
 
 
 def _blurred(frames: dict[Picture, Frame], root: Path) -> list[Finding]:
-    measured = at_once(lambda pair: _blur(*pair), list(frames.items()))
-    blurs = {picture: blur for picture, blur in zip(frames, measured, strict=True) if blur is not None}
+    blurs = {picture: blur for picture, frame in frames.items() if (blur := _blur(picture, frame)) is not None}
     if not blurs:
         return []
     middle = statistics.median(blurs.values())
-    if middle > BLURRED_PX:
-        return [_soft_set(blurs, middle, root)]
+    whole = [_soft_set(blurs, middle, root)] if middle > BLURRED_PX else []
     most = max(BLURRED_PX, TIMES_THE_SET * middle)
     soft = sorted((picture for picture, blur in blurs.items() if blur > most), key=lambda picture: -blurs[picture])
     if not soft:
-        return []
-    found = f"{_images(len(soft))} blurred by up to {blurs[soft[0]]:.1f} px, the set's middle by {middle:.1f}"
+        return whole
+    found = f"{images_of(len(soft))} blurred by up to {blurs[soft[0]]:.1f} px, the set's middle by {middle:.1f}"
     effect = "the LoRA learns blur as a part of what it is to draw"
-    return [Finding("warning", "sharpness", found, effect, "replace or remove them", names(soft, root))]
+    return [Finding("warning", "sharpness", found, effect, "replace or remove them", names(soft, root)), *whole]
 
 
 def _soft_set(blurs: dict[Picture, float], middle: float, root: Path) -> Finding:
     """Most are soft: that may be what is to be learned."""
     soft = sorted((one for one, blur in blurs.items() if blur > BLURRED_PX), key=lambda picture: -blurs[picture])
-    found = f"{len(soft)} of {_images(len(blurs))} are soft, blurred by {middle:.1f} px in the middle"
+    found = f"{len(soft)} of {images_of(len(blurs))} are soft, blurred by {middle:.1f} px in the middle"
     effect = "the LoRA will draw as softly"
     mend = "leave it, if that is the style; else give larger or sharper originals"
     return Finding("note", "sharpness", found, effect, mend, names(soft, root))
 
 
-def _images(count: int) -> str:
+def images_of(count: int) -> str:
+    """`1 image`, `2 images`."""
     return f"{count} image{'s' * (count != 1)}"

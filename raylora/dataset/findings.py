@@ -31,6 +31,8 @@ class Finding:
     """What it does to a LoRA."""
     mend: str
     files: tuple[str, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
+    """Which of them are alike, or each with the other set's image that it is like."""
 
     @property
     def line(self) -> str:
@@ -46,9 +48,12 @@ class Finding:
 
     @property
     def named(self) -> str:
-        """A few of the files, and how many more there are."""
-        more = len(self.files) - MOST_NAMED
-        return ", ".join(self.files[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+        """A few of the files, or of the groups of those that are alike, and how many more there are."""
+        if self.groups:
+            return _a_few(
+                [" = ".join([*group[:MOST_NAMED], *("…" * (len(group) > MOST_NAMED))]) for group in self.groups]
+            )
+        return _a_few(self.files)
 
     def as_dict(self) -> dict[str, Any]:
         """For programs, with all files."""
@@ -60,7 +65,17 @@ class Finding:
             "mend": self.mend,
             "count": len(self.files),
             "files": list(self.files),
+            "groups": [list(group) for group in self.groups],
         }
+
+
+def _equal(group: Sequence[str]) -> str:
+    return " = ".join([*group[:MOST_NAMED], *["…"] * (len(group) > MOST_NAMED)])
+
+
+def _a_few(named: Sequence[str]) -> str:
+    more = len(named) - MOST_NAMED
+    return ", ".join(named[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def by_level(findings: Iterable[Finding]) -> list[Finding]:

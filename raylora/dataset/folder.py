@@ -15,10 +15,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from raylora.bundled import DEMO_DATASET, DEMO_NAME
+from raylora.config import DatasetConfig
 from raylora.dataset.at_once import at_once
+from raylora.dataset.frames import learned_at
 from raylora.dataset.imagefolder import IMAGE_SUFFIXES, read_index, read_text
-from raylora.dataset.pixels import see
-from raylora.errors import DatasetError, first_line
+from raylora.dataset.pixels import Look, see
+from raylora.errors import CaptionError, DatasetError, first_line
 from raylora.files import is_file, is_folder, resolved
 from raylora.redaction import is_text, one_line
 
@@ -33,7 +35,7 @@ MANY_REPEATS = 500
 LEADS_OUT = "is a link that leads out of the folder, so it is not read"
 
 Warn = Callable[[str], None]
-Complain = Callable[[DatasetError], None]
+Complain = Callable[[CaptionError], None]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ class Picture:
     """Width and height in px, held upright."""
     thumbnail: bytes = field(default=b"", repr=False, compare=False)
     """16x16 RGB pixels, to tell near-duplicates by."""
+    written: str = field(default="", repr=False, compare=False)
+    """The caption as its file has it, "" where there is none."""
+    look: Look | None = field(default=None, repr=False, compare=False)
+    """What was measured of it, where that was wanted."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,8 @@ class ReadOptions:
     fewest: int = FEWEST_IMAGES
     needs_captions: bool = True
     """Off: a picture without a caption has its folder's class words, or none; nobody is warned."""
+    measured_for: DatasetConfig | None = None
+    """How pictures will be learned, where their blur at that size is wanted; it takes about as long as decoding."""
 
 
 def resolve_dataset(reference: str) -> Path:
@@ -79,7 +87,7 @@ def read_folder(folder: Path, options: ReadOptions = ReadOptions(), warn: Warn =
         raise DatasetError(f"{folder}: there is no such folder; give a folder of images with captions")
     try:
         scanned = scan(folder)
-        seen = at_once(lambda picture: looked_at(picture, folder), scanned)
+        seen = at_once(lambda picture: looked_at(picture, folder, options.measured_for), scanned)
     except PermissionError as error:
         raise DatasetError(f"{error.filename}: can't be read; let your user read the folder") from None
     found = _usable(scanned, seen, options, warn)
@@ -101,7 +109,7 @@ def named_repeats(pictures: Sequence[Picture]) -> list[int]:
     return [] if set(named) == {1} else list(named)
 
 
-def _raise(error: DatasetError) -> None:
+def _raise(error: CaptionError) -> None:
     raise error
 
 
@@ -165,7 +173,7 @@ def _scan_plain(below: Path, folder: Path, complain: Complain, suffixes: Collect
         try:
             caption = _caption_beside(path, folder)
         except DatasetError as error:
-            complain(error)
+            complain(CaptionError(path, str(error)))
         yield Picture(path, caption, repeats=1, folder="", digest="")
 
 
@@ -197,7 +205,7 @@ def _usable(
     return [picture for picture in seen if isinstance(picture, Picture)]
 
 
-def looked_at(picture: Picture, folder: Path) -> Picture | str:
+def looked_at(picture: Picture, folder: Path, measured_for: DatasetConfig | None = None) -> Picture | str:
     """The picture with its size and thumbnail, or why it is no whole picture inside the folder.
 
     All of it is decoded, since a header alone would let a cut-off file through.
@@ -205,10 +213,10 @@ def looked_at(picture: Picture, folder: Path) -> Picture | str:
     if fault := misplaced(picture.path, folder):
         return fault
     try:
-        seen = see(picture.path)
+        seen = see(picture.path, lambda size: learned_at(size, measured_for) if measured_for else None)
     except Exception as error:  # Pillow's plug-ins raise many kinds
         return f"can't be read as an image ({one_line(first_line(error))})"
-    return replace(picture, size=seen.size, thumbnail=seen.thumbnail)
+    return replace(picture, size=seen.size, thumbnail=seen.thumbnail, look=seen.look)
 
 
 def misplaced(path: Path, folder: Path) -> str | None:
@@ -227,7 +235,12 @@ def finish(picture: Picture, options: ReadOptions) -> Picture:
     caption = picture.caption or stand_in(picture, options.trigger)
     if options.trigger and not has_word(caption, options.trigger):
         caption = f"{options.trigger}, {caption}"
-    return replace(picture, caption=caption, digest=hashlib.sha256(picture.path.read_bytes()).hexdigest())
+    return replace(picture, caption=caption, written=picture.caption, digest=digest_of(picture.path))
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of a file's bytes, hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def stand_in(picture: Picture, trigger: str | None) -> str:

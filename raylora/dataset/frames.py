@@ -44,6 +44,14 @@ def frame_of(original: Size, config: DatasetConfig) -> Frame:
     return Frame(original, choose_bucket(original, config.bucket_area_px))
 
 
+def learned_at(original: Size, config: DatasetConfig) -> Size | None:
+    """The size at which such a picture is learned; None of one that is too small for any bucket."""
+    try:
+        return frame_of(original, config).size
+    except DatasetError:
+        return None
+
+
 def choose_bucket(original: Size, max_area_px: int) -> Size:
     """The size in multiples of 64, of at most `max_area_px`, that keeps a picture's shape best without enlarging it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from raylora.dataset.at_once import Allowance
+from raylora.dataset.sharpness import edge_blur_px
+
 Pixels = NDArray[np.uint8]
+Size = tuple[int, int]
+"""Width and height in px."""
 ORIENTATION_TAG = 0x0112
 LAST_ORIENTATION = 8
 TURNS = {
@@ -29,9 +34,15 @@ EXIF that is damaged."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 """What is read, whatever a file is called. Pillow knows more: it gives PostScript to Ghostscript, which runs it."""
 MOST_PIXELS = 2**27
-"""134 megapixels, 400 MB in memory: more than cameras have, and no model learns a hundredth of it. A file of kilobytes
-can declare gigapixels."""
+"""134 megapixels, 400 MB in memory and up to four times as much while transparent parts are laid on a ground: more
+than cameras have, and no model learns a hundredth of it. A file of kilobytes can declare gigapixels."""
 THUMBNAIL_PX = 16
+IN_FLIGHT = Allowance(MOST_PIXELS)
+"""Of all threads: as many pictures are decoded at once as have no more pixels together than the largest may have."""
+Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, MOST_PIXELS)
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# The bound is ours, and Pillow would only warn of it. Here and once: threads can't each change the filters and change
+# them back.
 
 
 @contextmanager
@@ -44,10 +55,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
         ValueError: it is too large.
         Exception: whatever Pillow's plug-ins raise.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound is ours, and lower than its error's
-        file = Image.open(path, formats=FORMATS)
-    with file:
+    with Image.open(path, formats=FORMATS) as file:
         width, height = file.size
         if width * height > MOST_PIXELS:
             raise ValueError(
@@ -60,7 +68,11 @@ def opened(path: Path) -> Iterator[Image.Image]:
 def open_rgb(path: Path, ground: str = "white") -> Image.Image:
     """A picture upright (EXIF), in RGB, transparent parts on a ground of a colour that Pillow knows."""
     with opened(path) as file:
-        image = _upright(file)
+        return _rgb(file, ground)
+
+
+def _rgb(file: Image.Image, ground: str = "white") -> Image.Image:
+    image = _upright(file)
     if image.mode.startswith("I"):  # 16-bit greys; Pillow's own conversion cuts them at 255
         image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
     if image.has_transparency_data:
@@ -87,29 +99,56 @@ def _upright(file: Image.Image) -> Image.Image:
 
 def load_pixels(path: Path, size: tuple[int, int]) -> Pixels:
     """A picture scaled to cover `size` = (width, height) px and cut at its centre: (height, width, 3)."""
-    image = open_rgb(path)
-    if image.size != size:
-        image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+    with opened(path) as file, IN_FLIGHT.taken(file.width * file.height):
+        image = _rgb(file)
+        if image.size != size:
+            image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
     return np.asarray(image, dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is measured of a picture at the size at which it is learned."""
+
+    blur_px: float | None
+    """Of its sharpest edges (`sharpness.edge_blur_px`); None where it has none."""
+    contrast: float
+    """Standard deviation of its greys, of 255 levels."""
 
 
 @dataclass(frozen=True)
 class Seen:
     """What is kept of a picture that was decoded once."""
 
-    size: tuple[int, int]
+    size: Size
     """Width and height in px, held upright."""
     thumbnail: bytes
     """16x16 RGB pixels of its middle square."""
+    look: Look | None = None
+    """None where it wasn't wanted."""
 
 
-def see(path: Path) -> Seen:
+def see(path: Path, learned_at: Callable[[Size], Size | None] = lambda _: None) -> Seen:
     """Decode all of a picture.
+
+    Args:
+        learned_at: from a picture's size to that at which it is learned, if it is to be measured there.
 
     Raises:
         ValueError: it is too large.
         Exception: whatever Pillow's plug-ins raise of a file that is no picture, or cut off.
     """
-    image = open_rgb(path)
-    thumbnail = ImageOps.fit(image, (THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
-    return Seen(image.size, thumbnail.tobytes())
+    with opened(path) as file, IN_FLIGHT.taken(file.width * file.height):
+        image = _rgb(file)
+        thumbnail = ImageOps.fit(image, (THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+        size = learned_at(image.size)
+        return Seen(image.size, thumbnail.tobytes(), look_at(image, size) if size else None)
+
+
+def look_at(image: Image.Image, size: Size) -> Look:
+    """Measure a picture scaled and cut to `size`."""
+    grey = image.convert("L")
+    if grey.size != size:
+        grey = ImageOps.fit(grey, size, Image.Resampling.LANCZOS)
+    levels = np.asarray(grey, dtype=np.float32)
+    return Look(edge_blur_px(levels), float(levels.std()))

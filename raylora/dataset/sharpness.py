@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.ndimage import gaussian_filter, maximum_filter1d
-
-from raylora.dataset.pixels import load_pixels
 
 FINE_PX, COARSE_PX = 1.0, 2.0
 """Deviations of the two smoothings that are compared. The finer one keeps grain and JPEG's noise out: with none, a
 picture that was blurred and saved with 8 bits a channel looks sharp again."""
 STRONGEST = 0.05
 """Share of the edges: a sharp subject before a soft background is sharp."""
-MOST_SIDE_PX = 512
-"""Of the middle that is looked at; more would cost time and tell no more."""
 FLAT_LEVELS = 1.0
 """Change from px to px, of 255 levels, under which nothing is an edge."""
 
@@ -49,14 +43,6 @@ def edge_blur_px(grey: Levels) -> float | None:
     ratio = float(coarse[is_edge].sum()) / float(change[is_edge].sum())
     squared = min(ratio, 1 - 1e-6) ** 2
     return math.sqrt(max(0.0, squared * COARSE_PX**2 - FINE_PX**2) / (1 - squared))
-
-
-def picture_blur_px(path: Path, size: tuple[int, int]) -> float | None:
-    """The same of a picture as it is learned, scaled and cut to `size` = (width, height) px; of its middle."""
-    grey = Image.fromarray(load_pixels(path, size)).convert("L")
-    left, top = (max(0, side - MOST_SIDE_PX) // 2 for side in size)
-    middle = grey.crop((left, top, size[0] - left, size[1] - top))
-    return edge_blur_px(np.asarray(middle, dtype=np.float32))
 
 
 def _gradient(levels: Levels) -> tuple[Levels, Levels]:

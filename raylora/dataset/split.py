@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raylora.dataset.alike import near_duplicate_groups
+from raylora.config import DatasetConfig
+from raylora.dataset.alike import SAME_DISTANCE, near_duplicate_groups
 from raylora.dataset.folder import Picture, Warn
 from raylora.errors import DatasetError
 from raylora.files import exists, read_json, write_atomically
@@ -16,6 +17,12 @@ from raylora.files import exists, read_json, write_atomically
 FEWEST_HELD_OUT = 4
 FEWEST_TO_JUDGE = 2
 """Held-out images of a split or a fold: fewer say nothing of their spread."""
+BOTH_SIDES = (
+    "nearly all images look alike, so that near-duplicates are both learned and held out, and scores praise what was "
+    "learned by heart; add images that differ more"
+)
+Groups = dict[str, frozenset[str]]
+"""Of each digest those that stay on its side."""
 
 
 @dataclass(frozen=True)
@@ -26,33 +33,52 @@ class Split:
     holdout: tuple[Picture, ...]
 
 
+def split_as(config: DatasetConfig, pictures: list[Picture], warn: Warn = lambda _: None) -> tuple[Split, ...]:
+    """One split or one for each fold, as the settings want it.
+
+    Raises:
+        DatasetError: too few images can be held out.
+    """
+    if config.folds > 1:
+        return split_folds(pictures, config.folds, warn)
+    return (split_pictures(pictures, config.holdout_fraction, warn),)
+
+
 def split_pictures(pictures: list[Picture], fraction: float, warn: Warn = lambda _: None) -> Split:
     """Per folder, hold out the images with the lowest content hashes, near-duplicates on one side.
 
-    At least 4 images are held out of a folder, but never more than half of it.
+    At least 4 images are held out of a folder, but never more than half of it. Where near-duplicates leave next to
+    nothing to hold out, only images that are the same beyond doubt stay together.
 
     Args:
-        warn: told where fewer can be held out than are wanted.
+        warn: told where fewer can be held out than are wanted, or where near-duplicates are on both sides.
 
     Raises:
         DatasetError: fewer than 2 images can be held out, which measures need.
     """
-    groups = near_duplicate_groups(pictures)
+    split, wanted = _hold_out(pictures, near_duplicate_groups(pictures), fraction)
+    if len(split.holdout) < FEWEST_TO_JUDGE:
+        split, _ = _hold_out(pictures, near_duplicate_groups(pictures, SAME_DISTANCE), fraction)
+        if len(split.holdout) < FEWEST_TO_JUDGE:
+            raise DatasetError(_too_few(pictures, len(split.holdout), wanted))
+        warn(BOTH_SIDES)
+    elif len(split.holdout) < wanted:
+        warn(
+            f"{len(split.holdout)} images are held out to judge by, where {wanted} were wanted: others are "
+            "near-duplicates, which stay on one side; remove these, or add different images"
+        )
+    return split
+
+
+def _hold_out(pictures: list[Picture], groups: Groups, fraction: float) -> tuple[Split, int]:
+    """The split that keeps these groups together, and how many images it was to hold out."""
     held: set[str] = set()
     wanted = 0
     for members in _by_folder(pictures).values():
         share = min(max(FEWEST_HELD_OUT, round(len(members) * fraction)), len(members) // 2)
         held |= _choose(members, groups, share)
         wanted += share
-    split = _part(pictures, held)
-    if len(split.holdout) < FEWEST_TO_JUDGE:
-        raise DatasetError(_too_few(pictures, len(split.holdout), wanted))
-    if len(split.holdout) < wanted:
-        warn(
-            f"{len(split.holdout)} images are held out to judge by, where {wanted} were wanted: others are "
-            "near-duplicates, which stay on one side; remove these, or add different images"
-        )
-    return split
+    return _part(pictures, held), wanted
 
 
 def _too_few(pictures: list[Picture], got: int, wanted: int) -> str:
@@ -71,25 +97,36 @@ def _too_few(pictures: list[Picture], got: int, wanted: int) -> str:
     )
 
 
-def split_folds(pictures: list[Picture], folds: int) -> tuple[Split, ...]:
+def split_folds(pictures: list[Picture], folds: int, warn: Warn = lambda _: None) -> tuple[Split, ...]:
     """As many splits as `folds`: each picture is held out in exactly one of them, near-duplicates together.
+
+    Args:
+        warn: told where only images that are the same beyond doubt can be kept together.
 
     Raises:
         DatasetError: a fold would hold out fewer than 2 images.
     """
-    groups = near_duplicate_groups(pictures)
-    parts = _deal(pictures, groups, folds)
+    parts = _deal(pictures, near_duplicate_groups(pictures), folds)
     if len(parts[-1]) < FEWEST_TO_JUDGE:
-        most = max(fewer for fewer in range(1, folds) if len(_deal(pictures, groups, fewer)[-1]) >= FEWEST_TO_JUDGE)
-        raise DatasetError(
-            f"{pictures[0].path.parent}: {len(pictures)} images are too few for {folds} folds that hold out "
-            f"{FEWEST_TO_JUDGE} or more each, near-duplicates together; set dataset.folds={most}"
-            f"{' or less' * (most > 1)}, or add different images"
-        )
+        groups = near_duplicate_groups(pictures, SAME_DISTANCE)
+        parts = _deal(pictures, groups, folds)
+        if len(parts[-1]) < FEWEST_TO_JUDGE:
+            raise DatasetError(_too_many_folds(pictures, groups, folds))
+        warn(BOTH_SIDES)
     return tuple(_part(pictures, {picture.digest for picture in part}) for part in parts)
 
 
-def _deal(pictures: list[Picture], groups: dict[str, frozenset[str]], folds: int) -> list[list[Picture]]:
+def _too_many_folds(pictures: list[Picture], groups: Groups, folds: int) -> str:
+    """Why there can't be so many, and how many there can be."""
+    most = max(fewer for fewer in range(1, folds) if len(_deal(pictures, groups, fewer)[-1]) >= FEWEST_TO_JUDGE)
+    return (
+        f"{pictures[0].path.parent}: {len(pictures)} images are too few for {folds} folds that hold out "
+        f"{FEWEST_TO_JUDGE} or more each, near-duplicates together; set dataset.folds={most}"
+        f"{' or less' * (most > 1)}, or add different images"
+    )
+
+
+def _deal(pictures: list[Picture], groups: Groups, folds: int) -> list[list[Picture]]:
     """The pictures in parts of about one size, the largest first: groups of near-duplicates, the largest first, then
     single pictures folder by folder in the order of their hashes, each to the smallest part so far.
     """
@@ -111,7 +148,7 @@ def _by_folder(pictures: list[Picture]) -> dict[str, list[Picture]]:
     return folders
 
 
-def _choose(members: list[Picture], groups: dict[str, frozenset[str]], wanted: int) -> set[str]:
+def _choose(members: list[Picture], groups: Groups, wanted: int) -> set[str]:
     """Whole groups in the order of the lowest hash in them, as long as they fit."""
     copies = Counter(picture.digest for picture in members)
     held: set[str] = set()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from raylora.config import DatasetConfig
 from raylora.dataset.at_once import at_once
-from raylora.dataset.folder import Picture, ReadOptions, finish, looked_at, scan
+from raylora.dataset.folder import CAPTION_SUFFIXES, Picture, ReadOptions, digest_of, finish, looked_at, scan
 from raylora.dataset.remote import fetched
-from raylora.errors import DatasetError
-from raylora.files import is_folder
+from raylora.errors import CaptionError, DatasetError
+from raylora.files import is_file, is_folder
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,9 @@ class Fault:
 
     path: Path
     reason: str
+    mend: str = "mend or remove them, or train with --skip-bad-images"
+    picture: Path | None = None
+    """Whose caption it is, of a caption."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +32,17 @@ class Survey:
     root: Path
     pictures: tuple[Picture, ...]
     """Those that can be read, as training would have them."""
-    written: tuple[str, ...]
-    """Their captions as they were written, without class words or trigger."""
     faults: tuple[Fault, ...]
     """Pictures that can't be read."""
-    caption_faults: tuple[str, ...]
-    """Captions that can't, and the mend."""
+    caption_faults: tuple[Fault, ...]
+    """Captions that can't."""
 
 
-def survey(reference: str, trigger: str | None = None) -> Survey:
+def survey(reference: str, trigger: str | None = None, measured_for: DatasetConfig | None = None) -> Survey:
     """Read `demo`, a folder or a URI; several pictures are decoded at once.
+
+    Args:
+        measured_for: how pictures will be learned, where their blur at that size is wanted.
 
     Raises:
         DatasetError: there is no such folder, or its index, a sub-folder or the storage can't be read.
@@ -44,20 +50,18 @@ def survey(reference: str, trigger: str | None = None) -> Survey:
     root = fetched(reference)
     if not is_folder(root):
         raise DatasetError(f"{root}: there is no such folder; give a folder of images with captions")
-    wrong_captions: list[str] = []
+    wrong_captions: list[Fault] = []
     try:
         found = sorted(
-            scan(root, complain=lambda error: wrong_captions.append(str(error))), key=lambda picture: picture.path
+            scan(root, complain=lambda error: wrong_captions.append(_caption_fault(error))),
+            key=lambda picture: picture.path,
         )
-        seen = at_once(lambda picture: _read(picture, root, trigger), found)
+        seen = at_once(lambda picture: _read(picture, root, trigger, measured_for), found)
     except PermissionError as error:
         raise DatasetError(f"{error.filename}: can't be read; let your user read the folder") from None
     return Survey(
         root=root,
         pictures=tuple(after for after in seen if isinstance(after, Picture)),
-        written=tuple(
-            before.caption for before, after in zip(found, seen, strict=True) if isinstance(after, Picture)
-        ),
         faults=tuple(
             Fault(before.path, after) for before, after in zip(found, seen, strict=True) if isinstance(after, str)
         ),
@@ -65,8 +69,32 @@ def survey(reference: str, trigger: str | None = None) -> Survey:
     )  # fmt: skip
 
 
-def _read(picture: Picture, root: Path, trigger: str | None) -> Picture | str:
-    seen = looked_at(picture, root)
+def damaged_pictures(faults: Sequence[Fault]) -> list[Picture]:
+    """Pictures that can't be decoded, known by their bytes alone; not what has no bytes that may be read."""
+    return [Picture(fault.path, "", 1, "", digest) for fault in faults if (digest := _digest(fault))]
+
+
+def _digest(fault: Fault) -> str | None:
+    if fault.path.is_symlink() or not is_file(fault.path):
+        return None
+    try:
+        return digest_of(fault.path)
+    except OSError:
+        return None
+
+
+def _caption_fault(error: CaptionError) -> Fault:
+    """A message of the reader's: a file, what is wrong, and last its mend."""
+    found, _, mend = str(error).rpartition("; ")
+    file = next(
+        (file for suffix in CAPTION_SUFFIXES if found.startswith(f"{(file := error.picture.with_suffix(suffix))}: ")),
+        error.picture,
+    )
+    return Fault(file, found.removeprefix(f"{file}: "), mend, error.picture)
+
+
+def _read(picture: Picture, root: Path, trigger: str | None, measured_for: DatasetConfig | None) -> Picture | str:
+    seen = looked_at(picture, root, measured_for)
     if isinstance(seen, str):
         return seen.replace(f" {str(picture.path)!r}", "")  # Pillow names the file
     return finish(seen, ReadOptions(trigger=trigger))

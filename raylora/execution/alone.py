@@ -77,7 +77,7 @@ def resume_training(out: OutFolder, say: Say) -> dict[str, Any]:
     """
     state = out.read_unfinished()
     holdout = state["holds_out"]
-    job = prepare(read_experiment(out.experiment), None, out.split if holdout else None, say, holdout)
+    job = prepare(read_experiment(out.experiment), None, out.split if holdout else None, say, holdout, goes_on=True)
     if state.get("digest", job.digest) != job.digest:
         raise DatasetError(
             f"{job.experiment.dataset.path}: pictures, captions or repeats have changed since {out.root} began; "

@@ -15,7 +15,7 @@ from raylora.bundled import DEMO_NAME
 from raylora.config import Experiment
 from raylora.dataset.folder import Picture, ReadOptions, dataset_digest
 from raylora.dataset.remote import read_dataset
-from raylora.dataset.split import Split, read_splits, split_folds, split_pictures
+from raylora.dataset.split import Split, read_splits, split_as
 from raylora.errors import ConfigError
 from raylora.execution.material import Material
 from raylora.own_code import is_own_name
@@ -93,16 +93,22 @@ def splits_of(pictures: list[Picture], experiment: Experiment, file: Path | None
                 f"with `raylora tune` set dataset.folds={len(splits)}, or leave --split out"
             )
         return splits
-    if dataset.folds > 1:
-        return split_folds(pictures, dataset.folds)
-    return (split_pictures(pictures, dataset.holdout_fraction, warn),)
+    return split_as(dataset, pictures, warn)
 
 
-def read_pictures(experiment: Experiment, warn: Warn) -> list[Picture]:
-    """The pictures of the experiment's dataset."""
+def read_pictures(experiment: Experiment, warn: Warn, measured: bool = False) -> list[Picture]:
+    """The pictures of the experiment's dataset.
+
+    Args:
+        measured: whether their blur is wanted, for the plan.
+    """
     dataset = experiment.dataset
     assert dataset.path is not None
-    options = ReadOptions(trigger=dataset.trigger, skip_bad_images=dataset.skip_bad_images)
+    options = ReadOptions(
+        trigger=dataset.trigger,
+        skip_bad_images=dataset.skip_bad_images,
+        measured_for=dataset if measured else None,
+    )  # fmt: skip
     return read_dataset(dataset.path, options, warn)
 
 

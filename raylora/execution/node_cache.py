@@ -171,9 +171,9 @@ def read_shared(folder: Path) -> SharedData:
 
 
 def _row(picture: Picture) -> dict[str, Any]:
-    """What a trial needs to know of a picture; its thumbnail has served for the split."""
+    """What a trial needs to know of a picture; the rest has served for the split and the plan."""
     row = {**asdict(picture), "path": str(picture.path)}
-    return {name: value for name, value in row.items() if name != "thumbnail"}
+    return {name: value for name, value in row.items() if name not in ("thumbnail", "written", "look")}
 
 
 def _pictures(rows: list[dict[str, Any]]) -> list[Picture]:

@@ -31,12 +31,18 @@ MOST_IMAGES_PER_EPOCH = 10**7
 
 
 def prepare(
-    experiment: Experiment, space: SearchSpace | None, split_file: Path | None, warn: Warn, holds_out: bool = True
+    experiment: Experiment,
+    space: SearchSpace | None,
+    split_file: Path | None,
+    warn: Warn,
+    holds_out: bool = True,
+    goes_on: bool = False,
 ) -> Job:
     """Read and check everything that a job needs, without starting anything.
 
     Args:
         holds_out: whether images are held out to judge by; without, all are learned.
+        goes_on: whether it has begun before: with what data, is not judged again.
 
     Raises:
         UserError: whatever is wrong with settings, dataset, base model or search space.
@@ -47,13 +53,14 @@ def prepare(
     _warn_of_settings(tried, warn)
     check_models(experiment)
     _check_optimizers(tried)
-    pictures = read_pictures(experiment, warn)
+    pictures = read_pictures(experiment, warn, measured=not goes_on)
     regularization = read_regularization(experiment, warn)
     framed([*pictures, *regularization], experiment.dataset)
     splits = splits_of(pictures, experiment, split_file, warn) if holds_out else (Split(tuple(pictures), ()),)
     job = Job(experiment, space, pictures, splits, regularization)
     _check_epoch(job.plan)
-    tell_data(job, warn)
+    if not goes_on:
+        tell_data(job, warn, split_file)
     _warn_of_repeats(job.plan, warn)
     if space:
         _warn_of_idle_gpus(job.plan.experiment, warn)

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from benchmarks.hard_pictures import SETS, studio
 from raylora.config import Experiment
 from raylora.dataset.check import check_dataset, check_training
 from raylora.dataset.check_diversity import Vectors
 from raylora.dataset.check_sets import check_outgrown
 from raylora.dataset.findings import Finding, counted
-from raylora.dataset.folder import read_folder
+from raylora.dataset.folder import ReadOptions, read_folder
 from raylora.dataset.pixels import Pixels
-from raylora.dataset.split import Split, split_pictures, write_splits
+from raylora.dataset.split import Split, split_folds, split_pictures, write_splits
 from raylora.errors import DatasetError
 from tests.drawn import draw_set, drawn, put
 
@@ -64,16 +65,69 @@ def test_pictures_that_cannot_be_read_are_findings_and_stop_nothing(folder: Path
 
 def test_a_caption_that_cannot_be_read_is_one_too(folder: Path) -> None:
     (folder / "drawn_03.txt").write_bytes("h\xe9llo".encode("latin-1"))
-    unreadable, missing = look(folder)
-    assert unreadable.found == "drawn_03.txt: is not UTF-8 text" and unreadable.mend == "save it as UTF-8"
-    assert missing.files == ("drawn_03.png",)
+    (folder / "drawn_05.txt").write_bytes("h\xe9llo".encode("latin-1"))
+    unreadable = only(look(folder), "captions")
+    assert (unreadable.level, unreadable.found) == ("error", "each of 2 captions is not UTF-8 text")
+    assert (unreadable.files, unreadable.mend) == (("drawn_03.txt", "drawn_05.txt"), "save it as UTF-8")
+
+
+def test_files_that_are_cut_off_here_and_there_are_one_finding(folder: Path) -> None:
+    for number, share in ((3, 0.9), (5, 0.6)):
+        path = folder / f"drawn_{number:02d}.png"
+        drawn(number).save(path.with_suffix(".jpg"), quality=95)
+        path.unlink()
+        content = path.with_suffix(".jpg").read_bytes()
+        path.with_suffix(".jpg").write_bytes(content[: int(len(content) * share)])
+    first, few = look(folder)
+    assert few.check == "count"
+    assert first.files == ("drawn_03.jpg", "drawn_05.jpg") and "truncated (… bytes" in first.found
+
+
+def test_pictures_that_are_to_be_skipped_are_no_error(folder: Path) -> None:
+    (folder / "drawn_03.png").write_bytes(b"no picture")
+    put(folder, "another.png", drawn(60), "sks, another")
+    found = only(look(folder, skip_bad_images=True), "readable")
+    assert (found.level, found.effect) == ("warning", "they are left out")
 
 
 def test_too_few_images(tmp_path: Path) -> None:
     assert only(look(draw_set(tmp_path / "seven", 7)), "count").level == "error"
     few = only(look(draw_set(tmp_path / "fifteen", 15)), "count")
     assert few.level == "warning" and few.found == "15 usable images"
+    assert few.effect.startswith("4 of them are held out") and "dataset.folds=4" in few.mend
     assert look(draw_set(tmp_path / "sixteen", 16)) == []
+
+
+def test_few_images_with_folds_are_not_told_to_take_folds(tmp_path: Path) -> None:
+    few = only(look(draw_set(tmp_path / "few", 12), folds=3), "count")
+    assert "held out" not in few.effect and "folds" not in few.mend
+
+
+def test_few_images_of_a_training_that_holds_none_out(tmp_path: Path) -> None:
+    pictures = read_folder(draw_set(tmp_path, 12))
+    config = Experiment().with_params({"dataset.resolution": 128}).dataset
+    few = only(check_training(pictures, [], [Split(tuple(pictures), ())], (tmp_path, tmp_path), config), "count")
+    assert "held out" not in few.effect and "folds" not in few.mend
+
+
+def test_as_many_are_said_to_be_held_out_as_are(tmp_path: Path) -> None:
+    """Of two folders four each."""
+    draw_set(tmp_path / "1_a", 8)
+    draw_set(tmp_path / "1_b", 7, seed=50)
+    assert only(look(tmp_path), "count").effect.startswith("7 of them are held out")
+
+
+def test_copies_are_counted_once(tmp_path: Path) -> None:
+    draw_set(tmp_path, 12)
+    for number in range(6):
+        put(tmp_path, f"copy_{number}.jpg", drawn(number), f"sks, copy {number}")
+    few, alike = look(tmp_path)
+    assert (few.found, alike.check) == ("18 usable images, only 12 of them different", "near-duplicates")
+
+
+def test_images_that_lie_elsewhere_are_named(tmp_path: Path) -> None:
+    draw_set(tmp_path / "photos", 9)
+    assert "9 in photos/: give that folder" in only(look(tmp_path), "count").mend
 
 
 def test_a_year_that_is_read_as_repeats(tmp_path: Path) -> None:
@@ -90,7 +144,7 @@ def test_a_year_that_is_read_as_repeats(tmp_path: Path) -> None:
 
 def test_low_resolution(folder: Path) -> None:
     put(folder, "small.png", drawn(50, (64, 80)), "sks, small")
-    put(folder, "hardly_small.png", drawn(51, (110, 110)), "sks, hardly small")
+    put(folder, "hardly_small.png", drawn(51, (90, 90)), "sks, hardly small")
     found = only(look(folder), "resolution")
     assert found.files == ("small.png",)
     assert found.found == "1 image smaller than 128x128, the smallest 64x80"
@@ -107,7 +161,7 @@ def test_low_resolution_with_buckets_that_enlarge_nothing(folder: Path) -> None:
 
 def test_much_of_a_picture_cut_away(folder: Path) -> None:
     put(folder, "wide.png", drawn(50, (256, 144)), "sks, wide")
-    put(folder, "photo.png", drawn(51, (192, 144)), "sks, four to three")
+    put(folder, "photo.png", drawn(51, (216, 144)), "sks, three to two, as cameras have it")
     found = only(look(folder), "shape")
     assert found.files == ("wide.png",) and "up to 44% is cut away" in found.found
     assert "dataset.buckets=true" in found.mend
@@ -127,6 +181,38 @@ def test_a_soft_set_may_be_meant_so(tmp_path: Path) -> None:
     assert found.level == "note" and found.found.startswith("16 of 16 images are soft")
 
 
+def test_one_that_is_softer_still_is_told_beside_it(tmp_path: Path) -> None:
+    for number in range(16):
+        blur = 6 if number == 3 else 1.6
+        put(tmp_path, f"{number:02d}.png", drawn(number).filter(ImageFilter.GaussianBlur(blur)), f"sks, {number}")
+    warning, note = look(tmp_path)
+    assert (warning.level, warning.check, warning.files) == ("warning", "sharpness", ("03.png",))
+    assert (note.level, note.check) == ("note", "sharpness")
+
+
+def test_a_picture_with_nothing_in_it(folder: Path) -> None:
+    put(folder, "white.png", Image.new("RGB", (128, 128), "white"), "sks, nothing")
+    assert only(look(folder), "blank").files == ("white.png",)
+
+
+@pytest.mark.parametrize("name", ["line art, 1 px", "night skies"])
+def test_pictures_with_little_in_them_are_not_blank(name: str, tmp_path: Path) -> None:
+    for number, image in enumerate(SETS[name]()):
+        put(tmp_path, f"{number:02d}.png", image, f"sks, {number}")
+    assert look(tmp_path, resolution=512) == []
+
+
+def test_things_on_one_ground_can_be_searched_with(tmp_path: Path) -> None:
+    """Which are alike but for a tenth of the picture; regularization images of other things on it are no leakage."""
+    for folder, seed in (("set", 0), ("others", 1)):
+        for number, image in enumerate(studio(0.3, seed, 16 if folder == "set" else 10)):
+            put(tmp_path / folder, f"{number:02d}.png", image, f"sks, {number}")
+    assert look(tmp_path / "set", regularization=str(tmp_path / "others"), resolution=256) == []
+    pictures = read_folder(tmp_path / "set")
+    assert len(split_pictures(pictures, 0.25).holdout) == 4
+    assert len(split_folds(pictures, 4)) == 4
+
+
 def test_an_enlarged_picture_is_told_once(folder: Path) -> None:
     """Its blur is that of the enlargement."""
     put(folder, "small.png", drawn(50, (40, 40)), "sks, small")
@@ -140,7 +226,27 @@ def test_near_duplicates_and_copies(folder: Path) -> None:
     (folder / "copied.txt").write_text("sks, copied")
     found = only(look(folder), "near-duplicates")
     assert found.found == "5 images are near-duplicates, in 2 groups, 1 of them the same file again"
-    assert set(found.files) == {"again.jpg", "copied.png", "drawn_03.png", "mirrored.png", "drawn_05.png"}
+    groups = [{"again.jpg", "copied.png", "drawn_03.png"}, {"mirrored.png", "drawn_05.png"}]
+    assert [set(group) for group in found.as_dict()["groups"]] == groups
+    assert found.named == "again.jpg = copied.png = drawn_03.png, drawn_05.png = mirrored.png"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"), [("Alice, ", []), ("photo of sks, ", ["trigger"]), ("1girl, ", ["trigger"])]
+)
+def test_what_all_captions_begin_with(words: str, told: list[str], folder: Path) -> None:
+    """A name, or what captioners begin with, which is no trigger word: then a note says that there is none."""
+    for number, file in enumerate(sorted(folder.glob("*.txt"))):
+        file.write_text(f"{words if number else words.lower()}number {number}")
+    found = look(folder)
+    assert [(finding.level, finding.check) for finding in found] == [("note", check) for check in told]
+
+
+def test_a_trigger_is_told_in_its_commonest_spelling(folder: Path) -> None:
+    for number, file in enumerate(sorted(folder.glob("*.txt"))):
+        file.write_text(f"{'Alice' if number < 14 else 'a woman'}, number {number}")
+    found = only(look(folder), "trigger")
+    assert found.found == "2 of 16 captions lack “Alice”" and "dataset.trigger=Alice" in found.mend
 
 
 def test_captions_that_are_missing(folder: Path) -> None:
@@ -189,20 +295,75 @@ def test_a_set_to_judge_by_that_shares_images(folder: Path, tmp_path: Path) -> N
     put(judge, "known.jpg", ImageEnhance.Brightness(drawn(4)).enhance(0.9))
     found = only(look(folder, [judge]), "leakage")
     assert (found.level, found.files) == ("error", ("drawn_04.png",))
-    assert "drawn_04.png is nearly the same as known.jpg there" in found.found
+    assert "drawn_04.png is nearly the same as judge/known.jpg" in found.found
+    assert found.groups == (("drawn_04.png", "judge/known.jpg"),)
+
+
+def test_a_set_to_judge_by_that_has_nearly_an_image_is_warned_of(folder: Path, tmp_path: Path) -> None:
+    """Whether it is the same one, a person must say."""
+    judge = draw_set(tmp_path / "judge", 6, seed=100)
+    put(judge, "like.png", Image.blend(drawn(4), drawn(70), 0.14))
+    found = only(look(folder, [judge]), "leakage")
+    assert (found.level, found.groups) == ("warning", (("drawn_04.png", "judge/like.png"),))
+    assert "look at both" in found.mend
+
+
+def test_a_set_to_judge_by_that_cannot_be_read_gives_no_assurance(folder: Path, tmp_path: Path) -> None:
+    nested = draw_set(tmp_path / "judge" / "photos", 5, seed=100)
+    found = only(look(folder, [nested.parent]), "against")
+    assert found.level == "error" and "5 in photos/" in found.mend
+    (nested / "drawn_00.png").write_bytes((folder / "drawn_00.png").read_bytes()[:200])
+    damaged = only(look(folder, [nested]), "readable")
+    assert damaged.level == "error" and damaged.found.startswith(f"{nested}: 1 file")
+    assert (damaged.files, damaged.effect) == (("drawn_00.png",), "they were compared with nothing")
+
+
+def test_a_regularization_set_that_no_training_can_use(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    found = only(look(folder, regularization=str(tmp_path / "empty")), "regularization")
+    assert (found.level, found.found) == ("error", "dataset.regularization has no usable image")
+    others = draw_set(tmp_path / "others", 3, seed=100)
+    (others / "drawn_00.txt").write_bytes("h\xe9llo".encode("latin-1"))
+    put(others, "tiny.png", drawn(120, (40, 200)))
+    captions, small = look(folder, regularization=str(others), buckets=True)
+    assert (captions.level, captions.files) == ("error", ("drawn_00.txt",))
+    assert (small.level, small.files) == ("error", ("tiny.png",))
+    assert captions.found.startswith("dataset.regularization: ") and small.found.startswith("dataset.regularization: ")
+
+
+def test_what_a_search_would_refuse_to_split_is_an_error(tmp_path: Path) -> None:
+    for quality in range(80, 96):
+        draw_set(tmp_path, 1)
+        drawn(0).save(tmp_path / f"copy_{quality}.jpg", quality=quality)
+        (tmp_path / f"copy_{quality}.txt").write_text(f"sks, {quality}")
+    found = look(tmp_path)
+    assert [(one.level, one.check) for one in found[:2]] == [("error", "split"), ("warning", "count")]
+    assert "stay on one side" in found[0].found
+
+
+def test_a_damaged_held_out_image_hides_nothing(folder: Path, tmp_path: Path) -> None:
+    split = split_pictures(read_folder(folder), 0.25)
+    write_splits([split], tmp_path / "split.json")
+    held = split.holdout[0].path
+    held.write_bytes(held.read_bytes()[:200])
+    (folder / split.train[0].path.with_suffix(".txt").name).write_text("another thing")
+    readable, lacks, few, trigger = look(folder, split=tmp_path / "split.json")
+    assert (readable.check, readable.files) == ("readable", (held.name,))
+    assert (lacks.level, lacks.check) == ("error", "split") and "of which the dataset lacks 1" in lacks.found
+    assert (few.check, trigger.check) == ("count", "trigger")
 
 
 def test_a_regularization_set_that_shares_images(folder: Path, tmp_path: Path) -> None:
     others = draw_set(tmp_path / "others", 6, seed=100)
     shutil.copy(folder / "drawn_04.png", others / "same.png")
     found = only(look(folder, regularization=str(others)), "leakage")
-    assert found.level == "error" and "drawn_04.png is the same as same.png there" in found.found
+    assert found.level == "error" and "drawn_04.png is the same as others/same.png" in found.found
 
 
 def test_a_regularization_set_that_outgrows_the_set(folder: Path, tmp_path: Path) -> None:
     draw_set(tmp_path / "others" / "2_person", 9, seed=100)
     found = only(look(folder, regularization=str(tmp_path / "others")), "regularization")
-    assert "18 regularization images an epoch and 16 of the set" in found.found
+    assert "18 regularization images an epoch and 12 of the set" in found.found  # 4 are held out
     assert check_outgrown(18, 18) == []
 
 
@@ -213,6 +374,7 @@ def test_a_split_with_near_duplicates_on_both_sides(folder: Path, tmp_path: Path
     write_splits([Split(tuple(set(pictures) - set(apart)), tuple(apart))], tmp_path / "apart.json")
     leak, again = look(folder, split=tmp_path / "apart.json")
     assert (leak.check, leak.files, again.check) == ("leakage", ("drawn_03.png",), "near-duplicates")
+    assert leak.level == "warning" and "leave --split out" in leak.mend
     write_splits([split_pictures(pictures, 0.25)], tmp_path / "own.json")
     assert only(look(folder, split=tmp_path / "own.json"), "near-duplicates")
 
@@ -224,9 +386,10 @@ def test_what_a_training_has_read_is_judged_alike(trigger: str | None, tmp_path:
     for file in list(folder.glob("*.txt"))[:12]:
         file.unlink()
     put(folder, "soft.png", drawn(50).filter(ImageFilter.GaussianBlur(3)), "sks, soft")
-    config = Experiment().with_params({"dataset.resolution": 128}).dataset
-    pictures = read_folder(tmp_path / "set")
-    assert only(check_training(pictures, [], [], tmp_path / "set", config), "sharpness").level == "warning"
+    config = Experiment().with_params({"dataset.resolution": 128, "dataset.trigger": trigger}).dataset
+    options = ReadOptions(trigger=trigger, measured_for=config)
+    pictures, root = read_folder(tmp_path / "set", options), tmp_path / "set"
+    assert only(check_training(pictures, [], [], (root, root), config), "sharpness").level == "warning"
 
 
 def test_the_worst_comes_first(tmp_path: Path) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import struct
+import threading
+import time
+import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from raylora.dataset import pixels
+from raylora.dataset.at_once import Allowance
 from raylora.dataset.pixels import MOST_PIXELS, load_pixels, open_rgb, opened, see
 
 ORIENTATION = 0x0112
@@ -34,13 +39,23 @@ def test_too_many_pixels_are_refused_by_the_header(tmp_path: Path, side: int) ->
             read(tmp_path / "bomb.png")
 
 
-def test_pictures_within_the_bound_are_opened(tmp_path: Path) -> None:
-    """Pillow's own bound is lower."""
+def test_pictures_within_the_bound_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow's own bound was lower. Nobody is warned, and no filter of warnings is changed, which threads share."""
     (tmp_path / "large.png").write_bytes(declaring(11_000, 12_000))
-    assert Image.MAX_IMAGE_PIXELS is not None
-    assert Image.MAX_IMAGE_PIXELS < 11_000 * 12_000 <= MOST_PIXELS
+    assert MOST_PIXELS >= 11_000 * 12_000
+    open_image = Image.open
+    seen: list[object] = []
+
+    def watched(*args: Any, **options: Any) -> Image.Image:
+        seen.append(list(warnings.filters))
+        return open_image(*args, **options)
+
+    monkeypatch.setattr(Image, "open", watched)
+    warnings.simplefilter("error")
+    before = list(warnings.filters)
     with opened(tmp_path / "large.png") as file:
         assert file.size == (11_000, 12_000)
+    assert seen == [before]
 
 
 def test_each_frame_of_an_animation_is_no_more_than_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,3 +96,40 @@ def test_a_picture_stands_upright(tmp_path: Path, orientation: int, suffix: str)
 def test_exif_that_makes_no_sense_turns_nothing(tmp_path: Path, content: bytes) -> None:
     Image.new("RGB", (8, 4)).save(tmp_path / "odd.jpg", exif=b"Exif\0\0" + content)
     assert see(tmp_path / "odd.jpg").size == open_rgb(tmp_path / "odd.jpg").size == (8, 4)
+
+
+def test_no_more_pixels_are_decoded_at_once_than_the_largest_picture_may_have() -> None:
+    allowance, lock = Allowance(10), threading.Lock()
+    inside: list[int] = []
+    most: list[int] = []
+
+    def work(amount: int) -> None:
+        with allowance.taken(amount):
+            with lock:
+                inside.append(min(amount, 10))
+                most.append(sum(inside))
+            time.sleep(0.001)
+            with lock:
+                inside.remove(min(amount, 10))
+
+    threads = [threading.Thread(target=work, args=(amount,)) for amount in (4, 6, 99, 3, 10, 5, 5) * 10]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 70 and max(most) <= 10
+
+
+def test_a_picture_waits_for_its_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (30, 20)).save(tmp_path / "picture.png")
+    taken: list[int] = []
+
+    class Watched(Allowance):
+        def taken(self, amount: int) -> Any:
+            taken.append(amount)
+            return super().taken(amount)
+
+    monkeypatch.setattr(pixels, "IN_FLIGHT", Watched(1000))
+    see(tmp_path / "picture.png")
+    load_pixels(tmp_path / "picture.png", (10, 10))
+    assert taken == [600, 600]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 from scipy.ndimage import gaussian_filter
 
-from raylora.dataset.sharpness import MOST_SIDE_PX, edge_blur_px, picture_blur_px
-from tests.drawn import drawn, put
+from raylora.dataset.pixels import look_at
+from raylora.dataset.sharpness import edge_blur_px
+from tests.drawn import drawn
 
 STEP = np.repeat(np.where(np.arange(128) < 64, 40.0, 200.0)[None], 128, axis=0).astype(np.float32)
 
@@ -56,16 +55,22 @@ def test_a_plain_picture_has_no_edges() -> None:
     assert edge_blur_px(np.full((64, 64), 128, np.float32)) is None
 
 
-def test_a_picture_is_measured_at_the_size_at_which_it_is_learned(tmp_path: Path) -> None:
-    path = put(tmp_path, "soft.png", drawn(0, (512, 512)).filter(ImageFilter.GaussianBlur(4)))
-    large, small = picture_blur_px(path, (512, 512)), picture_blur_px(path, (128, 128))
-    assert large is not None and small is not None
-    assert large > 3 and small < 1.3
+def blur_of(image: Image.Image, side: int) -> float:
+    """As it is learned at this size."""
+    found = look_at(image, (side, side)).blur_px
+    assert found is not None
+    return found
 
 
-def test_of_a_large_picture_the_middle_counts(tmp_path: Path) -> None:
-    side = MOST_SIDE_PX + 200
-    image = drawn(0, (side, side)).filter(ImageFilter.GaussianBlur(3))
-    image.paste(drawn(1, (90, 90)), (0, 0))
-    measured = picture_blur_px(put(tmp_path, "soft.png", image), (side, side))
-    assert measured is not None and measured > 2
+def test_a_picture_is_measured_at_the_size_at_which_it_is_learned() -> None:
+    soft = drawn(0, (512, 512)).filter(ImageFilter.GaussianBlur(4))
+    assert blur_of(soft, 512) > 3
+    assert blur_of(soft, 128) < 1.3
+
+
+def test_a_sharp_subject_may_be_anywhere_in_a_large_picture() -> None:
+    """Portraits have it off the centre."""
+    image = drawn(0, (768, 768)).filter(ImageFilter.GaussianBlur(6))
+    assert blur_of(image, 768) > 4
+    image.paste(drawn(1, (120, 400)), (10, 180))
+    assert blur_of(image, 768) < 1
