@@ -157,7 +157,7 @@ def tune(
     check_start(job, folder, address, warn if dry_run else None)
     if dry_run:
         return
-    with watched(folder, console, job.experiment.search.trials) as listener:
+    with watched(folder, console, job.experiment.search) as listener:
         summary = tune_job(job, folder, listener, say_on(console), address)
     print_summary(summary, folder.root, as_json)
 
@@ -197,9 +197,9 @@ def _resume_search(folder: OutFolder, address: str | None) -> dict[str, Any]:
     from raylora.tracking.recorder import read_records
 
     console = on_stderr()
-    trials = read_experiment(folder.experiment).search.trials
+    search = read_experiment(folder.experiment).search
     earlier = read_records(folder.trials)
-    with watched(folder, console, trials, earlier) as listener:
+    with watched(folder, console, search, earlier) as listener:
         return resume_job(folder.root, listener, say_on(console), address)
 
 

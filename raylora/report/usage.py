@@ -6,8 +6,10 @@ import json
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from raylora.bundled import DEMO_BASE, DEMO_NAME
 from raylora.config import Experiment
@@ -19,6 +21,9 @@ KOHYA_NAME, DIFFUSERS_NAME = "lora.safetensors", "pytorch_lora_weights.safetenso
 """As `diffusion/lora_file.py` has them, which needs torch."""
 WEBUI_LAST = {"sd15": 1, "sdxl": 2}
 """The layer of the text encoder, counted from the last, that a webui and diffusers take without being told."""
+
+COMFYUI_SIGNS, A1111_SIGNS = "()", "\\()[]"
+"""What weighs the words of a prompt there, and a backslash before it takes that away."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +44,43 @@ class Usage:
 
 
 def usages(work: Work) -> list[Usage]:
-    """For each program; none while there is no LoRA."""
+    """For each program, with the winner's own settings; none while there is no LoRA."""
     if not work.summary or not is_file(work.out.best / KOHYA_NAME):
         return []
     strength = f"{work.summary['best'].get('strength', 1):g}"
+    work = replace(work, experiment=_of_winner(work))
     prompt = _prompt(work)
     return [
         Usage("diffusers", [Piece("Python", _diffusers(work, strength, prompt))]),
         _comfyui(work, strength, prompt),
         _a1111(work, strength, prompt),
     ]
+
+
+def _of_winner(work: Work) -> Experiment:
+    """What all trials share, and what the winner had of what was searched, if this version knows all of it."""
+    try:
+        return work.experiment.with_params(work.summary["best"]["params"])
+    except ValidationError:
+        return work.experiment
+
+
+def what_it_learned(work: Work) -> str:
+    """Which LoRA lies in `best/`; empty where an older version didn't say."""
+    if work.is_training:
+        held_out = ", but those held out, which judge it" if work.state["holds_out"] else ""
+        return f"The LoRA in best/ has learned all images{held_out}."
+    is_refit = work.summary.get("refit")
+    if is_refit is None:
+        return ""
+    if is_refit:
+        return (
+            "The LoRA in best/ has learned all images, with the winner’s settings. What is told of it here is of the "
+            "winner’s trial, which had not seen those that judge it."
+        )
+    fold = ", of its first fold" if work.experiment.dataset.folds > 1 else ""
+    why = "training on all images failed" if work.experiment.search.refit else "search.refit is off"
+    return f"The LoRA in best/ is the winner’s own trial’s{fold}, which has not learned the held-out images: {why}."
 
 
 def lora_name(out: OutFolder) -> str:
@@ -80,18 +112,33 @@ def _comfyui(work: Work, strength: str, prompt: str) -> Usage:
     told = json.dumps(node, indent=2)
     return Usage(
         "ComfyUI",
-        [_copy(work, "models/loras"), Piece("Node Load LoRA", told), Piece("Prompt", prompt)],
+        [
+            _copy(work, "models/loras"),
+            Piece("Node Load LoRA", told),
+            Piece("Prompt", _escaped(COMFYUI_SIGNS, prompt)),
+            *_negative(work.experiment, COMFYUI_SIGNS),
+        ],
         _clip_skip(work.experiment, "node CLIP Set Last Layer at -{}"),
     )
 
 
 def _a1111(work: Work, strength: str, prompt: str) -> Usage:
-    told = f"{prompt} <lora:{lora_name(work.out)}:{strength}>"
+    told = f"{_escaped(A1111_SIGNS, prompt)} <lora:{lora_name(work.out)}:{strength}>"
     return Usage(
         "A1111",
-        [_copy(work, "models/Lora"), Piece("Prompt", told)],
+        [_copy(work, "models/Lora"), Piece("Prompt", told), *_negative(work.experiment, A1111_SIGNS)],
         _clip_skip(work.experiment, "Settings, Stable Diffusion, Clip skip: {}"),
     )
+
+
+def _negative(experiment: Experiment, signs: str) -> list[Piece]:
+    told = experiment.sampling.negative_prompt
+    return [Piece("Negative prompt", _escaped(signs, told))] if told else []
+
+
+def _escaped(signs: str, prompt: str) -> str:
+    """The prompt where these signs mean themselves, and no weights."""
+    return "".join(f"\\{sign}" if sign in signs else sign for sign in prompt)
 
 
 def _clip_skip(experiment: Experiment, how: str) -> str:
@@ -106,6 +153,8 @@ def _diffusers(work: Work, strength: str, prompt: str) -> str:
     base = str(DEMO_BASE) if base == DEMO_NAME else base
     load = "from_single_file" if Path(base).suffix == ".safetensors" else "from_pretrained"
     width, height = experiment.dataset.resolution
+    sampling = experiment.sampling
+    negative = f"negative_prompt={sampling.negative_prompt!r}, " if sampling.negative_prompt else ""
     lines = [
         "import torch",
         f"from diffusers import {pipeline}",
@@ -115,8 +164,9 @@ def _diffusers(work: Work, strength: str, prompt: str) -> str:
         *_prediction(experiment),
         f"pipe.load_lora_weights({str(work.out.best)!r}, weight_name={DIFFUSERS_NAME!r}, adapter_name={name!r})",
         f"pipe.set_adapters({name!r}, {strength})",
-        f"image = pipe({prompt!r}, width={width}, height={height}, num_inference_steps={experiment.sampling.steps},",
-        f"             guidance_scale={experiment.sampling.guidance_scale:g}{_own_layer(experiment)}).images[0]",
+        f"image = pipe({prompt!r}, {negative}width={width}, height={height},",
+        f"             num_inference_steps={sampling.steps}, guidance_scale={sampling.guidance_scale:g},",
+        f"             generator=torch.Generator().manual_seed({sampling.seeds[0]}){_own_layer(experiment)}).images[0]",
         f"image.save({name + '.png'!r})",
     ]
     return "\n".join(lines)

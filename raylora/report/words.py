@@ -25,7 +25,8 @@ MEASURES = {
 """What reports call measures and costs, and what they are called here."""
 DIGITS = {"holdout_loss_ratio": 4, "holdout_loss": 4, "train_loss": 4, "lora_mb": 1, "train_s": 0, "peak_memory_gib": 1}
 USUAL_DIGITS = 3
-MINUTE, HOUR = 60, 3600
+SHORT_S, LONG_H = 120, 48
+"""Below so many seconds, and from so many hours on, minutes say too little or too much."""
 
 
 def measure(name: str, value: float | None) -> str:
@@ -42,13 +43,15 @@ def typeset(number: str) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`42 s`, `12 min`, `3 h 05 min`."""
+    """`42 s`, `12 min`, `3 h 05 min`, `2 d 04 h`."""
     if seconds is None:
         return NOTHING
-    if seconds < 2 * MINUTE:
+    if round(seconds) < SHORT_S:
         return f"{seconds:.0f} s"
-    minutes = round(seconds / MINUTE)
-    return f"{minutes} min" if seconds < HOUR else f"{minutes // 60} h {minutes % 60:02d} min"
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02} min" if hours < LONG_H else f"{hours // 24} d {hours % 24:02} h"
 
 
 def setting_name(path: str) -> str:
