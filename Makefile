@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO_OUT := out/demo
+# Files in their order, since the long ones come first by name.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 30
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check audit bench
+.PHONY: help install demo test docs check audit bench
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -23,16 +25,19 @@ demo: install ## search on the bundled demo; the answer is in out/demo
 	$(BIN)/raylora tune --demo --out $(DEMO_OUT)
 
 test: install ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 30
+	$(PYTEST)
 
 audit: install ## known weaknesses of what is installed; what the advisory service doesn't know is told, not failed
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
 
-check: install audit ## lint, types, audit, tests
+docs: install ## build the documentation as a site, site/index.html; every warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+check: install audit docs ## lint, types, audit, documentation, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 30
+	$(PYTEST)
 
 bench: install ## run the quick benchmarks; PEER=SCRIPT (PEER_PATH=FOLDERS) adds the one against diffusers' LoRA script
 	$(BIN)/python -m benchmarks.demo --quick

@@ -10,19 +10,42 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from raylora import __version__
-from raylora.bundled import DEMO_NAME, search_spaces
+from raylora.bundled import DEMO_NAME
 from raylora.cli_check import check
 from raylora.cli_doctor import doctor
+from raylora.cli_evaluate import evaluate
 from raylora.cli_export import export
+from raylora.cli_generate import generate
+from raylora.cli_options import (
+    FLAG,
+    Address,
+    AsJson,
+    BaseModel,
+    Dataset,
+    Demo,
+    DryRun,
+    File,
+    GpusPerTrial,
+    Holdout,
+    Out,
+    Register,
+    Settings,
+    SkipBad,
+    Space,
+    SplitFile,
+    TakeOther,
+    TrackingUri,
+    Trials,
+    WarmStart,
+)
 from raylora.cli_output import (
     INTERRUPTED,
     on_stderr,
-    print_metrics,
     print_plan,
     print_summary,
     reporting,
@@ -32,58 +55,26 @@ from raylora.cli_output import (
     watched,
 )
 from raylora.cli_prepare import prepare as prepare_command
+from raylora.cli_promote import promote
+from raylora.cli_resume import resume
 from raylora.cli_submit import WORDS_ALONE, jobs, submit, through_client
-from raylora.errors import OutputError, RayloraError, UserError, disk_fault, path_fault
-from raylora.files import is_file, is_folder
+from raylora.errors import RayloraError, UserError, disk_fault, path_fault
 from raylora.redaction import shown
-from raylora.request import Request, default_space, out_place, read_request, search_wanted, training_wanted
+from raylora.request import Request, default_space, out_place, search_wanted, training_wanted
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from raylora.execution.job import Job
     from raylora.execution.outputs import OutFolder
     from raylora.search.space import SearchSpace
 
 app = typer.Typer(
     name="raylora",
-    help="Finds the right settings for training a LoRA on Stable Diffusion, and hands over the LoRA.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-File = Annotated[Optional[Path], typer.Argument(help="Experiment file (YAML).", metavar="[EXPERIMENT.yaml]")]
-Demo = Annotated[bool, typer.Option("--demo", help="The bundled model, data set and search space.")]
-Dataset = Annotated[Optional[str], typer.Option("--dataset", help="Folder of captioned images, or `demo`.")]
-BaseModel = Annotated[
-    Optional[str], typer.Option("--base-model", help="Hub id, diffusers folder or .safetensors file, or `demo`.")
-]
-Space = Annotated[
-    Optional[str],
-    typer.Option(
-        "--space",
-        help=f"Bundled name ({', '.join(search_spaces())}), YAML file, or package.module:function. "
-        "A search takes realistic, or the demo's own, if none is given.",
-    ),
-]
-Settings = Annotated[
-    Optional[list[str]], typer.Option("--set", help="Override a setting: section.field=value. Repeatable.")
-]
-Out = Annotated[
-    Optional[Path],
-    typer.Option("--out", help="Output folder, new or empty; by default out/ and the space's name, or out/train."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-SplitFile = Annotated[
-    Optional[Path], typer.Option("--split", help="split.json of an earlier search: hold out the same.")
-]
-SkipBad = Annotated[bool, typer.Option("--skip-bad-images", help="Go on without images that can't be read.")]
-WarmStart = Annotated[
-    Optional[list[Path]],
-    typer.Option("--warm-start", help="Output folder of an earlier search to learn from. Repeatable.", metavar="OUT"),
-]
-Address = Annotated[
-    Optional[str], typer.Option("--address", help="Ray cluster: auto, local, HOST:PORT or ray://HOST:10001.")
-]
 
 
 def _print_version(wanted: bool) -> None:
@@ -95,10 +86,33 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version.", metavar=FLAG, callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Finds the right settings for training a LoRA on Stable Diffusion, and hands over the LoRA."""
+    """Finds the right settings for training a LoRA on Stable Diffusion, and hands over the LoRA.
+
+    Each command has options and examples of its own: raylora tune --help.
+    Exit status: 0; 1 where the work failed; 2 where the input is wrong, with
+    one message; 130 where it was interrupted.
+
+    A whole search on the bundled tiny model, without a GPU:
+
+      raylora tune --demo
+
+    From your own photos to a LoRA; the second line prints the plan alone:
+
+      raylora check my_photos
+
+      raylora tune --dataset my_photos --space realistic --dry-run \\
+          --base-model stable-diffusion-v1-5/stable-diffusion-v1-5
+
+      raylora tune --dataset my_photos --space realistic \\
+          --base-model stable-diffusion-v1-5/stable-diffusion-v1-5
+
+    Going on after Ctrl-C, a crash or a reboot:
+
+      raylora resume out/realistic
+    """
 
 
 @app.command()
@@ -109,29 +123,38 @@ def tune(
     dataset: Dataset = None,
     base_model: BaseModel = None,
     space: Space = None,
-    trials: Annotated[Optional[int], typer.Option("--trials", help="How many trials in all.")] = None,
+    trials: Trials = None,
     settings: Settings = None,
     out: Out = None,
-    tracking_uri: Annotated[Optional[str], typer.Option("--tracking-uri", help="MLflow tracking URI.")] = None,
-    register: Annotated[Optional[str], typer.Option("--register", help="Register the winner under this name.")] = None,
+    tracking_uri: TrackingUri = None,
+    register: Register = None,
     address: Address = None,
-    gpus_per_trial: Annotated[
-        Optional[float], typer.Option("--gpus-per-trial", help="Part of a GPU (0.5) or several (2).")
-    ] = None,
+    gpus_per_trial: GpusPerTrial = None,
     split: SplitFile = None,
     warm_start: WarmStart = None,
-    force: Annotated[bool, typer.Option("--force", help="Let --warm-start take another base model's search.")] = False,
+    force: TakeOther = False,
     skip_bad_images: SkipBad = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Search for the best settings; the winner is in OUT/best.
+
+    It prints its plan first: images, steps, file size, disk, trials, device.
+    The LoRA is OUT/best/lora.safetensors, and OUT/report.html tells all of it.
+    What is set by --set or in the file is not searched.
 
     Examples:
 
       raylora tune --demo
 
-      raylora tune --dataset my_photos --base-model stable-diffusion-v1-5/stable-diffusion-v1-5 --space realistic
+      raylora tune --dataset my_photos --space realistic \\
+          --base-model stable-diffusion-v1-5/stable-diffusion-v1-5 \\
+          --set dataset.trigger=sks --out out/anna
+
+      raylora tune --dataset my_photos --space sdxl-character --trials 12 \\
+          --base-model stabilityai/stable-diffusion-xl-base-1.0 --dry-run
+
+      raylora tune --demo --out out/second --warm-start out/demo
     """
     through_client(context, address)
     given = _options(demo, dataset, base_model, skip_bad_images) | {
@@ -143,23 +166,36 @@ def tune(
     console = on_stderr()
     warn = warn_on(console)
     job = _planned(Request(experiment_file, given, settings or ()), space, split, warn)
+    from raylora.execution.tuner import tune_job
     from raylora.execution.warm_start import warm_started
 
     job = warm_started(job, warm_start or (), warn, force)
-    assert job.space is not None
-    from raylora.execution.cluster import device_line
-    from raylora.execution.outputs import OutFolder
-    from raylora.execution.tuner import check_start, tune_job
-
-    folder = OutFolder(out_place(out or Path("out") / job.space.name.replace(":", "-")))
-    device = device_line(job.experiment.search, address)
-    print_plan(console, [*job.lines(), ("Device", device), ("Output", str(folder.root))])
-    check_start(job, folder, address, warn if dry_run else None)
+    folder = _announced(job, out, address, console, warn if dry_run else None)
     if dry_run:
         return
     with watched(folder, console, job.experiment.search) as listener:
         summary = tune_job(job, folder, listener, say_on(console), address)
     print_summary(summary, folder.root, as_json)
+
+
+def _announced(
+    job: Job, out: Path | None, address: str | None, console: Console, warn: Callable[[str], None] | None
+) -> OutFolder:
+    """The search's plan printed and its place looked at; nothing has begun.
+
+    Args:
+        warn: told of what a search would be refused for, where nothing is to begin.
+    """
+    from raylora.execution.cluster import device_line
+    from raylora.execution.outputs import OutFolder
+    from raylora.execution.tuner import check_start
+
+    assert job.space is not None
+    folder = OutFolder(out_place(out or Path("out") / job.space.name.replace(":", "-")))
+    device = device_line(job.experiment.search, address)
+    print_plan(console, [*job.lines(), ("Device", device), ("Output", str(folder.root))])
+    check_start(job, folder, address, warn)
+    return folder
 
 
 def _planned(request: Request, space: str | None, split: Path | None, warn: Callable[[str], None]) -> Job:
@@ -174,43 +210,7 @@ def _planned(request: Request, space: str | None, split: Path | None, warn: Call
     return prepare(wanted.experiment, wanted.space, split, warn)
 
 
-@app.command()
-def resume(
-    context: typer.Context,
-    out: Annotated[Path, typer.Argument(help="Output folder of a search or training that was interrupted.")],
-    address: Address = None,
-    as_json: AsJson = False,
-) -> None:
-    """Go on after any kill: finished trials stay, what was running goes on from its last rung or epoch."""
-    through_client(context, address)
-    from raylora.execution.outputs import OutFolder
-
-    folder = OutFolder(out_place(out))
-    folder.read_unfinished()
-    go_on = _resume_training if folder.holds_training else _resume_search
-    print_summary(go_on(folder, address), folder.root, as_json)
-
-
-def _resume_search(folder: OutFolder, address: str | None) -> dict[str, Any]:
-    from raylora.config_files import read_experiment
-    from raylora.execution.tuner import resume_job
-    from raylora.tracking.recorder import read_records
-
-    console = on_stderr()
-    search = read_experiment(folder.experiment).search
-    earlier = read_records(folder.trials)
-    with watched(folder, console, search, earlier) as listener:
-        return resume_job(folder.root, listener, say_on(console), address)
-
-
-def _resume_training(folder: OutFolder, address: str | None) -> dict[str, Any]:
-    if address is not None:
-        raise OutputError(f"{folder.root}: holds a training, which needs no cluster; leave --address out")
-    from raylora.execution.alone import resume_training
-
-    console = on_stderr()
-    with resumable(folder.root), reporting(folder, warn_on(console)):
-        return resume_training(folder, say_on(console))
+app.command()(resume)
 
 
 @app.command()
@@ -222,21 +222,23 @@ def train(
     space: Space = None,
     settings: Settings = None,
     out: Out = None,
-    holdout: Annotated[
-        bool, typer.Option("--holdout", help="Hold images out as a search does, and measure on them.")
-    ] = False,
+    holdout: Holdout = False,
     split: SplitFile = None,
     skip_bad_images: SkipBad = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Train one configuration, without a search; with --space its first point, the guide's own.
+
+    It learns all images unless --holdout or --split is given. The LoRA is
+    OUT/best/lora.safetensors.
 
     Examples:
 
       raylora train out/demo/best/experiment.yaml --out out/again
 
-      raylora train --dataset my_photos --base-model … --space anime --set lora.rank=8
+      raylora train --dataset my_drawings --space anime --set lora.rank=8 \\
+          --base-model stable-diffusion-v1-5/stable-diffusion-v1-5 --holdout
     """
     given = _options(demo, dataset, base_model, skip_bad_images)
     chosen = _space(space, demo or base_model == DEMO_NAME)
@@ -266,53 +268,31 @@ def train(
 
 @app.command()
 def report(
-    out: Annotated[Path, typer.Argument(help="Output folder of a search or training, also while it runs.")],
+    out: Annotated[
+        Path, typer.Argument(help="Output folder of a search or training, also while it runs.", metavar="OUT")
+    ],
 ) -> None:
-    """Write OUT/report.html again: the answer, its reasons, pictures and curves, in one file that needs no network."""
+    """Write OUT/report.html again: the answer, its reasons, pictures and curves, in one file that needs no network.
+
+    A search and a training write it themselves as they end. The file's path is
+    printed.
+
+    Example:
+
+      raylora report out/demo
+    """
     from raylora.execution.outputs import OutFolder
     from raylora.report.page import write_report
 
     print(write_report(OutFolder(out_place(out))))
 
 
-@app.command()
-def evaluate(
-    lora: Annotated[Path, typer.Argument(help="LoRA file in kohya's or diffusers' layout, or an output folder.")],
-    dataset: Annotated[str, typer.Option("--dataset", help="Captioned images to judge by, or `demo`.")],
-    base_model: BaseModel = None,
-    train_dataset: Annotated[
-        Optional[str],
-        typer.Option("--train-dataset", help="The images that it learned: for train_probe_loss and copying."),
-    ] = None,
-    settings: Settings = None,
-    skip_bad_images: SkipBad = False,
-    as_json: AsJson = False,
-) -> None:
-    """Every measure of any LoRA file on any captioned folder.
-
-    Base model, image encoder and sampling come from the experiment.yaml beside the LoRA if there is one.
-
-    Example:
-
-      raylora evaluate out/demo/best/lora.safetensors --dataset judge_photos --json
-    """
-    from raylora.diffusion.lora_file import lora_file_in
-
-    beside = lora_file_in(lora).parent / "experiment.yaml"
-    file = beside if is_file(beside) else None
-    space = _space(None, demo=base_model == DEMO_NAME and not file)
-    given = _options(False, None, base_model, skip_bad_images)
-    experiment = read_request(Request(file, given, settings or ()), space)
-    from raylora.execution.assess import evaluate_lora
-
-    warn = warn_on(on_stderr())
-    learned = train_dataset or (_still_there(experiment.dataset.path, warn) if file else None)
-    print_metrics(evaluate_lora(lora, dataset, learned, experiment, warn), as_json)
-
-
 app.command()(check)
 app.command(name="prepare")(prepare_command)
+app.command()(evaluate)
 app.command()(export)
+app.command()(generate)
+app.command()(promote)
 app.command(context_settings=WORDS_ALONE)(submit)
 app.add_typer(jobs, name="jobs")
 app.command()(doctor)
@@ -326,14 +306,6 @@ def _options(demo: bool, dataset: str | None, base_model: str | None, skip_bad_i
         "dataset.skip_bad_images": skip_bad_images or None,
         "model.base_model": bundled if base_model is None else base_model,
     }
-
-
-def _still_there(dataset: str | None, warn: Callable[[str], None]) -> str | None:
-    """The images that a LoRA learned, if its experiment.yaml is where they are too."""
-    if dataset in (None, DEMO_NAME) or is_folder(Path(str(dataset))):
-        return dataset
-    warn(f"{dataset}: the images that it learned are not here; without them there is no train_probe_loss or copying")
-    return None
 
 
 def _space(name: str | None, demo: bool) -> SearchSpace | None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from raylora import completion
 from raylora.bundled import DEMO_NAME
+from raylora.cli_options import FLAG, AsJson, Settings
 from raylora.cli_output import on_stderr
 from raylora.errors import ConfigError
 from raylora.files import is_file
@@ -24,41 +26,61 @@ if TYPE_CHECKING:
 
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
+Checked = Annotated[
+    str,
+    typer.Argument(
+        help="Folder of images, s3:// or gs:// URI, `demo`, or an experiment file that names one.",
+        metavar="DIR",
+        autocompletion=completion.datasets,
+    ),
+]
+Against = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--against",
+        help="Another folder that must share no image, as one to judge by. Repeatable.",
+        metavar="DIR",
+        autocompletion=completion.datasets,
+    ),
+]
+SplitFile = Annotated[
+    Optional[Path], typer.Option("--split", help="split.json of a search: no image on both sides.", metavar="FILE")
+]
+Space = Annotated[
+    Optional[str],
+    typer.Option(
+        "--space",
+        help="Search space, for the size at which images are learned.",
+        metavar="SPACE",
+        autocompletion=completion.spaces,
+    ),
+]
+Download = Annotated[
+    bool,
+    typer.Option("--download", help="Fetch evaluation.encoder, which compares poses, if it isn't here.", metavar=FLAG),
+]
+
 
 def check(
-    dataset: Annotated[
-        str,
-        typer.Argument(
-            help="Folder of images, s3:// or gs:// URI, `demo`, or an experiment file that names one.", metavar="DIR"
-        ),
-    ],
-    against: Annotated[
-        Optional[list[str]],
-        typer.Option("--against", help="Another folder that must share no image, as one to judge by. Repeatable."),
-    ] = None,
-    split: Annotated[
-        Optional[Path], typer.Option("--split", help="split.json of a search: no image on both sides.")
-    ] = None,
-    space: Annotated[
-        Optional[str], typer.Option("--space", help="Search space, for the size at which images are learned.")
-    ] = None,
-    settings: Annotated[
-        Optional[list[str]], typer.Option("--set", help="Override a setting: section.field=value. Repeatable.")
-    ] = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="Fetch evaluation.encoder, which compares poses, if it isn't here.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON on stdout.")] = False,
+    dataset: Checked,
+    against: Against = None,
+    split: SplitFile = None,
+    space: Space = None,
+    settings: Settings = None,
+    download: Download = False,
+    as_json: AsJson = False,
 ) -> None:
     """Look for what would spoil a LoRA: near-duplicates, small or blurred images, captions, leakage between sets.
 
-    Nothing is changed. The exit status is 1 with errors, and 0 with warnings and notes alone.
+    Nothing is changed. The exit status is 1 with errors, and 0 with warnings
+    and notes alone.
 
     Examples:
 
       raylora check my_photos --set dataset.trigger=sks
 
-      raylora check my_photos --space sdxl-character --set dataset.regularization=people --against judge_photos
+      raylora check my_photos --space sdxl-character --against judge_photos \\
+          --set dataset.regularization=people
     """
     experiment = _experiment(dataset, space, settings or [])
     reference = experiment.dataset.path

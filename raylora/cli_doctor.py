@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from raylora import completion
 from raylora.bundled import DEMO_NAME
+from raylora.cli_options import AsJson, BaseModel, Dataset, File, Settings, TrackingUri
 from raylora.cli_output import on_stderr
 from raylora.request import Request, read_request
 
@@ -21,33 +23,40 @@ COLOURS = {"good": "green", "warning": "yellow", "bad": "bold red", "not checked
 
 
 def doctor(
-    experiment_file: Annotated[
-        Optional[Path], typer.Argument(help="Experiment file (YAML).", metavar="[EXPERIMENT.yaml]")
+    experiment_file: File = None,
+    dataset: Dataset = None,
+    base_model: BaseModel = None,
+    settings: Settings = None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option("--out", help="Where output would go; by default out/.", metavar="OUT"),
     ] = None,
-    dataset: Annotated[Optional[str], typer.Option("--dataset", help="Folder of images to read, or `demo`.")] = None,
-    base_model: Annotated[
-        Optional[str], typer.Option("--base-model", help="Hub id, diffusers folder or .safetensors file, or `demo`.")
-    ] = None,
-    settings: Annotated[
-        Optional[list[str]], typer.Option("--set", help="Override a setting: section.field=value. Repeatable.")
-    ] = None,
-    out: Annotated[Optional[Path], typer.Option("--out", help="Where output would go; by default out/.")] = None,
-    tracking_uri: Annotated[Optional[str], typer.Option("--tracking-uri", help="MLflow tracking URI.")] = None,
+    tracking_uri: TrackingUri = None,
     address: Annotated[
         Optional[str],
-        typer.Option("--address", help="Ray cluster: auto or HOST:PORT. Without it, this machine is looked at."),
+        typer.Option(
+            "--address",
+            help="Ray cluster: auto or HOST:PORT. Without it, this machine is looked at.",
+            metavar="RAY",
+            autocompletion=completion.one_of("auto"),
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a list of findings as JSON on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Look at GPUs, disks, Ray, MLflow, hub and images; each is good, a warning or bad, with the mend.
 
-    Nothing that it tries stays. The exit status is 1 if anything is bad, and 0 with warnings alone.
+    Nothing that it tries stays. The exit status is 1 if anything is bad, and 0
+    with warnings alone.
 
     Examples:
 
       raylora doctor
 
-      raylora doctor experiment.yaml --address auto --out /shared/out --tracking-uri http://mlflow:5000
+      raylora doctor --dataset my_photos \\
+          --base-model stable-diffusion-v1-5/stable-diffusion-v1-5
+
+      raylora doctor experiment.yaml --address auto --out /shared/out \\
+          --tracking-uri http://mlflow:5000
     """
     given = {"dataset.path": dataset, "model.base_model": base_model, "tracking.uri": tracking_uri}
     space = None

@@ -8,31 +8,55 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from raylora import completion
+from raylora.cli_options import AsJson, LoraFile
+
 if TYPE_CHECKING:
     from raylora.diffusion.export import Exported
 
 
 def export(
-    lora: Annotated[Path, typer.Argument(help="LoRA file in kohya's or diffusers' layout, or an output folder.")],
-    to: Annotated[str, typer.Option("--to", help="Layout: kohya (A1111, ComfyUI) or diffusers.")],
-    out: Annotated[Path, typer.Option("--out", help="The new file, .safetensors.")],
-    strength: Annotated[float, typer.Option("--strength", help="What 1.0 of the new file is of the old.")] = 1.0,
-    rank: Annotated[Optional[int], typer.Option("--rank", help="Lower rank, by SVD.")] = None,
+    lora: LoraFile,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            help="Layout: kohya (A1111, ComfyUI) or diffusers.",
+            metavar="LAYOUT",
+            autocompletion=completion.one_of("kohya", "diffusers"),
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The new file, .safetensors.", metavar="FILE")],
+    strength: Annotated[
+        float, typer.Option("--strength", help="What 1.0 of the new file is of the old.", metavar="NUMBER")
+    ] = 1.0,
+    rank: Annotated[Optional[int], typer.Option("--rank", help="Lower rank, by SVD.", metavar="RANK")] = None,
     save_precision: Annotated[
-        Optional[str], typer.Option("--save-precision", help="fp16, bf16 or fp32; by default as it was.")
+        Optional[str],
+        typer.Option(
+            "--save-precision",
+            help="fp16, bf16 or fp32; by default as it was.",
+            metavar="TYPE",
+            autocompletion=completion.one_of("fp16", "bf16", "fp32"),
+        ),
     ] = None,
     base_model: Annotated[
-        Optional[str], typer.Option("--base-model", help="Its diffusers folder: only for an SDXL of unusual shape.")
+        Optional[str],
+        typer.Option("--base-model", help="Its diffusers folder: only for an SDXL of unusual shape.", metavar="DIR"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Convert a LoRA file between layouts, bake a strength in, or lower its rank; needs no base model.
 
+    It tells how much of the LoRA is left where the rank is lowered.
+
     Examples:
 
-      raylora export out/demo/best --to diffusers --out my_lora.safetensors --strength 0.8
+      raylora export out/demo/best --to diffusers --out my_lora.safetensors \\
+          --strength 0.8
 
-      raylora export big.safetensors --to kohya --out small.safetensors --rank 8 --save-precision fp16
+      raylora export big.safetensors --to kohya --out small.safetensors \\
+          --rank 8 --save-precision fp16
     """
     from raylora.diffusion.export import Export, export_lora
 

@@ -146,7 +146,14 @@ def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
     if summary["tracking_uri"]:
         print(f"MLflow:                     {_how_to_look(summary['tracking_uri'])}")
     if summary["registered"]:
-        print("Registered:                 models:/{name}@{alias} (version {version})".format(**summary["registered"]))
+        print(f"Registered:                 {in_registry(summary['registered'])}")
+
+
+def in_registry(registered: Mapping[str, Any]) -> str:
+    """What loads a LoRA from the registry: its alias, where it got that, else its version."""
+    if registered["alias"] is None:
+        return "models:/{name}/{version}".format(**registered)
+    return "models:/{name}@{alias} (version {version})".format(**registered)
 
 
 def _print_findings(summary: Mapping[str, Any]) -> None:

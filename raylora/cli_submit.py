@@ -12,6 +12,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from raylora import completion
+from raylora.cli_options import FLAG
 from raylora.cli_output import INTERRUPTED
 from raylora.errors import ConfigError
 
@@ -28,40 +30,72 @@ Dashboard = Annotated[
         help="The cluster's dashboard; by default RAY_API_SERVER_ADDRESS, or this machine's.",
         default_factory=lambda: os.environ.get("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8265"),
         show_default=False,
+        metavar="URL",
     ),
 ]
 JobId = Annotated[str, typer.Argument(help="As `raylora submit` prints it.", metavar="ID")]
 
-jobs = typer.Typer(help="Jobs that `raylora submit` has sent to a cluster.", no_args_is_help=True)
+jobs = typer.Typer(no_args_is_help=True)
+
+
+@jobs.callback()
+def jobs_root() -> None:
+    """Jobs that `raylora submit` has sent to a cluster: listed, shown, followed and stopped.
+
+    Each takes --address, the cluster's dashboard.
+
+    Examples:
+
+      raylora jobs list --address http://head:8265
+
+      raylora jobs logs --follow raysubmit_8vBGRJ4CJFW2DMwU
+    """
 
 
 def submit(
     context: typer.Context,
-    command: Annotated[list[str], typer.Argument(help="tune, train, resume or evaluate, and its options.")],
+    command: Annotated[
+        list[str],
+        typer.Argument(
+            help="tune, train, resume or evaluate, and its options.",
+            metavar="COMMAND",
+            autocompletion=completion.one_of(*SENT),
+        ),
+    ],
     address: Dashboard,
     working_dir: Annotated[
-        Path, typer.Option("--working-dir", help="What relative paths start from.", file_okay=False, exists=True)
+        Path,
+        typer.Option(
+            "--working-dir", help="What relative paths start from.", metavar="DIR", file_okay=False, exists=True
+        ),
     ] = Path(),
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it to its end, or print its id alone.")] = True,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Follow it to its end, or print its id alone.", metavar=FLAG)
+    ] = True,
     env: Annotated[
         Optional[list[str]],
         typer.Option("--env", help="Take this environment variable along, by its name. Repeatable.", metavar="NAME"),
     ] = None,
     gpus: Annotated[
         Optional[float],
-        typer.Option("--gpus", help="Of a training or an evaluation; by default 1 if the cluster has any.", min=0),
+        typer.Option(
+            "--gpus", help="Of a training or an evaluation; by default 1 if the cluster has any.", metavar="N", min=0
+        ),
     ] = None,
 ) -> None:
     """Send a command to a Ray cluster, and follow it there.
 
-    What it names by relative paths is sent along: experiment file, search space, own modules, small datasets.
-    Absolute paths are the cluster's. --out must be one, on storage that all nodes share.
+    What it names by relative paths is sent along: experiment file, search
+    space, own modules, small datasets. Absolute paths are the cluster's. --out
+    must be one, on storage that all nodes share.
 
     Examples:
 
-      raylora submit -- tune --dataset my_photos --base-model /shared/sd15 --space realistic --out /shared/out
+      raylora submit -- tune --dataset my_photos --space realistic \\
+          --base-model /shared/sd15 --out /shared/out
 
-      raylora submit --address http://head:8265 --env MLFLOW_TRACKING_TOKEN --no-wait -- resume /shared/out
+      raylora submit --address http://head:8265 --env MLFLOW_TRACKING_TOKEN \\
+          --no-wait -- resume /shared/out
     """
     name, params = _parsed(context, command)
     out = _checked_out(params.get("out"), "is gone with the job's working directory" if name != "evaluate" else "")
@@ -82,7 +116,12 @@ def submit(
 
 @jobs.command("list")
 def list_jobs(address: Dashboard) -> None:
-    """All jobs that the cluster remembers, the latest last."""
+    """All jobs that the cluster remembers, the latest last.
+
+    Example:
+
+      raylora jobs list --address http://head:8265
+    """
     from raylora.execution.jobs import jobs_at
 
     with jobs_at(address) as client:
@@ -93,7 +132,12 @@ def list_jobs(address: Dashboard) -> None:
 
 @jobs.command()
 def status(job_id: JobId, address: Dashboard) -> None:
-    """What has become of a job."""
+    """What has become of a job.
+
+    Example:
+
+      raylora jobs status raysubmit_8vBGRJ4CJFW2DMwU
+    """
     from raylora.execution.jobs import jobs_at, why_it_failed
 
     with jobs_at(address) as client:
@@ -107,9 +151,16 @@ def status(job_id: JobId, address: Dashboard) -> None:
 def logs(
     job_id: JobId,
     address: Dashboard,
-    follow: Annotated[bool, typer.Option("--follow", help="To its end; the exit status is then the job's.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="To its end; the exit status is then the job's.", metavar=FLAG)
+    ] = False,
 ) -> None:
-    """What a job has said so far."""
+    """What a job has said so far.
+
+    Example:
+
+      raylora jobs logs --follow raysubmit_8vBGRJ4CJFW2DMwU
+    """
     if follow:
         raise typer.Exit(_followed(address, job_id))
     from raylora.execution.jobs import jobs_at
@@ -120,7 +171,12 @@ def logs(
 
 @jobs.command()
 def stop(job_id: JobId, address: Dashboard) -> None:
-    """Stop a job as Ctrl-C would, so that it can be gone on with; waits until it has ended."""
+    """Stop a job as Ctrl-C would, so that it can be gone on with; waits until it has ended.
+
+    Example:
+
+      raylora jobs stop raysubmit_8vBGRJ4CJFW2DMwU
+    """
     from raylora.execution import jobs as running
 
     with running.jobs_at(address) as client:

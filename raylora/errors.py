@@ -4,6 +4,7 @@ RayloraError                 the work failed                              exit s
 ├── TrainingDivergedError    a loss or a weight is no longer a number
 ├── WorkerLostError          a worker or its device is gone; its work can be done elsewhere
 ├── StorageError             a disk or an object store is full or gone; the work can go on once that is mended
+├── PromotionError           an alias stays where it is: the other LoRA is no better, or that can't be told
 └── UserError                what was given is wrong: what, where, mend   exit status 2
     ├── ConfigError          settings, search spaces, command line
     │   └── NotInSpaceError      a point that a search space can't propose
@@ -37,6 +38,10 @@ class WorkerLostError(RayloraError):
 
 class StorageError(RayloraError):
     """A disk or an object store is full or gone: nothing else that is tried there would fare better."""
+
+
+class PromotionError(RayloraError):
+    """A LoRA doesn't get an alias, since the one that has it isn't worse, or since that can't be told."""
 
 
 DIVERGED = "diverged: "

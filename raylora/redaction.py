@@ -68,6 +68,13 @@ def is_text(text: str) -> bool:
     return not any(unicodedata.category(sign) in NO_TEXT for sign in text)
 
 
+def cleared(text: str) -> str:
+    """The text without characters that are none, such as NUL: blanks are in their places."""
+    if is_text(text):
+        return text
+    return " ".join("".join(" " if unicodedata.category(sign) in NO_TEXT else sign for sign in text).split())
+
+
 def _escaped(sign: str) -> str:
     return sign.encode("ascii", "backslashreplace").decode() if not sign.isascii() else f"\\x{ord(sign):02x}"
 

@@ -26,6 +26,9 @@ OPTIONS = {
     "model.base_model": "--base-model",
     "search.trials": "--trials",
     "search.gpus_per_trial": "--gpus-per-trial",
+    "sampling.negative_prompt": "--negative-prompt",
+    "sampling.steps": "--steps",
+    "sampling.guidance_scale": "--guidance-scale",
     "tracking.uri": "--tracking-uri",
     "tracking.register_name": "--register",
 }

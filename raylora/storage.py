@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,6 +66,11 @@ def scratch() -> Path:
     return folder
 
 
+def _missing(folder: Path) -> list[Path]:
+    """Which folders on the way to it, and itself, are not there, the innermost first."""
+    return [place for place in (folder, *folder.parents) if not place.exists()]
+
+
 @dataclass(frozen=True)
 class Found:
     """A file on the storage."""
@@ -118,14 +124,18 @@ class Storage:
         return f"{self._root}/{name}" if name else self._root
 
     def check(self) -> None:
-        """Write, read back and delete a small file."""
+        """Write, read back and delete a small file; folders that were made for it go, too."""
         name, content = f".check-{uuid.uuid4().hex}", uuid.uuid4().bytes
+        made = _missing(Path(self._root)) if self._scheme == "file" else []
         self.write(name, content)
         try:
             if self.read(name) != content:
                 raise StorageError(f"{self.uri}: gives back something else than was written; use another storage")
         finally:
             self.delete(name)
+            with suppress(OSError):
+                for folder in made:
+                    folder.rmdir()
 
     def has(self, name: str) -> bool:
         """Whether there is such a file."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,6 +16,8 @@ from raylora.dataset.folder import read_folder
 from raylora.diffusion.adapters import Adapter
 from raylora.diffusion.families import load_base
 from raylora.diffusion.lora_file import LoraCard, write_kohya
+from tests.results import Result as Result
+from tests.results import Run as Run
 from tests.tiny import make_pictures, make_sdxl
 
 GOOD = """
@@ -191,13 +191,3 @@ def make_loras(root: Path) -> None:
         odd | {"lora_unet_mid_block_attentions_0_proj_in.lora_up.weight": torch.zeros(2, 2)}, root / "odd.safetensors"
     )
     save_file({"transformer.blocks.0.to_q.lora_A.weight": torch.zeros(2, 3)}, root / "flux.safetensors")
-
-
-@dataclass(frozen=True)
-class Result:
-    status: int
-    stdout: str
-    stderr: str
-
-
-Run = Callable[[str], Result]

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import torch
 from onnx import TensorProto, helper, numpy_helper
-from transformers import BertTokenizerFast, BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
 
 BLIP_SIDE, BLIP_WIDTH = 32, 16
 LIVELY = 0.2
@@ -51,6 +49,15 @@ ROWS = (
 
 def make_blip(folder: Path) -> Path:
     """Write a BLIP of 0.05 M random weights with its processor."""
+    import torch  # seconds, and a tagger needs none of it
+    from transformers import (
+        BertTokenizerFast,
+        BlipConfig,
+        BlipForConditionalGeneration,
+        BlipImageProcessor,
+        BlipProcessor,
+    )
+
     torch.manual_seed(SEED)
     folder.mkdir(parents=True)
     (folder / "vocab.txt").write_text("\n".join(WORDS))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ import pytest
 from PIL import Image
 
 from raylora import cli
-from tests.bad_world import Result
 from tests.photographs import ASTRONAUT, CAT, off_center_face, off_center_flower, opened_rgb
+from tests.results import Result
 
 Prepare = Callable[[str], Result]
 
@@ -33,6 +35,21 @@ def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
         return Result(int(ended.value.code or 0), told.out, told.err)
 
     return call
+
+
+def run_in(folder: Path, line: str) -> Result:
+    """The command line in a folder, where several tests look at what came of it."""
+    out, err = io.StringIO(), io.StringIO()
+    with ExitStack() as stack:
+        stack.enter_context(chdir(folder))
+        stack.enter_context(redirect_stdout(out))
+        stack.enter_context(redirect_stderr(err))
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("COLUMNS", "200")
+        patch.setattr(sys, "argv", ["raylora", *shlex.split(line)])
+        ended = stack.enter_context(pytest.raises(SystemExit))
+        cli.main()
+    return Result(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def make_photos(folder: Path) -> Path:

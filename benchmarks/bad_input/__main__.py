@@ -20,7 +20,7 @@ FAULTS = {
     "written_outside": "outside",
     "secrets_told": "secret",
 }
-INTERRUPTED = ("resume", "warm start")
+INTERRUPTED = ("resume", "warm start", "report")
 """Groups of kinds that begin with interrupted work."""
 FEWEST_KINDS = 200
 

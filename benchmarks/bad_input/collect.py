@@ -10,7 +10,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.bad_input import bases, captions, encoders, images, loras, places, resumes, settings
+from benchmarks.bad_input import (
+    bases,
+    captions,
+    checks,
+    encoders,
+    images,
+    loras,
+    places,
+    prepares,
+    reports,
+    resumes,
+    settings,
+)
 from benchmarks.bad_input.isolate import Outcome, Watched
 from benchmarks.bad_input.kinds import Kind, Shared
 
@@ -21,7 +33,7 @@ ENCODINGS = ("utf-8-sig", "idna", "latin-1", "ascii", "utf-16")
 
 def all_kinds() -> list[Kind]:
     """Every kind there is, each under a name of its own."""
-    parts = (images, captions, settings, loras, bases, encoders, places, resumes)
+    parts = (images, captions, settings, loras, bases, encoders, places, resumes, prepares, checks, reports)
     return [kind for part in parts for kind in part.kinds()]
 
 
@@ -39,7 +51,14 @@ def import_all() -> None:
     import raylora.execution.conclude
     import raylora.execution.tuner
     import raylora.execution.warm_start
+    import raylora.preparation.blip
+    import raylora.preparation.focus
+    import raylora.preparation.learning
+    import raylora.preparation.preparing
+    import raylora.preparation.tagger
     import raylora.report.live
+    import raylora.report.page
+    import raylora.report.steps
     import raylora.tracking.mlflow_runs  # noqa: F401
 
     torch.set_num_threads(1)

@@ -158,7 +158,7 @@ def _socket(folder: Path) -> None:
         os.chdir(here)
 
 
-def _named(name: bytes) -> Make:
+def named(name: bytes) -> Make:
     """A good picture of an odd name, with its caption."""
 
     def make(folder: Path) -> None:
@@ -215,7 +215,7 @@ def kinds() -> list[Kind]:
     found += [Kind(f"odd image/{what}", TRAIN, captioned(*file), FINE) for what, file in odd().items()]
     found += [Kind(f"odd place/{what}", TRAIN, make, status, ("bad",)) for what, (make, status) in PLACES.items()]
     found += [
-        Kind(f"odd name/{what}", TRAIN, _named(name), REFUSED if what in BAD_NAMES else FINE)
+        Kind(f"odd name/{what}", TRAIN, named(name), REFUSED if what in BAD_NAMES else FINE)
         for what, name in NAMES.items()
     ]
     found += [

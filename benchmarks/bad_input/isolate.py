@@ -99,7 +99,8 @@ class Watched:
 
     def _words(self) -> list[str]:
         """The command line, with odd bytes as the system gives them."""
-        places = {"@BASE@": self._shared.base, "@LORA@": self._shared.lora}
+        shared = self._shared
+        places = {"@BASE@": shared.base, "@LORA@": shared.lora, "@TAGGER@": shared.tagger, "@BLIP@": shared.blip}
         command = self.kind.command
         for word, path in places.items():
             command = command.replace(word, str(path))
@@ -162,7 +163,10 @@ def told_faults(kind: Kind, status: int, out: str, err: str) -> list[str]:
         return [f"status: {status} and not {kind.status}: {err.strip()[-200:]}"]
     if len(err) > LONGEST_TOLD:
         return [f"status: {len(err)} characters are no message"]
-    if status == FINE:
+    missing = [word for word in kind.finds if word not in out.replace("\n", " ")]
+    if missing:
+        return [f"status: the answer doesn't name {missing}: {out.strip()[-200:]}"]
+    if status == FINE or kind.finds:
         return []
     messages = sum(line.startswith(MESSAGES) for line in err.splitlines())
     if messages != 1:

@@ -42,6 +42,8 @@ class Kind:
     status: int = REFUSED
     tells: tuple[str, ...] = ()
     """What the message must name."""
+    finds: tuple[str, ...] = ()
+    """What the answer on stdout must name: of a check, which says what is wrong as its answer."""
     environment: Mapping[str, str] = field(default_factory=dict)
     as_nobody: bool = False
     """Run without root's right to read everything."""
@@ -68,6 +70,21 @@ class Shared:
     def lora(self) -> Path:
         """A LoRA for it in kohya's layout."""
         return self.root / "lora.safetensors"
+
+    @property
+    def tagger(self) -> Path:
+        """A tagger that knows colours, tiny."""
+        return self.root / "tagger"
+
+    @property
+    def blip(self) -> Path:
+        """A BLIP with random weights, tiny."""
+        return self.root / "blip"
+
+    @property
+    def prepared(self) -> Path:
+        """The pictures as `raylora prepare` leaves them."""
+        return self.root / "prepared"
 
     @property
     def training(self) -> Path:

@@ -16,7 +16,7 @@ from benchmarks.bad_input.kinds import CANARY, PLAN, REFUSED, Kind, Make, writes
 Edit = Callable[[Path], object]
 
 
-def _copied(which: str, edit: Edit) -> Make:
+def copied(which: str, edit: Edit) -> Make:
     """An interrupted output folder as `out`, with something changed in it."""
 
     def make(folder: Path) -> None:
@@ -124,13 +124,13 @@ SEARCHES: dict[str, Edit] = {
 
 def searches() -> list[Kind]:
     """A search's folder."""
-    found = [Kind(f"resume/{what}", "resume out", _copied("search", edit)) for what, edit in SEARCHES.items()]
+    found = [Kind(f"resume/{what}", "resume out", copied("search", edit)) for what, edit in SEARCHES.items()]
     warm = {what: edit for what, edit in SEARCHES.items() if what.startswith(("experiment", "journal"))}
     warm["nothing in it"] = lambda out: [shutil.rmtree(out), out.mkdir()]
 
     def beside(edit: Edit) -> Make:
         def make(folder: Path) -> None:
-            _copied("search", edit)(folder)
+            copied("search", edit)(folder)
             (folder / "out").rename(folder / "earlier")
 
         return make
@@ -163,8 +163,7 @@ def trainings() -> list[Kind]:
         "trainer: of nothing": lambda out: [_save(path, {}) for path in out.rglob("state.pt")],
     }
     return [
-        Kind(f"resume training/{what}", "resume out", _copied("training", edit), REFUSED)
-        for what, edit in edits.items()
+        Kind(f"resume training/{what}", "resume out", copied("training", edit), REFUSED) for what, edit in edits.items()
     ]
 
 

@@ -32,6 +32,7 @@ def _make(root: Path, with_interrupted: bool = True) -> None:
     from raylora.diffusion.adapters import Adapter
     from raylora.diffusion.families import load_base
     from raylora.diffusion.lora_file import LoraCard, write_kohya
+    from tests.caption_models import make_blip, make_tagger
     from tests.tiny import make_base, make_pictures
 
     shared = Shared(root)
@@ -42,10 +43,26 @@ def _make(root: Path, with_interrupted: bool = True) -> None:
     write_kohya(adapter, shared.lora, LoraCard("fresh", (64, 64), 8))
     (root / "good.yaml").write_text(GOOD.replace("BASE", str(shared.base)))
     (root / "small.yaml").write_text("name: small\nparameters:\n  lora.dropout: {choices: [0, 0.1]}\n")
+    make_blip(shared.blip)
+    make_tagger(shared.tagger)
+    _prepare(shared)
     if with_interrupted:
         _interrupt(root)
     for path in root.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors makes files that nobody else may read
+
+
+def _prepare(shared: Shared) -> None:
+    """The pictures cut and captioned, with tags where there was no caption."""
+    from raylora.preparation.job import plan_job
+    from raylora.preparation.preparing import Preparing
+    from raylora.preparation.settings import build_settings
+    from raylora.preparation.work_folder import WorkFolder
+
+    given = {"sizes": ["64x64"], "trigger": "sks", "caption": "tags", "caption_model": str(shared.tagger),
+             "existing": "replace"}  # fmt: skip
+    job = plan_job(str(shared.root / "pictures"), build_settings(given))
+    Preparing(job, WorkFolder(shared.prepared)).run()
 
 
 def _interrupt(root: Path) -> None:

@@ -10,6 +10,7 @@ from raylora.config import DatasetConfig, Experiment
 from raylora.dataset.batches import own_repeats
 from raylora.dataset.check_captions import check_captions, check_same, check_trigger
 from raylora.dataset.check_diversity import Embed, check_diversity
+from raylora.dataset.check_folders import check_repeats
 from raylora.dataset.check_pictures import check_pictures
 from raylora.dataset.check_sets import (
     check_against,
@@ -61,6 +62,7 @@ def check_survey(
         *_unreadable(seen.faults, root),
         *(_caption_fault(fault, root) for fault in seen.caption_faults),
         *check_images(pictures, root, config),
+        *check_repeats(pictures, root, experiment.training),
         *check_captions(pictures, seen.written, root, config.trigger),
         *check_splits(splits, root),
         *_check_others(pictures, root, against),

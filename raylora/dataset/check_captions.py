@@ -70,7 +70,7 @@ def check_trigger(captioned: Sequence[tuple[Picture, str]], root: Path, trigger:
     """The word that is to call up what was learned."""
     if not captioned:
         return []
-    word = trigger or _likely_trigger([text for _, text in captioned])
+    word = trigger or likely_trigger([text for _, text in captioned])
     if word is None:
         return [
             Finding("note", "trigger", "no word begins all captions", "nothing gathers what is learned in one word",
@@ -87,10 +87,10 @@ def check_trigger(captioned: Sequence[tuple[Picture, str]], root: Path, trigger:
     return [Finding("warning", "trigger", found, effect, mend, names(lacking, root))]
 
 
-def _likely_trigger(texts: Sequence[str]) -> str | None:
+def likely_trigger(texts: Sequence[str]) -> str | None:
     """The word or tag's first word that most captions begin with."""
     firsts = Counter(words[0].strip(",.;:").lower() for text in texts if (words := text.split()))
-    (word, count), *_ = firsts.most_common(1)
+    word, count = max(firsts.items(), key=lambda one: one[1], default=("", 0))
     return word if word and word not in NO_TRIGGERS and count >= TRIGGER_SHARE * len(texts) else None
 
 

@@ -15,6 +15,8 @@ LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 """The worst first."""
 MOST_NAMED = 3
 """Files in a line; a program gets all."""
+MOST_TOLD = 4
+"""Findings beside something else that is told; `raylora check` has all of them."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,12 @@ class Finding:
         """In one line, as a plan has it."""
         such = f", such as {self.files[0]}" if self.files else ""
         return f"{self.found}{such}: {self.effect}; {self.mend}"
+
+    @property
+    def short(self) -> str:
+        """The same without what it does to a LoRA."""
+        such = f", such as {self.files[0]}" if self.files else ""
+        return f"{self.found}{such}; {self.mend}"
 
     @property
     def named(self) -> str:

@@ -28,6 +28,8 @@ FEWEST_IMAGES = 8
 MOST_CAPTION_BYTES = 2**16
 """A caption of thousands of words; encoders read seventy-five tokens."""
 MOST_REPEATS = 10**6
+MANY_REPEATS = 500
+"""More are seldom meant: `2024_summer` is a year."""
 LEADS_OUT = "is a link that leads out of the folder, so it is not read"
 
 Warn = Callable[[str], None]
@@ -103,11 +105,17 @@ def _raise(error: DatasetError) -> None:
     raise error
 
 
-def scan(folder: Path, complain: Complain = _raise, suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[Picture]:
+def scan(
+    folder: Path,
+    complain: Complain = _raise,
+    suffixes: Collection[str] = IMAGE_SUFFIXES,
+    most_repeats: float = MOST_REPEATS,
+) -> list[Picture]:
     """All that is called like a picture, with the caption that was written for it; no picture is opened.
 
     Args:
         complain: told of captions that can't be read, which are then none.
+        most_repeats: a sub-folder that asks for more is refused.
 
     Raises:
         DatasetError: an index or a sub-folder's name can't be read.
@@ -118,18 +126,19 @@ def scan(folder: Path, complain: Complain = _raise, suffixes: Collection[str] = 
     pictures = list(_scan_plain(folder, folder, complain, suffixes))
     for below in _folders_in(folder):
         if match := KOHYA_FOLDER.fullmatch(below.name):
-            _check_sub_folder(below, folder, match[1])
+            _check_sub_folder(below, folder, int(match[1]), most_repeats)
             repeats = max(1, int(match[1]))
             found = _scan_plain(below, folder, complain, suffixes)
             pictures += [replace(picture, folder=below.name, repeats=repeats) for picture in found]
     return pictures
 
 
-def _check_sub_folder(below: Path, folder: Path, repeats: str) -> None:
+def _check_sub_folder(below: Path, folder: Path, repeats: int, most_repeats: float) -> None:
     if not resolved(below).is_relative_to(resolved(folder)):
         raise DatasetError(f"{below}: {LEADS_OUT}; copy it into the folder")
-    if int(repeats) > MOST_REPEATS:
-        raise DatasetError(f"{below}: asks for more than {MOST_REPEATS:,} repeats; rename it, as to 10_name")
+    if repeats > most_repeats:
+        raise DatasetError(f"{below}: asks for more than {most_repeats:,} repeats; if that is a date, "
+                           f"rename it as to 10_{below.name}")  # fmt: skip
 
 
 def _folders_in(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from typing import Any, Literal
@@ -203,6 +203,27 @@ class Adapter:
             module.peft_config.pop(self.name, None)
         if self.base.active_adapter == self.name:
             self.base.active_adapter = None
+
+
+@contextmanager
+def loaded_at_strength(base: BaseModel, strength: float) -> Iterator[None]:
+    """The LoRA that `load_lora` put onto a base model, its change times `strength` while the block lasts.
+
+    At 0 it is switched off: a DoRA's magnitudes would still act.
+    """
+    layers = [layer for part in base.parts.values() for layer in tuner_layers(part)]
+    _scale(layers, strength)
+    try:
+        yield
+    finally:
+        _scale(layers, 1.0)
+
+
+def _scale(layers: Iterable[BaseTunerLayer], strength: float) -> None:
+    for layer in layers:
+        layer.enable_adapters(strength != 0)
+        for name in layer.active_adapters if isinstance(layer, LoraLayer) else ():
+            layer.set_scale(name, strength)
 
 
 def free_name(base: BaseModel) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -46,6 +48,7 @@ DIFFUSERS_NAME = "pytorch_lora_weights.safetensors"
 HEADER_LENGTH_BYTES = 8
 HASHES = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256")
 """Metadata about the very bytes of a file: not to be carried over to another."""
+SHA256 = re.compile("[0-9a-f]{64}")
 VARIES = "Dynamic"
 """What sd-scripts' networks/resize_lora.py writes for a rank or alpha that is not the same in all layers."""
 
@@ -278,6 +281,20 @@ def with_comment(weights: LoraWeights, comment: str) -> LoraWeights:
     earlier = weights.metadata.get("ss_training_comment", "")
     joined = f"{comment}; {earlier}" if earlier and earlier != "None" else comment
     return replace(weights, metadata={**weights.metadata, "ss_training_comment": joined})
+
+
+def webui_hash(path: Path) -> str:
+    """What A1111's webui knows a LoRA by: sha256 of all that follows the header, as kohya's `sshs_model_hash` has it.
+
+    The metadata's own word counts, as there (`extensions-builtin/Lora/network.py`, `NetworkOnDisk`).
+    """
+    with safe_open(str(path), framework="pt") as opened:
+        told = (opened.metadata() or {}).get("sshs_model_hash", "")
+    if SHA256.fullmatch(told):
+        return str(told)
+    with path.open("rb") as file:
+        file.seek(HEADER_LENGTH_BYTES + int.from_bytes(file.read(HEADER_LENGTH_BYTES), "little"))
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_lora(base: BaseModel, path: Path) -> None:

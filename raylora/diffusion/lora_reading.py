@@ -86,9 +86,8 @@ def read_lora(path: Path, family: str | None = None, unet_config: Mapping[str, A
     """
     tensors, metadata = read_tensors(path)
     told = _told_by_weights(path, tensors, metadata)
-    if family and told not in (None, family):
-        raise ModelError(f"{path}: is a LoRA for {TITLES[told]}, and the base model is {TITLES[family]}; "
-                         "give the LoRA's own with --base-model")  # fmt: skip
+    if family:
+        _check_told(path, told, family)
     chosen = told or family or _told_by_metadata(path, metadata)
     kohya = any(key.startswith("lora_") for key in tensors)
     layers = (
@@ -101,6 +100,30 @@ def read_lora(path: Path, family: str | None = None, unet_config: Mapping[str, A
     for (part, module), layer in layers.items():
         parts.setdefault(part, {})[module] = _module(path, part, module, layer, config)
     return LoraWeights(chosen, parts, metadata)
+
+
+def check_family(path: Path, family: str) -> None:
+    """Whether a LoRA's file can be for a family, by its weights; many fit both.
+
+    Raises:
+        ModelError: it can't.
+    """
+    _check_told(path, _told_by_weights(path, *read_tensors(path)), family)
+
+
+def _check_told(path: Path, told: str | None, family: str) -> None:
+    if told not in (None, family):
+        raise ModelError(f"{path}: is a LoRA for {TITLES[told]}, and the base model is {TITLES[family]}; "
+                         "give the LoRA's own with --base-model")  # fmt: skip
+
+
+def family_of(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """The family that a LoRA's file is for, by its weights, else by what it says, else SD1.5.
+
+    Raises:
+        ModelError: it is for another kind of model.
+    """
+    return _told_by_weights(path, tensors, metadata) or _told_by_metadata(path, metadata)
 
 
 def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:

@@ -19,6 +19,8 @@ TOKENIZER_NAMES = ("tokenizer.json", "vocab.json")
 MOST_LAYERS, MOST_WIDTH, MOST_BLOCKS = 100, 10**6, 100
 """Beyond any model of these families; a vocabulary counts as a width."""
 MOST_INDEX_BYTES = 2**26
+MOST_SIDE_PX = 4096
+"""Models that look at pictures take 224 to 1,024 px."""
 AGAIN = "download the model again"
 
 
@@ -88,6 +90,16 @@ def check_sizes(reference: object, config: Mapping[str, Any]) -> None:
         most = MOST_LAYERS if "layers" in name else MOST_WIDTH
         if len(parts) > MOST_BLOCKS or any(isinstance(part, int) and part > most for part in parts):
             raise ModelError(f"{reference}: its configuration has {_short(value)} for {_short(name)}; {AGAIN}")
+
+
+def oversized(preprocessing: Mapping[str, Any]) -> str | None:
+    """The size that a model's preprocessing makes pictures, in words, if it is larger than any model takes them."""
+    below = preprocessing.get("image_processor")
+    for name, size in {**preprocessing, **(below if isinstance(below, dict) else {})}.items():
+        sides = size.values() if isinstance(size, dict) else [size]
+        if "size" in name and any(isinstance(side, int) and side > MOST_SIDE_PX for side in sides):
+            return f"{_short(size)} px for {name}"
+    return None
 
 
 def shards_of(index: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModel
 from transformers.utils.logging import disable_progress_bar
 
-from raylora.diffusion.model_files import is_plain_name
+from raylora.diffusion.model_files import is_plain_name, oversized
 from raylora.errors import ModelError
 from raylora.files import is_file, is_folder, read_mapping, resolved
 
@@ -23,8 +23,6 @@ UNUSED_WEIGHTS = ("logit_scale", "logit_bias", "mask_token")
 DEVICE_WITHOUT_WEIGHTS = "meta"
 """torch's device on which shapes are made and no numbers read."""
 AGAIN = "download the model again"
-MOST_SIDE_PX = 4096
-"""Encoders take 224 to 1,024 px."""
 
 
 def read_kind(reference: str) -> str:
@@ -62,16 +60,8 @@ def check_files(reference: str, reads_texts: bool) -> None:
 def _check_preprocessing(folder: Path, reference: str) -> None:
     """Whether pictures are made no larger than encoders take them: each is made so, a batch at a time."""
     for file in (folder / name for name in PREPROCESSOR_NAMES if is_file(folder / name)):
-        found = _json_of(file, reference)
-        for name, size in {**found, **_below(found, "image_processor")}.items():
-            sides = size.values() if isinstance(size, dict) else [size]
-            if "size" in name and any(isinstance(side, int) and side > MOST_SIDE_PX for side in sides):
-                raise _wrong(reference, f"its {file.name} has {ascii(size)[:100]} px for {name}; {AGAIN}")
-
-
-def _below(content: dict[str, Any], name: str) -> dict[str, Any]:
-    below = content.get(name)
-    return below if isinstance(below, dict) else {}
+        if size := oversized(_json_of(file, reference)):
+            raise _wrong(reference, f"its {file.name} has {size}; {AGAIN}")
 
 
 def load_whole(reference: str, device: str = "cpu") -> Any:

@@ -19,10 +19,12 @@ from raylora.errors import DatasetError
 from raylora.evaluation.scorecard import Evaluator
 from raylora.execution.job import Job
 from raylora.execution.material import Material, look_prompts
+from raylora.execution.model_card import write_card
 from raylora.execution.node_cache import entries_in, framed, make_shared, training_set
 from raylora.execution.outputs import OutFolder, verdict_on, write_json, write_trials_csv
 from raylora.execution.prepare import absolute, check_hub, prepare
 from raylora.execution.refit import trained_on_all
+from raylora.execution.registering import describe
 from raylora.execution.trial import base_of, encoder_of, pick_device
 from raylora.execution.winner import adapter_of, epoch_files, first_seed, lora_paths, write_lora, write_samples
 from raylora.tracking.recorder import TrialRecord, measures
@@ -95,6 +97,8 @@ def _train(training: Training, holdout: bool) -> dict[str, Any]:
         record.write()
         write_trials_csv(out.trials_csv, [record], training.job.experiment)
         summary = _summary(record, training, wall_s())
+        prompts = None if holdout else _prompts(training)
+        write_card(out, describe(out, training.job, summary, prompts))
         write_json(out.summary, summary)
     return summary
 
@@ -149,6 +153,12 @@ def _train_on_all(training: Training, record: TrialRecord) -> None:
     record.params = {"train_loss": trainer.train_loss, "images_seen": trainer.images_seen}
 
 
+def _prompts(training: Training) -> list[str]:
+    """Of the samples where nothing is held out: the user's own, or else the first captions."""
+    captions = [picture.caption for picture in training.job.pictures[:MOST_SAMPLES]]
+    return look_prompts(training.experiment) or captions
+
+
 def _draw_samples(training: Training, base: BaseModel) -> None:
     """The adapter's pictures of the prompts, or else of the first captions, below the pictures that it learned."""
     experiment, pictures = training.experiment, training.job.pictures[:MOST_SAMPLES]
@@ -156,7 +166,7 @@ def _draw_samples(training: Training, base: BaseModel) -> None:
     sizes = [(pixels.shape[1], pixels.shape[0]) for pixels in shown]
     prompts = look_prompts(experiment)
     requests = requests_of(
-        prompts or [picture.caption for picture in pictures],
+        _prompts(training),
         experiment.sampling.seeds[:1],
         [experiment.dataset.resolution] * len(prompts) if prompts else sizes,
     )

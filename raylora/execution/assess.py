@@ -32,7 +32,7 @@ def evaluate_lora(lora: Path, dataset: str, train_dataset: str | None, experimen
     Raises:
         UserError: a file, folder or model can't be used.
     """
-    _check_place(lora)
+    check_place(lora)
     check_lora_file(lora_file_in(lora))
     if experiment.model.base_model is None:
         raise ConfigError("no base model: give --base-model, or evaluate a LoRA that lies beside its experiment.yaml")
@@ -59,7 +59,12 @@ def evaluate_lora(lora: Path, dataset: str, train_dataset: str | None, experimen
     return evaluator.measure(base, reference).metrics
 
 
-def _check_place(lora: Path) -> None:
+def check_place(lora: Path) -> None:
+    """Whether a LoRA may be at a path.
+
+    Raises:
+        ModelError: nothing is there, or a folder without one.
+    """
     if not exists(lora):
         raise ModelError(f"{lora}: there is no such LoRA file or folder; mend the path")
     if is_folder(lora_file_in(lora)):

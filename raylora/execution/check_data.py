@@ -6,17 +6,15 @@ from collections.abc import Callable, Sequence
 
 from raylora.dataset.check import check_training
 from raylora.dataset.check_diversity import Embed, Vectors
+from raylora.dataset.check_folders import check_repeats
 from raylora.dataset.check_sets import check_outgrown
-from raylora.dataset.findings import Finding
+from raylora.dataset.findings import MOST_TOLD, Finding
 from raylora.dataset.pixels import Pixels
 from raylora.dataset.remote import folder_of
 from raylora.diffusion.hub import is_meant_as_path
 from raylora.errors import DatasetError
 from raylora.evaluation.encoder_place import place_here
 from raylora.execution.job import Job
-
-MOST_TOLD = 4
-"""Warnings in a plan; `raylora check` has all of them, and notes."""
 
 
 def tell_data(job: Job, warn: Callable[[str], None]) -> None:
@@ -29,6 +27,8 @@ def tell_data(job: Job, warn: Callable[[str], None]) -> None:
     assert dataset.path is not None
     own = plan.trial.images_per_epoch - plan.regularization_images
     findings = check_outgrown(own, plan.regularization_images)
+    if "training.repeats" not in plan.searched:
+        findings += check_repeats(job.pictures, folder_of(dataset.path), job.experiment.training)
     findings += check_training(job.pictures, job.regularization, job.splits, folder_of(dataset.path), dataset)
     if errors := [finding for finding in findings if finding.level == "error"]:
         raise DatasetError("; and ".join(error.line for error in errors))
@@ -38,8 +38,7 @@ def tell_data(job: Job, warn: Callable[[str], None]) -> None:
 def _warn(findings: Sequence[Finding], reference: str, warn: Callable[[str], None]) -> None:
     warnings = [finding for finding in findings if finding.level == "warning"]
     for finding in warnings[:MOST_TOLD]:
-        such = f", such as {finding.files[0]}" if finding.files else ""
-        warn(f"{finding.found}{such}; {finding.mend}")
+        warn(finding.short)
     if len(warnings) > MOST_TOLD:
         warn(f"{len(warnings) - MOST_TOLD} more of the data set; `raylora check {reference}` tells the rest")
 

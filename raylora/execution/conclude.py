@@ -9,13 +9,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raylora.config import Experiment, LimitsConfig, SearchConfig
-from raylora.diffusion.families import resolve_base, save_as_folder
+from raylora.config import LimitsConfig, SearchConfig
 from raylora.errors import RayloraError, first_line
 from raylora.execution.confirm import Candidate
 from raylora.execution.mirror import at_work
 from raylora.execution.node_cache import read_shared
 from raylora.execution.outputs import NO_RESULT, NOTHING_CAME, OutFolder, verdict_on, write_json, write_trials_csv
+from raylora.execution.registering import claim_of, describe, how_it_ended, log_winner, write_entry
 from raylora.execution.tradeoffs import weighed
 from raylora.execution.trial import base_of, encoder_of, pick_device
 from raylora.execution.underway import Search
@@ -29,6 +29,7 @@ from raylora.tracking.recorder import TrialRecord, measures
 from raylora.training.fit import BEST_NAME
 
 if TYPE_CHECKING:
+    from raylora.tracking.entry import Entry
     from raylora.tracking.registry import Registered
 
 
@@ -52,10 +53,10 @@ def conclude(
     search.say("Writing the winner …")
     winner = found[0].trial
     baseline = next((trial for trial in trials if trial.is_baseline and trial.history), None)
-    strengths = _write_winner(search, [trial for trial in (baseline, winner) if trial], is_refit)
+    strengths, encoder = _write_winner(search, [trial for trial in (baseline, winner) if trial], is_refit)
     told = verdict_on(winner, search.job.experiment, trials)
     best = {**_entry(winner), **found[0].as_dict(), **told, **strengths, **lora_paths(out)}
-    summary = {
+    summary: dict[str, Any] = {
         "best": best,
         "baseline": _baseline_entry(baseline, found, search.job.experiment.search.limits) if baseline else None,
         "confirmed": [candidate.as_dict() for candidate in found if candidate.again],
@@ -66,10 +67,13 @@ def conclude(
         "importance": what_mattered(search),
         "images_seen": sum(trial.images_seen for trial in trials) * search.job.experiment.dataset.folds,
         "wall_s": wall_s(),
-        "registered": _track_winner(search, winner, found[0].score),
+        "registered": None,
         "tracking_uri": search.tracker.uri,
         "parent_run_id": search.tracker.parent_run_id,
     }
+    claim = claim_of(search.job, best, out.read_state().get("base_digest"), encoder)
+    entry = write_entry(out, describe(out, search.job, summary), claim)
+    summary["registered"] = _track_winner(search, winner, found[0].score, entry)
     write_json(out.summary, summary)
     return summary
 
@@ -135,25 +139,29 @@ def what_mattered(search: Search) -> list[dict[str, Any]]:
     return [asdict(one) for one in found]
 
 
-def _write_winner(search: Search, trials: list[TrialRecord], is_refit: bool) -> dict[str, Any]:
-    """`best/`, made where the trials ran; returns the strength to use the LoRA at, and the score at each tried."""
+def _write_winner(search: Search, trials: list[TrialRecord], is_refit: bool) -> tuple[dict[str, Any], str]:
+    """`best/`, made where the trials ran.
+
+    Returns:
+        the strength to use the LoRA at with the score at each tried, and the image encoder's identity.
+    """
     experiment, root, mirror = search.job.experiment, search.out.root, search.mirror
     folders = [Path(trial.folder).relative_to(root) for trial in trials]
 
-    def write() -> dict[str, Any]:
+    def write() -> tuple[dict[str, Any], str]:
         with at_work(mirror, root, ["cache", *map(str, folders)], ["best"], is_for_winner) as out:
             there = [replace(trial, folder=str(out.root / at)) for trial, at in zip(trials, folders, strict=True)]
             shared = read_shared(first_fold(out.cache))
             base, encoder = base_of(experiment, pick_device()), encoder_of(experiment, pick_device())
             sweep = write_best(out, base, shared.evaluator(encoder, experiment), experiment, there, shared, is_refit)
         scores = {f"{at:g}": score for at, score in sweep.scores.items()}
-        return {"strength": sweep.recommended, "strength_scores": scores}
+        return {"strength": sweep.recommended, "strength_scores": scores}, encoder.identity
 
-    strengths = search.run_in_cluster(write, "writes the winner")
+    made = search.run_in_cluster(write, "writes the winner")
     if mirror:
         mirror.bring(search.out, "best")
         mirror.bring(search.out, "epochs")
-    return strengths
+    return made
 
 
 def is_for_winner(name: str) -> bool:
@@ -161,12 +169,14 @@ def is_for_winner(name: str) -> bool:
     return name.startswith("cache/") or name.endswith(f"/{BEST_NAME}")
 
 
-def _track_winner(search: Search, winner: TrialRecord, score: float) -> Registered | None:
+def _track_winner(search: Search, winner: TrialRecord, score: float, entry: Entry) -> Registered | None:
     """The winner in MLflow, each step for itself. Its files are written by now, so what fails costs nothing else."""
     measured = {**measures(winner.best or {}), "score": score}
     best = {f"best.{key}": value for key, value in measured.items()}
     search.tracker.catch_up()
-    registered = search.out.read_state().get("registered") or _try(search, "as a model", lambda: _register(search))
+    registered = search.out.read_state().get("registered") or _try(
+        search, "as a model", lambda: _register(search, entry)
+    )
     search.out.write_state("running", registered=registered)  # a resume doesn't register it again
     _try(search, "in full", lambda: search.tracker.finish(best, search.out.best))
     return registered
@@ -181,37 +191,21 @@ def _try(search: Search, how: str, step: Callable[[], Registered | None]) -> Reg
         return None
 
 
-def _register(search: Search) -> Registered | None:
-    """Log the winner to the parent run, and register it where a name was given."""
-    from raylora.tracking.registry import log_lora, register  # MLflow takes seconds, and only the end needs it here
+def _register(search: Search, entry: Entry) -> Registered | None:
+    """Log the winner to the parent run; where a name was given, register it, and let it be champion if it may."""
+    from raylora.tracking.registry import place, register  # MLflow takes seconds, and only the end needs it here
 
-    experiment, tracker = search.job.experiment, search.tracker
-    name = experiment.tracking.register_name
-    model_uri = search.out.read_state().get("model_uri")
+    out, tracker, name = search.out, search.tracker, search.job.experiment.tracking.register_name
+    model_uri = out.read_state().get("model_uri")
     if model_uri is None:
-        model_uri = log_lora(
-            tracker.uri,
-            tracker.parent_run_id,
-            lora=Path(lora_paths(search.out)["lora_diffusers"]),
-            base_model=_loadable_base(experiment, search.out.root / "base_model" if name else None),
-            size=experiment.dataset.resolution,
-            steps=experiment.sampling.steps,
-            guidance_scale=experiment.sampling.guidance_scale,
-        )
-        search.out.write_state("running", model_uri=model_uri)  # a resume doesn't log it again
-    return register(tracker.uri, model_uri, name) if name else None
-
-
-def _loadable_base(experiment: Experiment, folder: Path | None) -> str:
-    """The base model's reference. MLflow loads no single file, and doesn't hear of `model.prediction_type`: of a model
-    with one of these a folder is made where one is given.
-    """
-    model = experiment.model
-    assert model.base_model is not None
-    reference = resolve_base(model.base_model, model.family)
-    if folder is None or not (reference.endswith(".safetensors") or model.prediction_type):
-        return reference
-    return str(save_as_folder(reference, model, folder))
+        model_uri = log_winner(out, tracker.uri, tracker.parent_run_id, entry, as_folder=name is not None)
+        out.write_state("running", model_uri=model_uri)  # a resume doesn't log it again
+    if name is None:
+        return None
+    placed = place(tracker.uri, name, register(tracker.uri, model_uri, name, entry))
+    if why := how_it_ended(placed, str(out.root)):
+        search.say(f"warning: {why}")
+    return placed.registered
 
 
 def _entry(trial: TrialRecord) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from ray.tune import Callback
 from ray.tune.result import NODE_IP
 
 from raylora.errors import RayloraError, StorageError
+from raylora.execution.dead_nodes import DeadNodes
 from raylora.execution.results import BREAKS_OFF, FAILED, REPORT
 from raylora.execution.trial_job import HALVED, STOP_REASON, TrialJob
 from raylora.search.limits import COSTS, over_limits
@@ -50,6 +51,7 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
         self._recovered: dict[int, int] = {}
         """In which step of Tune's each trial was last begun again: it may be ended in the same, by the same loss."""
         self._failed: set[int] = set()
+        self._dead_nodes = DeadNodes()
         self._wanted: dict[Any, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -82,7 +84,20 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
         record.status, record.stop_reason = "running", None
+        self._dead_nodes.begin(record.number, trial.temporary_state.ray_actor)
         self._tell(record, self._listener.trial_started)
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._put_down_to_nodes(self._dead_nodes.told())
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        self._put_down_to_nodes(self._dead_nodes.told(at_once=True))
+
+    def _put_down_to_nodes(self, losses: Iterable[tuple[int, int]]) -> None:
+        for number, place in losses:
+            if record := self._under_way.get(number) or self._kept(number):
+                record.losses[place] = "node"
+                record.write()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -146,11 +161,14 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
     def _lose(self, record: TrialRecord, trial: Any) -> None:
         self._lost[record.number] += 1
         record.losses.append(cause_of_loss(error_of(trial)))
+        if record.losses[-1] == "worker":
+            self._dead_nodes.lose(record.number, len(record.losses) - 1)
         record.write()
 
     def _end(self, trial: Any, record: TrialRecord) -> None:
         self._tell(record, self._listener.trial_ended)
         del self._under_way[record.number]
+        self._dead_nodes.end(record.number)
         wants = trial.placement_group_factory  # equal ones, of 3 kB, for every trial
         trial.placement_group_factory = self._wanted.setdefault(wants, wants)
         _forget(trial)

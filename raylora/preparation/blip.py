@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import BlipForConditionalGeneration, BlipProcessor
 from transformers.utils.logging import disable_progress_bar
 
-from raylora.diffusion.model_files import TRANSFORMERS_WEIGHTS, check_sizes, check_tokenizer, check_weights
+from raylora.diffusion.model_files import TRANSFORMERS_WEIGHTS, check_sizes, check_tokenizer, check_weights, oversized
 from raylora.errors import ModelError, first_line
 from raylora.files import is_file, read_mapping
 
@@ -47,6 +47,17 @@ def check(folder: Path, reference: str) -> None:
         check_weights(folder, TRANSFORMERS_WEIGHTS)
     except ModelError as error:
         raise ModelError(f"--caption-model {error}") from None
+    for file in (folder / name for name in PREPROCESSOR_NAMES if is_file(folder / name)):
+        _check_preprocessing(file, reference)
+
+
+def _check_preprocessing(file: Path, reference: str) -> None:
+    try:
+        size = oversized(read_mapping(file))
+    except (OSError, ValueError):
+        raise ModelError(f"--caption-model {reference}: its {file.name} can't be read; {AGAIN}") from None
+    if size:
+        raise ModelError(f"--caption-model {reference}: its {file.name} has {size}; {AGAIN}")
 
 
 class BlipCaptioner:
@@ -67,11 +78,18 @@ class BlipCaptioner:
         if wrong:
             raise ModelError(f"--caption-model {reference}: its weights lack {len(wrong)} tensors that its config.json "
                              f"asks for, such as {wrong[0]}: they are another model's; {AGAIN}")  # fmt: skip
-        self._model: Any = model.eval().to(self._device)
+        if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
+            raise ModelError(f"--caption-model {reference}: has weights that are no finite numbers; {AGAIN}")
+        self._reference, self._model = reference, model.eval().to(self._device)
 
     @torch.no_grad()
     def captions(self, pictures: Sequence[Image.Image]) -> list[str]:
         """A sentence for each picture."""
-        batch = self._processor(images=list(pictures), return_tensors="pt").to(self._device)
-        tokens = self._model.generate(**batch, num_beams=BEAMS, max_new_tokens=MOST_TOKENS, do_sample=False)
-        return [" ".join(text.split()) for text in self._processor.batch_decode(tokens, skip_special_tokens=True)]
+        try:
+            batch = self._processor(images=list(pictures), return_tensors="pt").to(self._device)
+            tokens = self._model.generate(**batch, num_beams=BEAMS, max_new_tokens=MOST_TOKENS, do_sample=False)
+            texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
+        except Exception as error:  # of a configuration that doesn't fit, or of a GPU that is too small
+            raise ModelError(f"--caption-model {self._reference}: fails on pictures ({first_line(error)}); {AGAIN}, or "
+                             "give another") from None  # fmt: skip
+        return [" ".join(text.split()) for text in texts]

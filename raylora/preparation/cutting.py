@@ -48,7 +48,7 @@ def cut_from_json(content: Mapping[str, Any]) -> Cut:
     Raises:
         KeyError, TypeError, ValueError: it is none.
     """
-    return Cut(
+    cut = Cut(
         original=_pair(content["original"]),
         box=_four(content["box"]),
         size=_pair(content["size"]),
@@ -57,6 +57,9 @@ def cut_from_json(content: Mapping[str, Any]) -> Cut:
         notes=tuple(map(str, content["notes"])),
         refused=content["refused"],
     )
+    if min(*cut.original, *cut.size) < 1:
+        raise ValueError("has a picture without pixels")
+    return cut
 
 
 def _pair(numbers: Any) -> Size:

@@ -15,7 +15,8 @@ from raylora.preparation.contact_sheet import PER_PAGE
 from raylora.preparation.settings import PrepareSettings
 from raylora.preparation.sources import LeftOut, Source, Sources, find_sources
 from raylora.preparation.tags import Edits, distinct, split_tags
-from raylora.preparation.work_folder import MANIFEST, SHEETS, TAGS, digest_of
+from raylora.preparation.work_folder import MANIFEST, SHEETS, TAGS, Claim, digest_of
+from raylora.redaction import cleared
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ class Job:
         """That the prepared pictures can take: PNGs are no larger than their pixels."""
         return len(self.pictures) * 3 * max(math.prod(size) for size in self.settings.sizes)
 
+    def claim(self, force: bool) -> Claim:
+        """What it wants of its folder."""
+        return Claim(self.folder, self.digest, self.files, self.most_bytes, force)
+
     def asks(self, source: Source) -> bool:
         """Whether the captioner is asked for a caption."""
         return self.model is not None and not (source.caption and self.settings.existing == "keep")
@@ -73,10 +78,10 @@ class Job:
         Args:
             found: what the captioner says; None where it wasn't asked.
         """
-        existing = self.settings.existing
+        existing, before, found_text = self.settings.existing, cleared(source.caption), cleared(found or "")
         if existing == "extend":
-            return self.edits(", ".join(distinct(split_tags(source.caption) + split_tags(found or ""))))
-        return self.edits(source.caption if existing == "keep" and found is None else found or "")
+            return self.edits(", ".join(distinct(split_tags(before) + split_tags(found_text))))
+        return self.edits(before if existing == "keep" and found is None else found_text)
 
 
 def caption_file(target: str) -> str:
@@ -99,7 +104,10 @@ def plan_job(reference: str, settings: PrepareSettings, say: Callable[[str], Non
     sources = find_sources(reference, settings.repeats)
     if settings.caption == "none" and settings.trigger is None and not settings.add:
         _check_captions(sources, settings.existing == "replace")
-    return Job(settings, sources, find_model(settings, say))
+    job = Job(settings, sources, find_model(settings, say))
+    for picture in job.pictures:
+        job.caption(picture, None)  # a pattern that takes too long is told now
+    return job
 
 
 def _check_captions(sources: Sources, are_dropped: bool) -> None:

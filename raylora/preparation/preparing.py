@@ -6,9 +6,11 @@ import hashlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from PIL import Image
 
+from raylora.dataset.check_captions import likely_trigger
 from raylora.dataset.pixels import open_rgb
 from raylora.errors import DatasetError
 from raylora.files import is_file, write_atomically
@@ -16,6 +18,7 @@ from raylora.preparation.captioning import Captioner
 from raylora.preparation.contact_sheet import PER_PAGE, Cell, page, thumbnail
 from raylora.preparation.cutting import (
     RULES,
+    Cut,
     UnreadableError,
     apply_cut,
     cut_from_json,
@@ -25,9 +28,11 @@ from raylora.preparation.cutting import (
 from raylora.preparation.job import Job, caption_file, sheet_name
 from raylora.preparation.manifest import LIBRARIES, USED_FOR, as_bytes, manifest_of, versions
 from raylora.preparation.prepared import Done, Prepared
+from raylora.preparation.settings import PrepareSettings
 from raylora.preparation.sources import LeftOut, Source
 from raylora.preparation.tag_table import as_csv, count_tags
 from raylora.preparation.work_folder import MANIFEST, TAGS, WorkFolder, digest_of
+from raylora.redaction import one_line
 
 AT_ONCE = 8
 """Pictures that a captioner sees together."""
@@ -47,31 +52,78 @@ class Preparing:
     """None: nothing is written or kept."""
     tell: Tell = lambda *_: None
     warn: Warn = lambda _: None
+    force: bool = False
+    """Replace what an earlier preparation has left."""
 
     def run(self) -> Prepared:
-        """Everything; the folder must be claimed.
+        """Everything.
 
         Raises:
+            OutputError: the folder can't be this work's.
             DatasetError: no picture can be used.
             ModelError: the captioner fails.
         """
+        captioner = self._tried()
+        if self.work is None:
+            return self._made(captioner)
+        with self.work.claimed(self.job.claim(self.force)):
+            self.work.begin(self.job.digest, self.job.files)
+            return self._made(captioner)
+
+    def _made(self, captioner: Captioner | None) -> Prepared:
         looked_at = self._cut_all()
         done = [one for one in looked_at if isinstance(one, Done) and not one.cut.refused]
         left_out = [*self.job.left_out, *(refusal for one in looked_at if (refusal := _refusal(one)))]
-        for one in left_out:
-            self.warn(f"{one.name}: {one.reason}; left out")
-        if not done:
-            raise DatasetError(
-                f"{self.job.folder}: none of its images can be used; {left_out[0].name} {left_out[0].reason}"
-            )
-        found = self._caption_all(done)
+        self._warn_of_sources(left_out)
+        found = self._caption_all(done, captioner)
         captions = {one.source.name: self.job.caption(one.source, found.get(one.source.name)) for one in done}
         if bare := [name for name, caption in captions.items() if not caption]:
             are = "1 caption is" if len(bare) == 1 else f"{len(bare)} captions are"
-            self.warn(f"{are} empty, such as {bare[0]}'s; training takes the folder's words in their place")
-        tags = count_tags(list(captions.values()), [*self.job.edits.add, self.job.edits.trigger or ""])
+            self.warn(f"{are} empty, such as {one_line(bare[0])}'s; training takes the folder's words in their place")
+        texts = list(captions.values())
+        tags = count_tags(texts, [*self.job.edits.add, self.job.edits.trigger or likely_trigger(texts) or ""])
         prepared = Prepared(done, left_out, found, captions, tags)
         return self._written(prepared, looked_at) if self.work else prepared
+
+    def _tried(self) -> Captioner | None:
+        """Everything that can fail as a whole, before anything of an earlier preparation is touched.
+
+        Returns:
+            the captioner, loaded and tried on a picture, where it will be asked for something.
+        """
+        kept = [self._cut_before(source, self._cut_key(source)) for source in self.job.pictures]
+        source, cut = self._first_usable(kept)
+        if self.job.model is None or not any(map(self._needs_words, self.job.pictures, kept)):
+            return None
+        captioner = self.job.model.load()
+        captioner.captions([self._cut_out(source, cut)])
+        return captioner
+
+    def _first_usable(self, kept: Sequence[Done | None]) -> tuple[Source, Cut]:
+        faults = [(one.name, one.reason) for one in self.job.left_out]
+        for source, one in zip(self.job.pictures, kept, strict=True):
+            try:
+                cut = one.cut if one else plan_cut(*self._read(source))
+            except UnreadableError as error:
+                faults.append((source.name, str(error)))
+                continue
+            if not cut.refused:
+                return source, cut
+            faults.append((source.name, cut.refused))
+        name, reason = faults[0]
+        raise DatasetError(f"{self.job.folder}: none of its images can be used; {one_line(name)} {reason}")
+
+    def _needs_words(self, source: Source, kept: Done | None) -> bool:
+        """Whether the captioner is going to be asked about it, as far as can be told before it is cut."""
+        if not self.job.asks(source):
+            return False
+        return kept is None or (not kept.cut.refused and self._said_before(kept) is None)
+
+    def _warn_of_sources(self, left_out: Sequence[LeftOut]) -> None:
+        for note in self.job.sources.notes:
+            self.warn(note)
+        for one in left_out:
+            self.warn(f"{one_line(one.name)}: {one.reason}; left out")
 
     def _cut_all(self) -> list[Done | LeftOut]:
         looked_at = []
@@ -79,7 +131,7 @@ class Preparing:
             one = self._cut(source)
             looked_at.append(one)
             for note in one.cut.notes if isinstance(one, Done) else ():
-                self.warn(f"{source.name}: {note}")
+                self.warn(f"{one_line(source.name)}: {note}")
             self.tell("cut", number, len(self.job.pictures))
         return looked_at
 
@@ -89,18 +141,27 @@ class Preparing:
         if earlier := self._cut_before(source, key):
             return earlier
         try:
-            image, notes = read_picture(source.path, self.job.settings.background)
+            image, settings, notes = self._read(source)
         except UnreadableError as error:
             return LeftOut(source.name, str(error))
-        cut = plan_cut(image, self.job.settings, notes)
+        cut = plan_cut(image, settings, notes)
         content = b"" if cut.refused else _png(apply_cut(image, cut))
         digest = _sha256(content) if content else ""
         if self.work:
-            write_atomically(self.work.thumbnail(key), thumbnail(image))
+            small = thumbnail(image)
+            write_atomically(self.work.thumbnail(key), small)
             if content:
                 write_atomically(self.work.root / source.target, content)
-            self.work.keep(CUTS, key, {"cut": cut.as_json, "digest": digest})
+            self.work.keep(CUTS, key, {"cut": cut.as_json, "digest": digest, "thumbnail": _sha256(small)})
         return Done(source, cut, digest, key)
+
+    def _read(self, source: Source) -> tuple[Image.Image, PrepareSettings, tuple[str, ...]]:
+        """What `plan_cut` takes."""
+        image, notes = read_picture(source.path, self.job.settings.background)
+        return image, self.job.settings, notes
+
+    def _cut_out(self, source: Source, cut: Cut) -> Image.Image:
+        return apply_cut(self._read(source)[0], cut)
 
     def _cut_key(self, source: Source) -> str:
         """Digest of all that a cut depends on; with the target, since its file is what is kept."""
@@ -110,21 +171,20 @@ class Preparing:
 
     def _cut_before(self, source: Source, key: str) -> Done | None:
         kept = self.work.recall(CUTS, key) if self.work else None
-        if self.work is None or kept is None or not is_file(self.work.thumbnail(key)):
+        if self.work is None or kept is None:
             return None
         try:
             done = Done(source, cut_from_json(kept["cut"]), str(kept["digest"]), key)
+            files = {self.work.thumbnail(key): kept["thumbnail"]}
         except (KeyError, TypeError, ValueError):
             return None
-        target = self.work.root / source.target
-        is_whole = done.cut.refused or (is_file(target) and _sha256(target.read_bytes()) == done.digest)
-        return done if is_whole else None
+        files |= {} if done.cut.refused else {self.work.root / source.target: done.digest}
+        return done if all(_holds(path, digest) for path, digest in files.items()) else None
 
-    def _caption_all(self, done: Sequence[Done]) -> dict[str, str]:
+    def _caption_all(self, done: Sequence[Done], captioner: Captioner | None) -> dict[str, str]:
         """What the captioner says of the pictures that it is asked about."""
         asked = [one for one in done if self.job.asks(one.source)]
         found: dict[str, str] = {}
-        captioner: Captioner | None = None
         for first in range(0, len(asked), AT_ONCE):
             batch = asked[first : first + AT_ONCE]
             known: Sequence[str | None] = [self._said_before(one) for one in batch]
@@ -155,7 +215,7 @@ class Preparing:
         """The prepared picture again."""
         if self.work:
             return open_rgb(self.work.root / one.source.target)
-        return apply_cut(read_picture(one.source.path, self.job.settings.background)[0], one.cut)
+        return self._cut_out(one.source, one.cut)
 
     def _written(self, prepared: Prepared, looked_at: Sequence[Done | LeftOut]) -> Prepared:
         """Captions, tags, sheets and, last, the manifest."""
@@ -194,6 +254,10 @@ def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     Image.frombytes("RGB", image.size, image.tobytes()).save(file, "PNG")
     return file.getvalue()
+
+
+def _holds(path: Path, digest: object) -> bool:
+    return is_file(path) and _sha256(path.read_bytes()) == digest
 
 
 def _sha256(content: bytes) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from PIL import ImageColor
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from raylora import __version__
 from raylora.config import Size
 from raylora.config_files import in_words
 from raylora.config_section import Section
@@ -16,7 +17,7 @@ from raylora.dataset.folder import MOST_REPEATS
 from raylora.errors import ConfigError, DatasetError
 from raylora.files import read_mapping
 from raylora.preparation.tags import parse_replacement, parse_wanted, split_tags
-from raylora.redaction import is_text
+from raylora.redaction import is_text, one_line
 
 OPTIONS = {
     "crop": "--crop",
@@ -130,18 +131,25 @@ def build_settings(given: Mapping[str, Any], like: Path | None = None) -> Prepar
         DatasetError: no manifest.
     """
     options = {name: value for name, value in given.items() if value is not None}
-    earlier = _settings_of(like) if like else {}
+    earlier, version = _settings_of(like) if like else ({}, __version__)
     if options.get("caption", earlier.get("caption")) != earlier.get("caption"):
         earlier = {name: value for name, value in earlier.items() if name not in OF_A_CAPTIONER}
     try:
         return PrepareSettings.model_validate({**earlier, **options})
     except ValidationError as error:
-        raise ConfigError("\n".join(_told(problem, options, like) for problem in error.errors())) from None
+        told = [_told(problem, options, like) for problem in error.errors()]
+        if version != __version__ and any(
+            problem["loc"][0] not in options for problem in error.errors() if problem["loc"]
+        ):
+            told.append(f"{like}: is of raylora {version}, and this is {__version__}; give its settings as options")
+        raise ConfigError("\n".join(told)) from None
 
 
-def _settings_of(manifest: Path) -> dict[str, Any]:
+def _settings_of(manifest: Path) -> tuple[dict[str, Any], str]:
+    """Settings, and the version of raylora that wrote them."""
     try:
-        return dict(read_mapping(manifest)["settings"])
+        content = read_mapping(manifest)
+        return dict(content["settings"]), one_line(str(content.get("raylora", "unknown")))[:LONGEST_QUOTE]
     except FileNotFoundError:
         raise DatasetError(f"{manifest}: there is no such file; give the manifest.json of a prepared folder") from None
     except (OSError, ValueError, KeyError, TypeError):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from raylora.dataset.folder import KOHYA_FOLDER, MOST_REPEATS, Picture, elsewhere, misplaced, resolve_dataset, scan
+from raylora.dataset.folder import KOHYA_FOLDER, MANY_REPEATS, Picture, elsewhere, misplaced, resolve_dataset, scan
 from raylora.dataset.imagefolder import IMAGE_SUFFIXES
 from raylora.errors import DatasetError
 from raylora.files import is_file, is_folder
@@ -18,6 +19,9 @@ from raylora.storage import is_uri
 SUFFIXES = IMAGE_SUFFIXES | {".gif"}
 DEFAULT_REPEATS = 10
 """For a folder whose name asks for none; between the guide's 8 for drawings and 15 for photographs."""
+LONGEST_NAME = 160
+"""Bytes of a prepared file's or folder's name without ending: file systems take 255, and until a file is whole it has a
+longer name."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Sources:
     folder: Path
     pictures: tuple[Source, ...]
     left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...] = ()
+    """What its owner should know of the folders."""
 
 
 def find_sources(reference: str, repeats: int | None) -> Sources:
@@ -67,7 +73,8 @@ def find_sources(reference: str, repeats: int | None) -> Sources:
         raise DatasetError(f"{reference}: {'is a file' if is_file(folder) else 'there is no such folder'}; "
                            "give a folder of images")  # fmt: skip
     try:
-        found = sorted(scan(folder, suffixes=SUFFIXES), key=lambda picture: picture.path)
+        scanned = scan(folder, suffixes=SUFFIXES, most_repeats=math.inf)
+        found = sorted(scanned, key=lambda picture: picture.path)
         if not found:
             raise DatasetError(f"{folder}: no images found; looked for {', '.join(sorted(SUFFIXES))} here and in "
                                f"folders named like 10_name{elsewhere(folder, found)}")  # fmt: skip
@@ -77,17 +84,35 @@ def find_sources(reference: str, repeats: int | None) -> Sources:
 
 
 def _sorted_out(folder: Path, found: Sequence[Picture], repeats: int | None) -> Sources:
-    faults = {picture.path: misplaced(picture.path, folder) for picture in found}
-    left_out = [LeftOut(_name(path, folder), fault) for path, fault in faults.items() if fault]
-    good = [picture for picture in found if not faults[picture.path]]
+    looked_at = [_looked_at(picture, folder) for picture in found]
+    good = [one for one in looked_at if isinstance(one, Picture)]
+    left_out = [one for one in looked_at if isinstance(one, LeftOut)]
     if not good:
         raise DatasetError(f"{folder}: no image can be used; {one_line(left_out[0].name)} {left_out[0].reason}")
     targets = _targets(good, folder, repeats)
     pictures = [
-        Source(picture.path, _name(picture.path, folder), _digest(picture.path), picture.caption, target)
+        Source(picture.path, _name(picture.path, folder), picture.digest, picture.caption, target)
         for picture, target in zip(good, targets, strict=True)
     ]
-    return Sources(folder, tuple(pictures), tuple(left_out))
+    return Sources(folder, tuple(pictures), tuple(left_out), tuple(_notes(good, folder, repeats)))
+
+
+def _notes(pictures: Sequence[Picture], folder: Path, repeats: int | None) -> Iterator[str]:
+    """Numbers that are no repeats, and images in folders that nobody reads."""
+    dated = {name for picture in pictures if is_date(name := picture.folder or folder.name)} if repeats is None else {}
+    for name in sorted(dated):
+        yield f"{one_line(name)}: its number is taken for a date, not for repeats; --repeats says how many"
+    if unread := elsewhere(folder, pictures):
+        yield f"not read: {one_line(unread.removeprefix('; '))}"
+
+
+def _looked_at(picture: Picture, folder: Path) -> Picture | LeftOut:
+    """The picture with its digest, or why it can't be one of the folder's."""
+    fault = misplaced(picture.path, folder)
+    try:
+        return LeftOut(_name(picture.path, folder), fault) if fault else replace(picture, digest=_digest(picture.path))
+    except OSError as error:
+        return LeftOut(_name(picture.path, folder), f"can't be read ({error.strerror})")
 
 
 def _name(path: Path, folder: Path) -> str:
@@ -104,7 +129,7 @@ def _targets(pictures: Sequence[Picture], folder: Path, repeats: int | None) -> 
     taken: Counter[str] = Counter()
     targets = []
     for picture in pictures:
-        below = f"{target_folder(picture.folder, folder.name, repeats)}/{picture.path.stem}"
+        below = f"{target_folder(picture.folder, folder.name, repeats)}/{_shortened(picture.path.stem)}"
         name = below
         while taken[name.casefold()]:
             taken[below.casefold()] += 1
@@ -121,8 +146,18 @@ def target_folder(below: str, source: str, repeats: int | None) -> str:
         below: the sub-folder, "" where the pictures lie in the source itself.
         source: the source folder's own name, which may be of kohya's kind too.
     """
-    match = KOHYA_FOLDER.fullmatch(below or source)
-    is_kohyas = match is not None and int(match[1]) <= MOST_REPEATS  # 20240731_holiday is a date
-    own_repeats, words = (int(match[1]), match[2]) if match and is_kohyas else (DEFAULT_REPEATS, source)
-    words = words if words.strip() and is_text(words) else "pictures"
+    name = below or source
+    match = KOHYA_FOLDER.fullmatch(name)
+    own_repeats, words = (int(match[1]), match[2]) if match and not is_date(name) else (DEFAULT_REPEATS, name)
+    words = _shortened(words) if words.strip() and is_text(words) else "pictures"
     return f"{repeats or max(1, own_repeats)}_{words}"
+
+
+def is_date(name: str) -> bool:
+    """Whether a folder is called like one of kohya's, but for more repeats than anybody means: `2024_summer`."""
+    match = KOHYA_FOLDER.fullmatch(name)
+    return match is not None and int(match[1]) > MANY_REPEATS
+
+
+def _shortened(name: str) -> str:
+    return name.encode()[:LONGEST_NAME].decode(errors="ignore")

@@ -28,7 +28,8 @@ MODEL_NAME, TAGS_NAME = "model.onnx", "selected_tags.csv"
 GENERAL, CHARACTER = "0", "4"
 """Danbooru's categories. The third that such models know is 9, a rating: nothing that a caption should say."""
 MOST_TAGS_BYTES = 2**24
-MOST_SIDE_PX = 4096
+MOST_SIDE_PX, MOST_AT_ONCE = 2048, 64
+"""Taggers take 448 px, and one picture or any number: what is declared is made, a batch at a time."""
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 """What runs a model, the faster first; ONNX Runtime's plain package has the last alone."""
 FACE = re.compile(r"[^\W_]?")
@@ -97,12 +98,17 @@ class Tagger:
 
     def _entrance(self) -> tuple[str, int, int | None]:
         """Name and side in px of what the model takes, and how many at once if only so many."""
-        entrance = self._session.get_inputs()[0]
-        shape = entrance.shape
+        entrances = self._session.get_inputs()
+        if len(entrances) != 1:
+            raise self._wrong(f"its {MODEL_NAME} takes {len(entrances)} things, and taggers pictures alone; {AGAIN}")
+        entrance, shape = entrances[0], entrances[0].shape
         fits = len(shape) == 4 and shape[3] == 3 and isinstance(shape[1], int) and shape[1] == shape[2]
         if not fits or entrance.type != "tensor(float)" or not 0 < shape[1] <= MOST_SIDE_PX:
             raise self._wrong(f"takes {entrance.type} of {shape}, and taggers of this kind float (n, side, side, 3)")
-        return entrance.name, shape[1], shape[0] if isinstance(shape[0], int) else None
+        at_once = shape[0] if isinstance(shape[0], int) else None
+        if at_once is not None and not 0 < at_once <= MOST_AT_ONCE:
+            raise self._wrong(f"takes {at_once} pictures at once, and {MOST_AT_ONCE} are the most; give another")
+        return entrance.name, shape[1], at_once
 
     def captions(self, pictures: Sequence[Image.Image]) -> list[str]:
         """Tags between commas for each picture."""
@@ -122,7 +128,7 @@ class Tagger:
             raise self._wrong(
                 f"gives {found.shape[1:]} numbers, and its {TAGS_NAME} has {len(self._tags)} tags; {AGAIN}"
             )
-        if not ((found >= 0) & (found <= 1)).all():
+        if found.dtype.kind != "f" or not ((found >= 0) & (found <= 1)).all():
             raise self._wrong("gives numbers that are no probabilities, 0 to 1; give another")
         return found
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from types import FrameType
 
 from raylora.dataset.imagefolder import read_text
+from raylora.errors import ConfigError
 
 MOST_LIST_BYTES = 2**20
 LIST_MARK = "@"
 """Begins the name of a file with one entry in each line."""
+MOST_MATCH_S = 1.0
+"""Of the processor, for one tag: some patterns take twice as long for each letter more."""
+LONGEST_QUOTE = 60
 
 Wanted = Callable[[str], bool]
 """Whether a tag is meant."""
@@ -35,16 +44,47 @@ def parse_wanted(entry: str) -> Wanted:
     """
     if len(entry) > 2 and entry.startswith("/") and entry.endswith("/"):
         pattern = _compiled(entry[1:-1])
-        return lambda tag: bool(pattern.fullmatch(tag) or pattern.fullmatch(tag.replace("_", " ")))
+        return lambda tag: _fits(pattern, tag) or _fits(pattern, tag.replace("_", " "))
     if len(named := split_tags(entry)) != 1:
         raise ValueError("must be one tag, or a /pattern/ between slashes")
-    return lambda tag: key_of(tag) == key_of(named[0])
+    key = key_of(named[0])
+    return lambda tag: key_of(tag) == key
+
+
+def _fits(pattern: re.Pattern[str], tag: str) -> bool:
+    try:
+        with _bounded():
+            return pattern.fullmatch(tag) is not None
+    except TimeoutError:
+        raise ConfigError(
+            f"/{pattern.pattern[:LONGEST_QUOTE]}/: takes over {MOST_MATCH_S:g} s to tell whether it fits "
+            f"{tag[:LONGEST_QUOTE]!r}; write it without repeats within repeats, such as (a+)+"
+        ) from None
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """TimeoutError after `MOST_MATCH_S`: `re` looks for signals while it tries. They reach the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, MOST_MATCH_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern, re.IGNORECASE)
-    except (re.error, OverflowError, RecursionError) as error:
+    except (re.error, OverflowError, RecursionError, MemoryError) as error:
         raise ValueError(f"is no pattern of Python's re: {error}") from None
 
 
@@ -88,15 +128,26 @@ class Edits:
     trigger: str | None = None
 
     def __call__(self, caption: str) -> str:
-        """The edited caption; the same letter by letter if nothing is asked for."""
+        """The edited caption; the same letter by letter if nothing is asked for.
+
+        Raises:
+            ConfigError: a pattern takes too long.
+        """
         if not (self.replace or self.remove or self.add or self.trigger):
             return caption
         tags = split_tags(caption)
-        for wanted, new in map(parse_replacement, self.replace):
+        for wanted, new in self._replacements:
             tags = [part for tag in tags for part in (split_tags(new) if wanted(tag) else [tag])]
-        unwanted = [parse_wanted(entry) for entry in self.remove]
-        tags = [tag for tag in tags if not any(wanted(tag) for wanted in unwanted)]
+        tags = [tag for tag in tags if not any(wanted(tag) for wanted in self._unwanted)]
         return ", ".join(_with_trigger(distinct([*tags, *self.add]), self.trigger))
+
+    @cached_property
+    def _replacements(self) -> list[tuple[Wanted, str]]:
+        return [parse_replacement(entry) for entry in self.replace]
+
+    @cached_property
+    def _unwanted(self) -> list[Wanted]:
+        return [parse_wanted(entry) for entry in self.remove]
 
 
 def distinct(tags: Sequence[str]) -> list[str]:

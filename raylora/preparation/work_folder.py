@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,14 @@ from filelock import FileLock, Timeout
 
 from raylora.errors import OutputError
 from raylora.files import exists, is_file, is_folder, read_mapping, resolved, write_atomically
+from raylora.redaction import is_text
 
 MANIFEST, TAGS, SHEETS = "manifest.json", "tags.csv", "contact_sheet"
 KEPT = ".prepare"
 """The folder below it with what need not be done again."""
 ANOTHER = "give another folder"
+LONGEST_NAME = 255
+"""Bytes of a file's name, on the usual file systems."""
 HALF = re.compile(r"\.(.+)\.\d+\.[0-9a-f]{8}")
 """What `write_atomically` calls a file until it is whole."""
 
@@ -28,6 +32,32 @@ HALF = re.compile(r"\.(.+)\.\d+\.[0-9a-f]{8}")
 def digest_of(content: object) -> str:
     """sha256 of what JSON can say, hexadecimal."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """By name, or as the disk has it: capitals may not matter to it, and a folder may be mounted twice."""
+    try:
+        return one == other or one.samefile(other)
+    except (OSError, ValueError):
+        return False
+
+
+def _lies_in(inner: Path, outer: Path) -> bool:
+    return any(_is_same(place, outer) for place in (inner, *inner.parents))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a preparation wants of its folder."""
+
+    source: Path
+    job: str
+    """A digest of all that decides the result."""
+    files: Collection[str]
+    """What it will write, below the folder, with slashes."""
+    bytes_needed: int
+    force: bool
+    """Replace what an earlier preparation has left. Other files always stay."""
 
 
 @dataclass(frozen=True)
@@ -44,40 +74,44 @@ class WorkFolder:
     def _state(self) -> Path:
         return self.root / KEPT / "state.json"
 
-    def check(self, source: Path, job: str, files: Collection[str], bytes_needed: int, force: bool) -> None:
+    def check(self, claim: Claim) -> None:
         """Whether this work may go here; nothing is made.
-
-        Args:
-            job: a digest of all that decides the result.
-            files: what it will write, below the folder, with slashes.
-            force: replace what an earlier preparation has left. Other files always stay.
 
         Raises:
             OutputError: it can't, or not without `force`.
         """
-        self._check_place(source)
+        self._check_place(claim.source)
         state = self._read_state()
-        if not force:
-            self._check_unused(state, job)
+        if not claim.force:
+            self._check_unused(state, claim.job)
         own = set(state["files"]) if state else set()
-        self._check_in_the_way(own, files)
-        free = shutil.disk_usage(next(place for place in (self.root, *self.root.parents) if exists(place))).free
+        self._check_in_the_way(own, claim.files)
+        free = shutil.disk_usage(self._nearest_place()).free
         replaced = sum(path.stat().st_size for name in own if is_file(path := self.root / name))
-        if bytes_needed > free + replaced:
+        if claim.bytes_needed > free + replaced:
             raise OutputError(f"{self.root}: its disk has {free / 2**30:.1f} GiB, and the pictures may take "
-                              f"{bytes_needed / 2**30:.1f}; free some space, or {ANOTHER}")  # fmt: skip
+                              f"{claim.bytes_needed / 2**30:.1f}; free some space, or {ANOTHER}")  # fmt: skip
 
     def _check_place(self, source: Path) -> None:
         source, root = resolved(source), resolved(self.root)
-        if source == root:
+        if _is_same(source, root):
             raise OutputError(f"{self.root}: is the source folder itself, which is never changed; {ANOTHER}")
-        if root.is_relative_to(source) or source.is_relative_to(root):
-            inner, outer = ("it", "the source") if root.is_relative_to(source) else ("the source", "it")
+        if (is_inside := _lies_in(root, source)) or _lies_in(source, root):
+            inner, outer = ("it", "the source") if is_inside else ("the source", "it")
             raise OutputError(f"{self.root}: {inner} lies inside {outer}; {ANOTHER}, beside {source}")
         if is_file(self.root):
             raise OutputError(f"{self.root}: is a file; give a folder, new or empty")
+        place = self._nearest_place()
+        if not is_folder(place):
+            raise OutputError(f"{self.root}: goes through {place}, which is no folder; {ANOTHER}")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise OutputError(f"{self.root}: can't be made ({place} may not be written to); {ANOTHER}")
         if any(path.is_symlink() and not exists(path) for path in (self.root, *self.root.parents)):
             raise OutputError(f"{self.root}: goes through a link that leads nowhere; {ANOTHER}")
+
+    def _nearest_place(self) -> Path:
+        """The folder itself, or where it will be made."""
+        return next(place for place in (self.root, *self.root.parents) if exists(place))
 
     def _check_unused(self, state: Mapping[str, Any] | None, job: str) -> None:
         try:
@@ -122,15 +156,17 @@ class WorkFolder:
 
     def _may_be_own(self, name: str) -> bool:
         """A record that came with somebody's folder may name anything; what lies elsewhere is never removed."""
-        return self._is_inside((self.root / name).parent)
+        can_be = is_text(name) and all(len(part.encode()) <= LONGEST_NAME for part in name.split("/"))
+        return can_be and self._is_inside((self.root / name).parent)
 
     @contextmanager
-    def claimed(self, job: str, files: Collection[str]) -> Iterator[None]:
+    def claimed(self, claim: Claim) -> Iterator[None]:
         """The folder made, and kept from others while the block lasts.
 
         Raises:
-            OutputError: another process works in it, or it can't be made.
+            OutputError: another process works in it or has been there since it was checked, or it can't be made.
         """
+        made = [place for place in (self.root, *self.root.parents) if not exists(place)]
         try:
             (self.root / KEPT).mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.root / KEPT / "lock")
@@ -140,14 +176,27 @@ class WorkFolder:
         except OSError as error:
             raise OutputError(f"{self.root}: can't be made ({error.strerror}); {ANOTHER}") from None
         try:
-            state = self._read_state()
-            own = sorted({*files, *(state["files"] if state else ())})
-            self.manifest.unlink(missing_ok=True)  # which says that all of the rest is there
-            self._write_state(job, own)
-            self._sweep(own)
+            self.check(claim)
             yield
         finally:
+            if not is_file(self._state):
+                self._leave(made)
             lock.release()
+
+    def _leave(self, made: Iterable[Path]) -> None:
+        """Take away what claiming it has made, where nothing was begun."""
+        (self.root / KEPT / "lock").unlink(missing_ok=True)
+        with suppress(OSError):  # somebody's files are in one of them
+            for folder in (self.root / KEPT, *made):
+                folder.rmdir()
+
+    def begin(self, job: str, files: Collection[str]) -> None:
+        """From here on the folder is this work's: what an earlier one has left is no longer whole."""
+        state = self._read_state()
+        own = sorted({*files, *(state["files"] if state else ())})
+        self.manifest.unlink(missing_ok=True)  # which says that all of the rest is there
+        self._write_state(job, own)
+        self._sweep(own)
 
     def _write_state(self, job: str, files: Collection[str]) -> None:
         write_atomically(self._state, json.dumps({"job": job, "files": sorted(files)}).encode())
@@ -165,8 +214,9 @@ class WorkFolder:
         state = self._read_state()
         for name in set(state["files"] if state else ()) - {*files}:
             path = self.root / name
-            if not is_folder(path):  # which is somebody else's by now
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError, NotADirectoryError):
+                if not is_folder(path):  # which is somebody else's by now
+                    path.unlink()
             with suppress(OSError):  # others' files are in it
                 path.parent.rmdir()
         self._write_state(job, files)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from raylora.evaluation.words import BASE_MEASURES, MEANINGS
 from raylora.report.certainty import Lead, lead_of
 from raylora.report.reading import Work
 from raylora.report.scales import is_number, levels_of
@@ -22,21 +23,6 @@ from raylora.report.words import (
     typeset,
 )
 from raylora.tracking.recorder import TrialRecord, measures
-
-BASE_MEASURES = {"score": 0.0, "holdout_loss_ratio": 1.0, "similarity_gain": 0.0}
-"""What the base model has by definition."""
-REASONS = (
-    ("score", "higher is better; the base model’s is 0"),
-    ("holdout_loss_ratio", "lower is better; the base model’s is 1"),
-    ("similarity_gain", "higher is better; 0 is the base model, 1 the most that the VAE lets through"),
-    ("copying", "above 0: nearer to images that were learned than held-out ones are"),
-    ("diversity", "how much samples differ from each other"),
-    ("prompt_alignment", "how well samples fit their captions"),
-    ("lora_mb", "without its header"),
-    ("train_s", "measuring left out"),
-    ("peak_memory_gib", "while training, the base model included"),
-)
-
 
 MOST_NAMED = 4
 """Values of a number that are named one by one."""
@@ -276,7 +262,7 @@ def _reasons(work: Work) -> list[Reason]:
             MEASURES[name], meaning, measure(name, winner.get(name)), measure(name, guide.get(name)),
             measure(name, BASE_MEASURES.get(name)),
         )
-        for name, meaning in REASONS
+        for name, meaning in MEANINGS
         if name in winner
     ]  # fmt: skip
 

@@ -14,8 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from raylora import __version__
-from raylora.errors import first_line
+from raylora.errors import OutputError, first_line
 from raylora.execution.outputs import OutFolder, write_text
+from raylora.files import is_folder
 from raylora.redaction import copied, shown
 from raylora.report.answer import make_answer
 from raylora.report.chart import SHAPES
@@ -88,9 +89,11 @@ def write_report(out: OutFolder, seconds: float = math.inf) -> str:
         seconds: to cut trials' samples in, which takes longest; see `make_album`.
 
     Raises:
-        OutputError: the folder holds no search and no training.
+        OutputError: the folder holds no search and no training, or a folder where the page has to be.
         OSError: it can't be written.
     """
+    if is_folder(out.report):
+        raise OutputError(f"{out.report}: is a folder where the page has to be; move it elsewhere")
     write_text(out.report, render(read_work(out), seconds))
     return str(out.report)
 

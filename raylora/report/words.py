@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raylora.config import shown
+from raylora.evaluation.words import MEASURES as MEASURES
+from raylora.evaluation.words import NOTHING as NOTHING
+from raylora.evaluation.words import measure as measure
+from raylora.evaluation.words import typeset as typeset
 
-NOTHING = "–"
-MEASURES = {
-    "score": "score",
-    "holdout_loss_ratio": "held-out loss, × base model’s",
-    "holdout_loss": "held-out loss",
-    "similarity_gain": "similarity gain",
-    "sample_similarity": "similarity of samples",
-    "prompt_alignment": "alignment with prompts",
-    "diversity": "diversity of samples",
-    "copying": "copying",
-    "lora_mb": "LoRA file, MB",
-    "train_s": "training time, s",
-    "peak_memory_gib": "most memory, GiB",
-}
-"""What reports call measures and costs, and what they are called here."""
-DIGITS = {"holdout_loss_ratio": 4, "holdout_loss": 4, "train_loss": 4, "lora_mb": 1, "train_s": 0, "peak_memory_gib": 1}
-USUAL_DIGITS = 3
 SHORT_S, LONG_H = 120, 48
 """Below so many seconds, and from so many hours on, minutes say too little or too much."""
-
-
-def measure(name: str, value: float | None) -> str:
-    """A measure with as many digits as it has anything to say with; without its unit, which its name has."""
-    if value is None or not math.isfinite(value):
-        return NOTHING
-    digits = USUAL_DIGITS if name == "lora_mb" and value < 1 else DIGITS.get(name, USUAL_DIGITS)
-    return typeset(f"{value:,.{digits}f}")
-
-
-def typeset(number: str) -> str:
-    """With a minus as wide as a plus, which stands in columns."""
-    return number.replace("-", "−")
 
 
 def duration(seconds: float | None) -> str:

@@ -8,9 +8,10 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -324,7 +325,10 @@ def _copy_pictures(samples: Path, images_seen: int, heard: int, target: Path) ->
 
 def environment_tags() -> dict[str, str]:
     """What the search ran on: package versions, git commit if there is one."""
-    tags = {f"version.{name}": version(name) for name in RECORDED_PACKAGES}
+    tags = {}
+    for name in RECORDED_PACKAGES:
+        with suppress(PackageNotFoundError):  # not every machine has a build of bitsandbytes
+            tags[f"version.{name}"] = version(name)
     tags |= {"version.raylora": __version__, "version.python": platform.python_version(), "machine": platform.machine()}
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5)

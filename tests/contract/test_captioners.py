@@ -11,7 +11,9 @@ from typing import get_args
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from raylora.errors import ModelError, UnreachableError
 from raylora.preparation.captioning import CAPTIONERS, CaptionModel, find_model
@@ -171,6 +173,32 @@ def test_no_weight_of_a_blip_is_made_up(kind: str, folder: Path) -> None:
         found(kind, folder).load()
 
 
+@pytest.mark.parametrize("kind", ["blip"])
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        ({"height": 10**6, "width": 10**6}, "has .*1000000.* px for size"),
+        ({"height": 33, "width": 47}, "fails on pictures"),
+    ],
+)
+def test_preprocessing_that_does_not_fit_is_told(kind: str, size: object, told: str, folder: Path) -> None:
+    file = folder / "processor_config.json"
+    content = json.loads(file.read_text())
+    content["image_processor"]["size"] = size
+    file.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=told):
+        found(kind, folder).load().captions([plain("red")])
+
+
+@pytest.mark.parametrize("kind", ["blip"])
+def test_weights_that_are_no_numbers_are_told(kind: str, folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.startswith("vision_model"))
+    save_file({**weights, name: weights[name] * float("nan")}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match="has weights that are no finite numbers"):
+        found(kind, folder).load()
+
+
 # What only taggers have.
 
 
@@ -226,6 +254,23 @@ def test_a_model_that_takes_so_many_at_once_gets_so_many(batch: int, tmp_path: P
 def test_a_model_of_another_shape_is_no_tagger(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"takes tensor\(float\) of .* and taggers of this kind"):
         found("tags", make_tagger(tmp_path / "free", side=None)).load()
+
+
+def test_a_model_that_takes_too_many_at_once_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="takes 1000000000 pictures at once, and 64 are the most"):
+        found("tags", make_tagger(tmp_path / "many", batch=10**9)).load()
+
+
+@pytest.mark.parametrize("kind", ["tags"])
+def test_a_model_that_takes_no_pictures_is_told(kind: str, folder: Path) -> None:
+    value = helper.make_tensor("one", onnx.TensorProto.FLOAT, [1], [1.0])
+    output = helper.make_tensor_value_info("sure", onnx.TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Constant", [], ["sure"], value=value)], "none", [], [output])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / "model.onnx"
+    )
+    with pytest.raises(ModelError, match="takes 0 things, and taggers pictures alone"):
+        found(kind, folder).load()
 
 
 @pytest.mark.parametrize("kind", ["tags"])

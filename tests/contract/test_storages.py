@@ -124,11 +124,12 @@ def test_files_one_by_one(storage: Storage) -> None:
         storage.read("marker")
 
 
-def test_the_check_leaves_no_file(storage: Storage, s3: S3, tmp_path: Path) -> None:
-    before = s3.keys()
+def test_the_check_leaves_nothing(storage: Storage, s3: S3, tmp_path: Path) -> None:
+    before, there = s3.keys(), sorted(tmp_path.rglob("*"))
     storage.check()
+    replace(storage, uri=f"{storage.uri}/new/deep").check()
     assert s3.keys() == before
-    assert read(tmp_path) == {}
+    assert sorted(tmp_path.rglob("*")) == there
 
 
 def test_a_storage_that_alters_what_it_is_given_is_told(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ STORE_BYTES = 100 * 2**20
 """Of a node's object store: Ray's least is 75 MiB."""
 NO_WORKERS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
 """What Ray calls processes of a node that run nothing of a user's."""
+TOO_SLOW = "timed out during startup"
+"""What `ray start` says of a node that wasn't there within the 30 s that it gives it."""
 AWAIT_NODES = """
 import logging, sys, time, ray
 ray.init(address=sys.argv[1], logging_level=logging.ERROR, log_to_driver=False)
@@ -55,19 +57,19 @@ class RayHosts:
     def __init__(self, head: Machine, workers: Sequence[Machine], env: Mapping[str, str] = MappingProxyType({})):
         self.head, self.workers = head, {worker.name: worker for worker in workers}
         self.address, self.environment = f"{head.address}:{PORT}", ray_environment() | dict(env)
-        self._starting: list[Program] = []
+        self._starting: list[Callable[[], Program]] = []
 
     def start(self) -> None:
         """Begin to start the head."""
         head = ["--head", f"--port={PORT}", "--num-cpus=0", "--include-dashboard=false"]
-        self._starting.append(self._start_node(self.head, head))
+        self._begin(self.head, head)
 
     def join(self, *names: str) -> None:
         """Begin to start workers, of these names or all, once what starts already has."""
         self._settle()
         for name in names or self.workers:
             node = [f"--address={self.address}", "--num-cpus=1"]
-            self._starting.append(self._start_node(self.workers[name], node))
+            self._begin(self.workers[name], node)
 
     def wait(self) -> None:
         """Wait until what starts has: `ray start` ends when its node is known to the head."""
@@ -94,15 +96,30 @@ class RayHosts:
         """Start `raylora` on the head."""
         return _drive(self.head, arguments, log, self.environment)
 
+    def _begin(self, machine: Machine, options: Sequence[str]) -> None:
+        """Start a node; once more, on an empty machine, where this one is so busy that Ray gives the first up."""
+        first = self._start_node(machine, options)
+
+        def settled() -> Program:
+            if not first.wait(PATIENCE_S) or TOO_SLOW not in first.tail():
+                return first
+            machine.power_off()
+            machine.power_on()
+            second = self._start_node(machine, options)
+            second.wait(PATIENCE_S)
+            return second
+
+        self._starting.append(settled)
+
     def _start_node(self, machine: Machine, options: Sequence[str]) -> Program:
         ray = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--node-ip-address={machine.address}"]
         common = [f"--object-store-memory={STORE_BYTES}", "--disable-usage-stats"]
         return machine.start([*ray, *options, *common], "ray-start", self.environment)
 
     def _settle(self) -> None:
-        for starting in self._starting:
-            if starting.wait(PATIENCE_S):
-                raise HostsError(f"a Ray node can't be started: {starting.tail()}")
+        for settled in self._starting:
+            if (node := settled()).status:
+                raise HostsError(f"a Ray node can't be started: {node.tail()}")
         self._starting.clear()
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
 KINDS = (
-    "odd place/a pipe|odd place/a link to outside|odd image/1x1|base/a part of a module in the working folder|rights/"
+    "odd place/a pipe|odd place/a link to outside|odd image/1x1|base/a part of a module in the working folder|rights/no"
+    "|prepare, target/in the source by a link|prepare again/all pictures|check, damaged image/text"
+    "|tagger/tags that are too few"
 )
 
 
@@ -24,7 +26,7 @@ def test_a_few_kinds_meet_every_target(tmp_path: Path) -> None:
     lines = [line for group in told["rows"] for line in group["each"]]
     assert {key: target["value"] for key, target in told["targets"].items()} == {
         "tracebacks": 0, "hangs": 0, "wrong_status": 0, "memory": 0, "written_outside": 0, "secrets_told": 0,
-        "kinds": 7,
+        "kinds": 22,
     }, lines  # fmt: skip
     assert "odd image/1x1 | 0" in lines
     assert any("SANDBOX/work/pictures/bad.png: is no ordinary file" in line for line in lines)

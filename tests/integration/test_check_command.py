@@ -132,6 +132,16 @@ def test_a_plan_warns_of_what_is_wrong_with_the_set(run: Run, spoilt: Path) -> N
     assert told[4:] == [f"1 more of the data set; `raylora check {spoilt}` tells the rest"]
 
 
+def test_a_year_that_is_read_as_repeats_is_told_where_it_counts(run: Run, tmp_path: Path) -> None:
+    draw_set(tmp_path / "set" / "2024_summer")
+    told = (
+        "warning: 2024_summer/ asks by its name for 2,024 repeats, such as 2024_summer/drawn_00.png; if that is a date"
+    )
+    line = f"train good.yaml --dry-run --dataset {tmp_path / 'set'} {AT_128}"
+    assert told in run(line).stderr
+    assert "2,024 repeats" not in run(f"{line} --set training.repeats=3").stderr
+
+
 def test_a_training_warns_too(run: Run, spoilt: Path) -> None:
     line = f"train good.yaml --dry-run --dataset {spoilt} {AT_128}"
     assert "warning: 1 image blurred by" in run(line).stderr

@@ -81,8 +81,9 @@ def levels(rows: list[dict[str, Any]]) -> list[str]:
     return [one["level"] for one in rows]
 
 
-def test_this_machine_can_run_the_demo(doctor: Doctor) -> None:
-    run = doctor("--dataset", "demo", "--base-model", "demo")
+def test_this_machine_can_run_the_demo(doctor: Doctor, tmp_path: Path) -> None:
+    storage = (tmp_path / "storage").as_uri()
+    run = doctor("--dataset", "demo", "--base-model", "demo", "--set", f"search.storage={storage}")
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stderr == ""
     lines = run.stdout.splitlines()
@@ -90,6 +91,7 @@ def test_this_machine_can_run_the_demo(doctor: Doctor) -> None:
         assert any(line.startswith("good ") and f" {check}" in line for line in lines), (check, run.stdout)
     assert "base model: demo is on this machine" in run.stdout
     assert "dataset: 40 images" in run.stdout
+    assert f"storage: {storage} can be written" in run.stdout
     assert not [line for line in lines if line.startswith("bad ")]
 
 
@@ -155,7 +157,7 @@ def test_each_thing_that_is_wrong_is_told_and_stops_no_other(doctor: Doctor, bad
     run = doctor(
         bad_world / "good.yaml", "--json", "--address", NOWHERE, "--dataset", bad_world / "unreadable",
         "--base-model", "nobody/nothing", "--tracking-uri", "http://127.0.0.1:9",
-        "--out", tmp_path / "file" / "out",
+        "--out", tmp_path / "file" / "out", "--set", f"search.storage={(tmp_path / 'file').as_uri()}",
     )  # fmt: skip
     assert (run.returncode, run.stderr) == (1, "")
     rows = rows_by_check(run.stdout)
@@ -165,6 +167,7 @@ def test_each_thing_that_is_wrong_is_told_and_stops_no_other(doctor: Doctor, bad
         "base model": "nobody/nothing: there is no such path here",
         "MLflow": "http://127.0.0.1:9: MLflow can't be reached",
         "output folder": "can't be written",
+        "storage": "search.storage",
     }.items():
         assert levels(rows[check]) == ["bad"], rows[check]
         assert found in rows[check][0]["found"]

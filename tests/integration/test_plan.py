@@ -236,7 +236,7 @@ def test_a_format_named_no_can_be_given_as_it_is_documented(run: Run) -> None:
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("", "--version --help tune resume train evaluate submit jobs"),
+        ("", "--version --help tune resume train evaluate generate submit jobs"),
         ("tune", "--demo --dataset --base-model --space --trials --set --out --tracking-uri --register --address "
                  "--gpus-per-trial --split --warm-start --skip-bad-images --dry-run --json"),
         ("resume", "--address --json"),
@@ -245,6 +245,8 @@ def test_a_format_named_no_can_be_given_as_it_is_documented(run: Run) -> None:
         ("train", "--demo --dataset --base-model --space --set --out --holdout --split --skip-bad-images --dry-run "
                   "--json"),
         ("evaluate", "--dataset --base-model --train-dataset --set --skip-bad-images --json"),
+        ("generate", "--prompt --prompts --negative-prompt --seed --count --strength --steps --guidance-scale --size "
+                     "--out --grid --batch-size --base-model --tracking-uri --set --json"),
     ],
 )  # fmt: skip
 def test_help_names_every_option(command: str, options: str, run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 from PIL import Image
 
 from raylora.dataset.folder import ReadOptions, read_folder
+from raylora.preparation import sources
 from tests.caption_models import make_blip, make_tagger
+from tests.drawn import draw_set, drawn, put
 from tests.photographs import ASTRONAUT
 from tests.preparing import (
     Prepare,
@@ -22,12 +25,27 @@ from tests.preparing import (
     make_colours,
     make_photos,
     manifest_in,
+    run_in,
 )
+from tests.results import Result
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Prepare:
     return command_line(monkeypatch, capsys, tmp_path)
+
+
+@dataclass(frozen=True)
+class Photos:
+    """A folder with `photos` and what was made of them, `set`."""
+
+    root: Path
+    before: dict[str, str]
+    result: Result
+
+    @property
+    def set(self) -> Path:
+        return self.root / "set"
 
 
 @pytest.fixture(scope="module")
@@ -42,31 +60,36 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # What is written.
 
 
-def test_a_prepared_folder_holds_pictures_with_captions_and_the_record(run: Prepare, tmp_path: Path) -> None:
-    make_photos(tmp_path / "photos")
-    before = files_of(tmp_path / "photos")
-    done = run("prepare photos set --size 192x192 --trigger sks")
-    assert done.status == 0, done.stderr
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Photos:
+    """Four photographs, prepared by what the command does if nothing is said: around faces and subjects."""
+    root = tmp_path_factory.mktemp("photos")
+    before = files_of(make_photos(root / "photos"))
+    return Photos(root, before, run_in(root, "prepare photos set --size 192x192 --trigger sks"))
+
+
+def test_a_prepared_folder_holds_pictures_with_captions_and_the_record(photos: Photos) -> None:
+    assert photos.result.status == 0, photos.result.stderr
     pictures = [
         f"10_photos/{name}.{kind}" for name in ("astronaut", "cat", "face", "flower") for kind in ("png", "txt")
     ]
-    assert [*files_of(tmp_path / "set")] == [*pictures, "contact_sheet/page_1.png", "manifest.json", "tags.csv"]
-    for path in (tmp_path / "set" / "10_photos").glob("*.png"):
+    assert [*files_of(photos.set)] == [*pictures, "contact_sheet/page_1.png", "manifest.json", "tags.csv"]
+    for path in (photos.set / "10_photos").glob("*.png"):
         with Image.open(path) as image:
             assert (image.size, image.mode, image.format) == ((192, 192), "RGB", "PNG")
-    assert captions_in(tmp_path / "set")["cat"] == "sks, a cat, green eyes\n"
-    assert captions_in(tmp_path / "set")["face"] == "sks\n"
-    assert files_of(tmp_path / "photos") == before
-    assert "4 images in" in done.stdout
-    assert "faces in 2 of them" in done.stdout
+    assert captions_in(photos.set)["cat"] == "sks, a cat, green eyes\n"
+    assert captions_in(photos.set)["face"] == "sks\n"
+    assert files_of(photos.root / "photos") == photos.before
+    assert "4 images in" in photos.result.stdout
+    assert "faces in 2 of them" in photos.result.stdout
 
 
 def test_a_prepared_folder_is_read_as_it_was_written(run: Prepare, tmp_path: Path) -> None:
     make_photos(tmp_path / "photos")
-    assert run("prepare photos set --size 192x192 --trigger sks --repeats 7 --crop center").status == 0
+    assert run("prepare photos set --size 64x64 --trigger sks --repeats 7 --crop center").status == 0
     pictures = read_folder(tmp_path / "set", ReadOptions(trigger="sks", fewest=1))
     assert [(picture.path.stem, picture.repeats, picture.size) for picture in pictures] == [
-        (name, 7, (192, 192)) for name in ("astronaut", "cat", "face", "flower")
+        (name, 7, (64, 64)) for name in ("astronaut", "cat", "face", "flower")
     ]
     assert [picture.caption for picture in pictures][:2] == ["sks", "sks, a cat, green eyes"]
 
@@ -84,12 +107,10 @@ def test_the_search_that_is_named_next_can_be_planned(run: Prepare, tmp_path: Pa
 COLOURS = ("red", "blue", "lime", "white", "black", "yellow", "navy", "pink", "gold", "gray")
 
 
-def test_focus_keeps_faces_and_subjects_and_the_middle_does_not(run: Prepare, tmp_path: Path) -> None:
-    make_photos(tmp_path / "photos")
-    for crop in ("focus", "center"):
-        assert run(f"prepare photos {crop} --size 192x192 --trigger sks --crop {crop}").status == 0
+def test_focus_keeps_faces_and_subjects_and_the_middle_does_not(photos: Photos) -> None:
+    assert run_in(photos.root, "prepare photos center --size 192x192 --trigger sks --crop center").status == 0
     focus, center = (
-        {one["source"]: one for one in manifest_in(tmp_path / crop)["images"]} for crop in ("focus", "center")
+        {one["source"]: one for one in manifest_in(photos.root / crop)["images"]} for crop in ("set", "center")
     )
     left, _, right, _ = focus["face.png"]["faces"][0]
     assert focus["face.png"]["box"][0] <= left < right <= focus["face.png"]["box"][2]
@@ -102,22 +123,22 @@ def test_focus_keeps_faces_and_subjects_and_the_middle_does_not(run: Prepare, tm
 
 def test_each_picture_goes_to_the_size_of_its_shape(run: Prepare, tmp_path: Path) -> None:
     make_photos(tmp_path / "photos")
-    assert run("prepare photos set --size 192x192 --size 320x192 --trigger sks --crop center").status == 0
+    assert run("prepare photos set --size 64x64 --size 128x64 --trigger sks --crop center").status == 0
     sizes = {one["source"]: tuple(one["size"]) for one in manifest_in(tmp_path / "set")["images"]}
     assert sizes == {
-        "astronaut.png": (192, 192),
-        "cat.jpg": (320, 192),
-        "face.png": (320, 192),
-        "flower.png": (320, 192),
+        "astronaut.png": (64, 64),
+        "cat.jpg": (128, 64),
+        "face.png": (128, 64),
+        "flower.png": (128, 64),
     }
 
 
 def test_what_is_cut_is_what_the_box_says(run: Prepare, tmp_path: Path) -> None:
     make_photos(tmp_path / "photos")
-    assert run("prepare photos set --size 192x192 --trigger sks --crop center").status == 0
+    assert run("prepare photos set --size 64x64 --trigger sks --crop center").status == 0
     one = next(one for one in manifest_in(tmp_path / "set")["images"] if one["source"] == "face.png")
     with Image.open(tmp_path / "photos" / "face.png") as source, Image.open(tmp_path / "set" / one["file"]) as image:
-        expected = source.convert("RGB").resize((192, 192), Image.Resampling.LANCZOS, box=one["box"])
+        expected = source.convert("RGB").resize((64, 64), Image.Resampling.LANCZOS, box=one["box"])
         assert np.array_equal(np.asarray(image), np.asarray(expected))
 
 
@@ -141,6 +162,8 @@ def test_names_that_would_collide_do_not(run: Prepare, tmp_path: Path) -> None:
         ("in/4_sks man", "", "4_sks man"),
         ("in/4_sks man", "--repeats 3", "3_sks man"),
         ("20240731_holiday", "", "10_20240731_holiday"),
+        ("2024_summer", "", "10_2024_summer"),
+        ("2024_summer", "--repeats 3", "3_2024_summer"),
     ],
 )
 def test_the_folder_is_called_by_the_sources_name(
@@ -161,6 +184,26 @@ def test_sub_folders_of_kohyas_keep_their_names_and_repeats(run: Prepare, tmp_pa
     ]  # fmt: skip
 
 
+def test_sub_folders_called_by_a_date_are_no_repeats(run: Prepare, tmp_path: Path) -> None:
+    for name in ("2024_summer", "20240731_beach", "500_sks"):
+        make_colours(tmp_path / "in" / name, red="r")
+    done = run("prepare in set --size 64x64")
+    assert {one["file"] for one in manifest_in(tmp_path / "set")["images"]} == {
+        "10_2024_summer/red.png", "10_20240731_beach/red.png", "500_sks/red.png",
+    }  # fmt: skip
+    told = [line for line in done.stderr.splitlines() if "taken for a date" in line]
+    assert [line.split(":")[1] for line in told] == [" 20240731_beach", " 2024_summer"]
+    assert "taken for a date" not in run("prepare in named --size 64x64 --repeats 3").stderr
+
+
+def test_images_in_folders_that_are_not_read_are_told(run: Prepare, tmp_path: Path) -> None:
+    make_colours(tmp_path / "in", red="r")
+    make_colours(tmp_path / "in" / "more", red="r", blue="b")
+    done = run("prepare in set --size 64x64")
+    assert "not read: other images: 2 in more/: give that folder, or name it like 10_name" in done.stderr
+    assert len(captions_in(tmp_path / "set")) == 1
+
+
 def test_captions_of_an_imagefolder_are_taken(run: Prepare, tmp_path: Path) -> None:
     make_colours(tmp_path / "in", red="", blue="")
     Image.new("RGB", (64, 64), "lime").save(tmp_path / "in" / "lime.gif")
@@ -176,7 +219,44 @@ def test_half_a_character_in_an_index_stops_nothing(run: Prepare, tmp_path: Path
     (tmp_path / "in" / "metadata.jsonl").write_text('{"file_name": "red.png", "text": "a \\ud83d square"}')
     done = run("prepare in set --size 64x64")
     assert done.status == 0, done.stderr
-    assert captions_in(tmp_path / "set") == {"red": "a ? square\n"}
+    assert captions_in(tmp_path / "set") == {"red": "a square\n"}
+
+
+def test_what_is_no_character_leaves_captions_and_names_stay_within_bounds(run: Prepare, tmp_path: Path) -> None:
+    make_colours(tmp_path / ("s" * 250), red="a\0b\x1b, hat")
+    Image.new("RGB", (64, 64)).save(tmp_path / ("s" * 250) / f"{'é' * 120}.png")
+    done = run(f"prepare {'s' * 250} set --size 64x64 --remove 'a b' --add grass")
+    assert done.status == 0, done.stderr
+    assert {*captions_in(tmp_path / "set").values()} == {"hat, grass\n", "grass\n"}
+
+
+def test_a_picture_that_may_not_be_read_is_left_out(
+    run: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may read all, so the system's answer is made up."""
+    make_colours(tmp_path / "in", red="r", blue="b")
+    real = sources._digest
+
+    def refused(path: Path) -> str:
+        if path.name == "red.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(sources, "_digest", refused)
+    done = run("prepare in set --size 64x64")
+    assert done.status == 0
+    assert "red.png: can't be read (Permission denied); left out" in done.stderr
+    assert captions_in(tmp_path / "set") == {"blue": "b\n"}
+
+
+def test_names_that_steer_a_terminal_are_told_as_escapes(run: Prepare, tmp_path: Path) -> None:
+    make_colours(tmp_path / "in", red="r")
+    (tmp_path / "in" / "bad\nname\x1b[31m.png").write_bytes((tmp_path / "in" / "red.png").read_bytes())
+    for more in ("--dry-run", ""):
+        done = run(f"prepare in set --size 64x64 {more}")
+        assert done.status == 0
+        assert "bad\\x0aname\\x1b[31m.png: has a name with control characters" in done.stderr
+        assert "\x1b" not in done.stdout + done.stderr
 
 
 # Pictures of all kinds.
@@ -297,22 +377,20 @@ def test_without_a_crop_pictures_are_whole_and_none_grows_unasked(run: Prepare, 
     assert grown["small.png"] == [286, 228]
 
 
-def test_sheets_show_every_picture_with_its_boxes(run: Prepare, tmp_path: Path) -> None:
+def test_sheets_show_every_picture_with_its_boxes(photos: Photos, run: Prepare, tmp_path: Path) -> None:
     make_photos(tmp_path / "in")
-    for path in (tmp_path / "in" / "cat.jpg", tmp_path / "in" / "flower.png"):
-        path.unlink()
-    for number in range(30):
+    for number in range(28):
         Image.new("RGB", (64, 64), "navy").save(tmp_path / "in" / f"plain_{number}.png")
-    done = run("prepare in set --size 192x192 --trigger sks")
+    done = run("prepare in set --size 64x64 --trigger sks --crop center")
     pages = [tmp_path / "set" / "contact_sheet" / f"page_{number}.png" for number in (1, 2)]
     assert all(str(path) in done.stdout for path in pages)
-    with Image.open(pages[0]) as image:
-        first = image.convert("RGB")
-    colours = {colour for _, colour in first.crop((0, 45, 252, 330)).getcolors(2**24) or ()}
+    with Image.open(photos.set / "contact_sheet" / "page_1.png") as image:
+        astronaut = image.convert("RGB").crop((0, 45, 252, 330))
+    colours = {colour for _, colour in astronaut.getcolors(2**24) or ()}
     assert {(0, 0xD0, 0x60), (255, 0x30, 0x30)} <= colours
-    with Image.open(pages[1]) as image:
-        assert image.width == first.width
-        assert image.height < first.height
+    with Image.open(pages[0]) as first, Image.open(pages[1]) as second:
+        assert second.width == first.width
+        assert second.height < first.height
 
 
 # Captions.
@@ -395,6 +473,54 @@ def test_a_caption_that_comes_to_nothing_is_told(run: Prepare, tmp_path: Path) -
     make_colours(tmp_path / "in", red="hat", blue="hat, grass")
     done = run("prepare in set --size 64x64 --remove hat")
     assert "1 caption is empty, such as red.png's" in done.stderr
+    assert "2 captions are empty" in run("prepare in bare --size 64x64 --remove hat --remove grass").stderr
+
+
+# What was written is looked at.
+
+
+def test_the_data_set_check_looks_at_what_was_written(run: Prepare, tmp_path: Path) -> None:
+    draw_set(tmp_path / "in", 16)
+    put(tmp_path / "in", "again.png", drawn(3), "sks, again")
+    done = run("prepare in set --size 128x128 --crop center")
+    assert done.status == 0, done.stderr
+    lines = done.stdout.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("Check: "))
+    assert lines[first] == "Check:         1 warning"
+    assert lines[first + 1].startswith("  warning: 2 images are near-duplicates, in 1 group, ")
+    assert lines[first + 2].startswith("Next: ")
+    assert "--remove" not in done.stdout  # of sks, which begins all captions
+
+
+def test_a_set_that_is_as_it_should_be_is_said_to_be(run: Prepare, tmp_path: Path) -> None:
+    draw_set(tmp_path / "in", 16)
+    assert "Check:         all is well" in run("prepare in set --size 128x128 --crop center").stdout
+
+
+def test_of_many_findings_the_worst_are_told_and_where_the_rest_is(run: Prepare, tmp_path: Path) -> None:
+    """Others' files are in the folder as well, and training would read them."""
+    make_colours(tmp_path / "in", red="hat", blue="hat")
+    (tmp_path / "set" / "2024_x").mkdir(parents=True)
+    (tmp_path / "set" / "2024_x" / "bad.png").write_bytes(b"garbage")
+    put(tmp_path / "set" / "2024_x", "good.png", drawn(1, (100, 200)))
+    done = run("prepare in set --size 128x128 --trigger sks --upscale --force")
+    assert done.status == 0, done.stderr
+    lines = done.stdout.splitlines()
+    first = lines.index("Check:         2 errors, 5 warnings")
+    assert [line.split(":")[0] for line in lines[first + 1 : first + 5]] == ["  error"] * 2 + ["  warning"] * 2
+    command = f"  the rest: raylora check {tmp_path / 'set'} --set dataset.resolution=128x128 --set dataset.trigger=sks"
+    assert lines[first + 5] == command
+    assert run(command.partition("raylora ")[2]).stdout.endswith("2 errors, 5 warnings, 1 note\n")
+
+
+def test_a_folder_that_others_have_spoilt_is_told_after_the_work(run: Prepare, tmp_path: Path) -> None:
+    make_colours(tmp_path / "in", red="hat")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "metadata.jsonl").write_text("{")
+    done = run("prepare in set --size 64x64 --force")
+    assert done.status == 0, done.stderr
+    assert "Check:         1 error\n  error: " in done.stdout
+    assert "metadata.jsonl, line 1: expected" in done.stdout
 
 
 # For programs, and before anything is done.
@@ -420,10 +546,10 @@ def test_a_dry_run_tells_the_differences_and_writes_nothing(run: Prepare, tmp_pa
 
 def test_a_dry_run_tells_what_the_run_then_does(run: Prepare, tmp_path: Path, models: Path) -> None:
     make_photos(tmp_path / "in")
-    line = (
-        f"prepare in set --size 192x192 --crop center --trigger sks --caption tags --caption-model {models / 'tagger'}"
-    )
+    line = f"prepare in set --size 64x64 --crop center --trigger sks --caption tags --caption-model {models / 'tagger'}"
     told, done = (json.loads(run(f"{line} --json {more}").stdout) for more in ("--dry-run", ""))
+    assert told.pop("findings") is None
+    assert [finding["check"] for finding in done.pop("findings")] == ["count"]
     assert (told.pop("written"), done.pop("written")) == (False, True)
     assert told.pop("contact_sheets") == []
     assert done.pop("contact_sheets") == [str(tmp_path / "set" / "contact_sheet" / "page_1.png")]
@@ -433,7 +559,7 @@ def test_a_dry_run_tells_what_the_run_then_does(run: Prepare, tmp_path: Path, mo
 
 
 def test_the_demos_pictures_can_be_prepared(run: Prepare, tmp_path: Path) -> None:
-    done = run("prepare demo set --size 64x64")
+    done = run("prepare demo set --size 64x64 --crop center")
     assert done.status == 0, done.stderr
     assert len(captions_in(tmp_path / "set")) == 40
     assert (tmp_path / "set" / "10_sks").is_dir()

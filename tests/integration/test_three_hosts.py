@@ -16,6 +16,8 @@ from optuna.storages.journal import JournalFileBackend
 
 from raylora.tracking.recorder import read_records
 from tests.hosts.ground import FakeGround, Ground, best_ground
+from tests.hosts.programs import Program, wait_until
+from tests.hosts.ray_cluster import RayHosts
 from tests.tiny import make_base, make_pictures
 
 TRIALS = 5
@@ -57,12 +59,27 @@ def make_search(folder: Path) -> list[str]:
     return ["tune", str(folder / "experiment.yaml"), "--space", str(folder / "space.yaml")]
 
 
+def lose_a_machine(ray: RayHosts, out: Path, driver: Program) -> None:
+    """Cut the power of one amid a trial, and switch it on again."""
+
+    def is_amid_a_trial() -> bool:
+        assert driver.status is None, driver.tail()
+        return (out / "trials" / "t001").is_dir() and bool(ray.trial_processes("worker1"))
+
+    wait_until(is_amid_a_trial, "a trial on worker1", LIMIT_S)
+    ray.kill_node("worker1")
+    ray.restart_node("worker1")
+    ray.wait()
+
+
 def test_a_search_runs_on_all_machines_and_is_whole_in_mlflow(
     ground: Ground | FakeGround, client: MlflowClient, tmp_path: Path
 ) -> None:
     out, services = tmp_path / "out", ground.services
     where = ["--address", ground.ray.address, "--tracking-uri", services.mlflow.uri, "--register", NAME]
     driver = ground.ray.drive(*make_search(tmp_path), "--out", out, *where)
+    if isinstance(ground, Ground):
+        lose_a_machine(ground.ray, out, driver)
     assert driver.wait(LIMIT_S) == 0, driver.tail()
 
     records = read_records(out / "trials")
@@ -78,6 +95,7 @@ def test_a_search_runs_on_all_machines_and_is_whole_in_mlflow(
     assert all(trial.state.is_finished() for trial in study.trials)
 
     summary = json.loads((out / "summary.json").read_text())
+    assert summary["lost_workers"]["causes"] == ({"node": 1} if isinstance(ground, Ground) else {})
     parent = client.get_run(summary["parent_run_id"])
     assert parent.info.status == "FINISHED"
     children = client.search_runs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,17 +13,23 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from raylora.config import Experiment, LoraConfig
+from raylora.config_files import write_experiment
 from raylora.diffusion.adapters import Adapter
 from raylora.diffusion.families import load_base
 from raylora.diffusion.lora_file import DIFFUSERS_NAME, LoraCard, write_diffusers
 from raylora.execution.cluster import Share
 from raylora.execution.conclude import _track_winner
-from raylora.execution.outputs import OutFolder
+from raylora.execution.model_card import CARD_NAME
+from raylora.execution.outputs import OutFolder, write_text
 from raylora.execution.underway import Search
+from raylora.execution.winner import EXPERIMENT_NAME
+from raylora.tracking.claims import Claim, Fold
+from raylora.tracking.entry import Entry
 from raylora.tracking.mlflow_runs import MlflowTracker
 from raylora.tracking.mlflow_store import DEFAULT_ARTIFACTS
 from raylora.tracking.recorder import TrialRecord
 
+ENTRY = Entry({"raylora.version": "1"}, "# A LoRA", Claim(0.5, 2, {}, [Fold({"a": "b"}, frozenset("c"))]))
 REGISTERED = {"name": "mine", "version": "1", "alias": "champion"}
 
 
@@ -41,11 +48,13 @@ def search(tiny_experiment: Experiment, tmp_path: Path, told: list[str], empty_s
     )
     out.best.mkdir(parents=True)
     write_diffusers(adapter, out.best, "fp16", LoraCard("a", (64, 64), 8))
+    write_text(out.best / CARD_NAME, "# A LoRA")
     tracker = MlflowTracker(f"sqlite:///{shutil.copy(empty_store, out.root)}", "raylora")
     tracker.start("out", {}, {})
     out.write_state("running", tracking_uri=tracker.uri, parent_run_id=tracker.parent_run_id)
     out.space.write_text("")
     experiment = tiny_experiment.with_params({"tracking.register_name": "mine"})
+    write_experiment(experiment, out.best / EXPERIMENT_NAME)
     job = cast(Any, SimpleNamespace(experiment=experiment))
     return Search(job, out, tracker, cast(Any, None), told.append, Share(1, 0.0, 1, 1))
 
@@ -64,16 +73,30 @@ def assert_run_is_complete(search: Search) -> None:
 
 
 def test_all_goes_well(search: Search, told: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert _track_winner(search, winner(search), 0.5) == REGISTERED
+    assert _track_winner(search, winner(search), 0.5, ENTRY) == REGISTERED
     assert_run_is_complete(search)
     assert told == []
     assert capsys.readouterr().out == ""
 
 
 def test_a_resume_does_not_register_the_winner_again(search: Search) -> None:
-    first, second = (_track_winner(search, winner(search), 0.5) for _ in range(2))
+    first, second = (_track_winner(search, winner(search), 0.5, ENTRY) for _ in range(2))
     assert first == second == REGISTERED
     assert len(MlflowClient(search.tracker.uri).search_model_versions("name='mine'")) == 1
+
+
+def test_a_winner_that_is_no_better_is_registered_and_not_champion(search: Search, told: list[str]) -> None:
+    """The champion was judged alike, and is better: nothing is lost, and a line says what moves the alias."""
+    _track_winner(search, winner(search), 0.5, ENTRY)
+    search.out.write_state("running", registered=None, model_uri=None)  # as of another search
+    worse = replace(ENTRY, claim=replace(ENTRY.claim, score=0.4))  # type: ignore[type-var]
+    wanted = {"name": "mine", "version": "2", "alias": None}
+    assert _track_winner(search, winner(search), 0.4, worse) == wanted
+    client = MlflowClient(search.tracker.uri, search.tracker.uri)
+    assert client.get_model_version_by_alias("mine", "champion").version == "1"
+    assert len(told) == 1
+    assert "its score 0.400 is not above the 0.500 of version 1" in told[0]
+    assert f"`raylora promote {search.out.root} --name mine --force`" in told[0]
 
 
 def forget_name(search: Search) -> None:
@@ -90,7 +113,7 @@ def logged_models(search: Search) -> int:
 def test_a_resume_does_not_log_the_winner_again(search: Search) -> None:
     forget_name(search)
     for _ in range(2):
-        assert _track_winner(search, winner(search), 0.5) is None
+        assert _track_winner(search, winner(search), 0.5, ENTRY) is None
         assert_run_is_complete(search)
     assert logged_models(search) == 1
 
@@ -103,8 +126,8 @@ def test_a_winner_that_was_logged_before_an_interruption_is_only_registered(
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("raylora.tracking.registry.register", interrupted)
-        _track_winner(search, winner(search), 0.5)
-    assert _track_winner(search, winner(search), 0.5) == REGISTERED
+        _track_winner(search, winner(search), 0.5, ENTRY)
+    assert _track_winner(search, winner(search), 0.5, ENTRY) == REGISTERED
     assert logged_models(search) == 1
 
 
@@ -112,14 +135,14 @@ def test_a_winner_that_cannot_be_registered_is_in_its_run(search: Search, told: 
     refused = search.job.experiment.tracking.model_copy(update={"register_name": "a/b"})
     experiment = search.job.experiment.model_copy(update={"tracking": refused})
     search.job.experiment = experiment  # type: ignore[misc]
-    assert _track_winner(search, winner(search), 0.5) is None
+    assert _track_winner(search, winner(search), 0.5, ENTRY) is None
     assert_run_is_complete(search)
     assert len(told) == 1
 
 
 def test_a_winner_that_cannot_be_logged_as_a_model_is_in_its_run(search: Search, told: list[str]) -> None:
     (search.out.best / DIFFUSERS_NAME).rename(search.out.best / "elsewhere.safetensors")
-    assert _track_winner(search, winner(search), 0.5) is None
+    assert _track_winner(search, winner(search), 0.5, ENTRY) is None
     assert_run_is_complete(search)
     assert len(told) == 1
 
@@ -130,7 +153,7 @@ def test_a_registered_winner_is_named_though_its_run_cannot_be_closed(search: Se
             raise MlflowException("the server is away")
 
     search.tracker._client = Away()
-    assert _track_winner(search, winner(search), 0.5) == REGISTERED
+    assert _track_winner(search, winner(search), 0.5, ENTRY) == REGISTERED
     assert len(told) == 1
     assert "the server is away" in told[0]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
-from raylora.errors import DatasetError
+from raylora.errors import ConfigError, DatasetError
 from raylora.preparation.tag_table import as_csv, count_tags
 from raylora.preparation.tags import Edits, distinct, parse_replacement, parse_wanted, read_entries, split_tags
 
@@ -62,6 +63,15 @@ def test_what_names_no_tag_is_refused(entry: str) -> None:
 def test_what_is_no_replacement_is_refused(entry: str) -> None:
     with pytest.raises(ValueError, match=r"must be OLD=NEW|is no pattern"):
         parse_replacement(entry)
+
+
+@pytest.mark.parametrize("edits", [Edits(remove=("/(a+)+b/",)), Edits(replace=("/(a+)+b/=c",))])
+def test_a_pattern_that_takes_for_ever_is_told(edits: Edits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raylora.preparation.tags.MOST_MATCH_S", 0.05)
+    with pytest.raises(ConfigError, match=r"/\(a\+\)\+b/: takes over 0.05 s to tell whether it fits 'aaa"):
+        edits("hat, " + "a" * 40)
+    assert edits("hat, aaa") == "hat, aaa"
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
 
 
 def test_the_last_equals_sign_divides() -> None:

@@ -76,6 +76,18 @@ def test_too_few_images(tmp_path: Path) -> None:
     assert look(draw_set(tmp_path / "sixteen", 16)) == []
 
 
+def test_a_year_that_is_read_as_repeats(tmp_path: Path) -> None:
+    for name, seed in (("2024_summer", 0), ("900_winter", 50), ("500_sks", 100)):
+        draw_set(tmp_path / "set" / name, 6, seed=seed)
+    found = only(look(tmp_path / "set"), "repeats")
+    assert found.level == "warning"
+    assert found.found == "2024_summer/ asks by its name for 2,024 repeats, and 1 more folder for over 500"
+    assert "rename it as to 10_2024_summer" in found.mend
+    assert len(found.files) == 12
+    experiment = Experiment().with_params({"dataset.resolution": 128, "training.repeats": 10})
+    assert check_dataset(str(tmp_path / "set"), experiment) == []
+
+
 def test_low_resolution(folder: Path) -> None:
     put(folder, "small.png", drawn(50, (64, 80)), "sks, small")
     put(folder, "hardly_small.png", drawn(51, (110, 110)), "sks, hardly small")

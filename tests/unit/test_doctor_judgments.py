@@ -257,6 +257,7 @@ SERVICES: dict[str, Any] = {
     "encoder": {"reference": "c/d", "where": "hub", "silent": None},
     "hub": None,
     "mlflow": "/out",
+    "storage": "s3://bucket/run",
 }
 NAMING = Experiment().with_params({"dataset.path": "photos", "model.base_model": "a/b"})
 
@@ -266,6 +267,12 @@ def test_services_that_answer_are_good() -> None:
     assert {one.check: one.level for one in rows} == dict.fromkeys(
         ("dataset", "base model", "encoder", "hub", "MLflow"), "good"
     )
+
+
+def test_a_search_s_storage_is_told_where_one_is_named() -> None:
+    experiment = NAMING.with_params({"search.storage": "s3://bucket/run"})
+    assert [one.level for one in rows_of("storage", judge_services(Heard(SERVICES), experiment))] == ["good"]
+    assert rows_of("storage", judge_services(Heard(SERVICES), NAMING)) == []
 
 
 def test_what_is_not_named_is_not_checked() -> None:

@@ -186,7 +186,8 @@ def test_records_say_which_limit_a_trial_broke_and_that_it_was_stopped(tmp_path:
     for number, latest in enumerate(results):
         config = {"number": number, "params": {}, "is_baseline": number == 0}
         told = SimpleNamespace(config=config, run_metadata=SimpleNamespace(last_result={}),
-                               placement_group_factory=None)  # fmt: skip
+                               placement_group_factory=None,
+                               temporary_state=SimpleNamespace(ray_actor=None))  # fmt: skip
         listener.on_trial_start(0, [], told)
         listener.on_trial_result(0, [], told, as_result(latest))
         assert read_records(tmp_path / "trials")[number].over_limits  # on disk before any end is told of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raylora.redaction import LONGEST_LINE, holds_secret, is_text, one_line, printable, redacted, shown
+from raylora.redaction import LONGEST_LINE, cleared, holds_secret, is_text, one_line, printable, redacted, shown
 
 SECRET = "hunter2"
 
@@ -70,3 +70,8 @@ def test_a_line_of_a_message_has_an_end() -> None:
 def test_names_are_text() -> None:
     assert is_text("a b – ü 😈")
     assert not any(map(is_text, ("a\0", "a\n", "\udcff", "\x1b[31m")))
+
+
+def test_what_is_no_character_makes_room_for_a_blank() -> None:
+    assert cleared("a\0b \x1b[31m\ud83d c") == "a b [31m c"
+    assert cleared("  as  it is ") == "  as  it is "

@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 from raylora.cli import app
 from raylora.dataset.split import Split, write_splits
+from raylora.errors import OutputError
 from raylora.evaluation.grid import sample_grid
 from raylora.execution.outputs import LOCK_NAME, OutFolder, write_json, write_trials_csv
 from raylora.execution.tradeoffs import weighed
@@ -732,3 +733,10 @@ def test_work_that_broke_off_has_its_page(made: Made, capsys: pytest.CaptureFixt
     assert f"a report of what there is: {out.report}" in capsys.readouterr().err
     write_report(out)
     assert "Interrupted" in out.report.read_text()
+
+
+def test_a_folder_where_the_page_has_to_be_is_told(made: Made) -> None:
+    out = made.write()
+    out.report.mkdir()
+    with pytest.raises(OutputError, match=r"report\.html: is a folder where the page has to be; move it elsewhere"):
+        write_report(out)

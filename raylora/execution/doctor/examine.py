@@ -28,7 +28,7 @@ from raylora.execution.doctor.rows import Row, row, unchecked
 from raylora.execution.doctor.wanted import Wanted
 
 LOCAL = "local"
-APART = (("mlflow",), ("base model", "encoder", "hub"), ("dataset", "regularization"))
+APART = (("mlflow",), ("storage",), ("base model", "encoder", "hub"), ("dataset", "regularization"))
 """What is looked at side by side."""
 
 

@@ -19,6 +19,10 @@ def judge_mlflow(place: str, experiment: Experiment) -> list[Finding]:
     return [good(f"{uri} takes runs and files, which go to {place}")]
 
 
+def judge_storage(uri: str, _: Experiment) -> list[Finding]:
+    return [good(f"{uri} can be written, read and emptied from here; a search asks each node")]
+
+
 def judge_model(found: Mapping[str, Any], _: Experiment) -> list[Finding]:
     """A model that is on disk, was downloaded before, or can be."""
     reference, where, silent = found["reference"], found["where"], found["silent"]
@@ -54,6 +58,7 @@ CHECKS: Mapping[str, tuple[Judge, str]] = {
     "encoder": (judge_model, "give another with --set evaluation.encoder=…"),
     "hub": (judge_hub, ONLINE),
     "mlflow": (judge_mlflow, "start the server, or mend the address"),
+    "storage": (judge_storage, "mend the address or the credentials, or leave search.storage out"),
 }
 """How each is judged, and the mend where the answer has none."""
 
@@ -65,6 +70,7 @@ def unasked(experiment: Experiment) -> dict[str, Finding | None]:
         "dataset": (experiment.dataset.path, unchecked("no images were named", "give --dataset")),
         "regularization": (experiment.dataset.regularization, None),
         "base model": (experiment.model.base_model, unchecked("no base model was named", "give --base-model")),
+        "storage": (experiment.search.storage, None),
         "encoder": (experiment.model.base_model or experiment.dataset.path, None),
     }
     return {name: reason for name, (value, reason) in reasons.items() if value is None}

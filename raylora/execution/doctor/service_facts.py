@@ -33,6 +33,16 @@ def try_mlflow(question: ServiceQuestion) -> str:
     return str(question.out)
 
 
+def try_storage(question: ServiceQuestion) -> str:
+    """The folder that trials on other machines work from, which must be writable and empty."""
+    from raylora.execution.mirror import check_storage
+
+    storage = question.experiment.search.storage
+    assert storage is not None
+    check_storage(question.experiment)
+    return storage
+
+
 def try_base(question: ServiceQuestion) -> dict[str, Any]:
     """Where the base model is: `disk`, `cache` or `hub`."""
     from raylora.diffusion.families import check_base_on_hub, resolve_base
@@ -117,6 +127,7 @@ def _misfit(picture: Picture, question: ServiceQuestion) -> str | None:
 
 FACTS: dict[str, Probe] = {
     "mlflow": Probe(try_mlflow, limit_s=180),
+    "storage": Probe(try_storage, limit_s=180),
     "base model": Probe(try_base, limit_s=60),
     "encoder": Probe(try_encoder, limit_s=60),
     "hub": Probe(ask_hub),

@@ -1,0 +1,132 @@
+"""MLflow's own pages of a search, in a real browser: trials below their search, their pictures, the registered LoRA."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from mlflow import MlflowClient
+
+from raylora.diffusion.families import load_base
+from tests.integration.test_report_page import PROGRAM
+from tests.integration.test_search import free_port
+from tests.registries import finished, send_trials
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium on this machine")
+
+START_S = 300
+"""On a machine that is busy otherwise; alone it takes ten seconds."""
+PATIENCE_MS = 120_000
+SHOWS_A_PICTURE = """() => [...document.images].some(
+    (image) => image.naturalWidth > 32 && (image.src.startsWith("blob:") || image.src.includes("get-artifact"))
+)"""
+PICTURES = os.environ.get("RAYLORA_PAGES")
+"""A folder for pictures of the pages, for who wants to look at them."""
+
+
+def keep_picture(page: Page, name: str) -> None:
+    if PICTURES:
+        page.screenshot(path=Path(PICTURES) / f"{name}.png")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A server on the store of one search, and what is there."""
+
+    url: str
+    experiment: str
+    search: str
+    trial: str
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, tiny_base_folder: Path) -> Iterator[Site]:
+    from raylora.execution.promoting import Promotion, promote
+
+    folder = tmp_path_factory.mktemp("pages")
+    uri = f"sqlite:///{shutil.copy(empty_store, folder)}"
+    out = finished(folder / "portraits", load_base(str(tiny_base_folder)), uri, 1.1)
+    search = send_trials(out, uri)
+    promote(Promotion(str(out.root), "faces", "champion", None), print)
+    client = MlflowClient(uri, uri)
+    experiment = client.get_run(search).info.experiment_id
+    (trial,) = client.search_runs([experiment], "run_name = 't001'")
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
+    with (folder / "told.txt").open("w") as told:
+        server = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)], cwd=folder, stdout=told, stderr=told,
+            env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}, start_new_session=True,
+        )  # fmt: skip
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/health", server, folder / "told.txt")
+        yield Site(f"http://127.0.0.1:{port}", experiment, search, trial.info.run_id)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes], told: Path) -> None:
+    for _ in range(START_S * 5):
+        assert server.poll() is None, told.read_text()
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(told.read_text())
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as tool:
+        started = tool.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox", "--disable-gpu"])
+        opened = started.new_page(viewport={"width": 1500, "height": 1000})
+        opened.set_default_timeout(PATIENCE_MS)
+        yield opened
+        started.close()
+
+
+def test_trials_stand_below_their_search(site: Site, page: Page) -> None:
+    page.goto(f"{site.url}/#/experiments/{site.experiment}/runs")
+    row = page.get_by_role("row").filter(has_text="portraits")
+    row.get_by_role("button").first.click()  # the plus before its name
+    for trial in ("t000", "t001", "t002", "t003"):
+        page.get_by_text(trial, exact=True).first.wait_for()
+    keep_picture(page, "runs")
+
+
+def test_a_trials_samples_are_shown(site: Site, page: Page) -> None:
+    run = f"{site.url}/#/experiments/{site.experiment}/runs/{site.trial}"
+    page.goto(run)
+    page.get_by_text("lora.rank", exact=True).first.wait_for()
+    keep_picture(page, "trial")
+    page.goto(f"{run}/artifacts/images")
+    page.get_by_text("samples+step+400+timestamp+2+raylora.png", exact=True).first.click()
+    page.wait_for_function(SHOWS_A_PICTURE)
+    keep_picture(page, "samples")
+
+
+def test_a_registered_lora_says_what_it_is(site: Site, page: Page) -> None:
+    page.goto(f"{site.url}/#/models/faces/versions/1")
+    page.get_by_text("A LoRA for Stable Diffusion 1.5", exact=False).first.wait_for()
+    page.get_by_text("champion", exact=False).first.wait_for()
+    page.get_by_text("raylora.score", exact=False).first.wait_for()
+    keep_picture(page, "version")

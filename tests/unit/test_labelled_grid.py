@@ -1,0 +1,118 @@
+"""Pictures side by side with labels, and their numbered files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from raylora.diffusion.infotext import Recipe
+from raylora.errors import OutputError
+from raylora.execution.numbered import NumberedFolder, check_folder
+from raylora.report.labelled_grid import GAP_PX, HEAD_PX, LABEL_PX, MOST_PX, _cell, labelled_grid, lay_out, wrapped
+
+COLOURS = ("red", "lime", "blue", "yellow", "magenta", "cyan")
+
+
+def recipe(prompt: str, seed: int, strength: float = 1.0, size: tuple[int, int] = (256, 128)) -> Recipe:
+    return Recipe(prompt, "", seed, size, 5, 7.0, strength)
+
+
+def drawn(folder: Path, recipes: list[Recipe]) -> list[tuple[Recipe, Path]]:
+    """A plain colour for each."""
+    made = []
+    for number, (one, colour) in enumerate(zip(recipes, COLOURS, strict=False)):
+        path = folder / f"{number}.png"
+        Image.new("RGB", one.size, colour).save(path)
+        made.append((one, path))
+    return made
+
+
+def middles(grid: Image.Image, rows: int, columns: int, cell: tuple[int, int]) -> list[tuple[int, ...]]:
+    """The colour in the middle of each cell, row by row."""
+    return [
+        grid.getpixel((LABEL_PX + column * (cell[0] + GAP_PX) + cell[0] // 2,
+                       HEAD_PX + row * (cell[1] + GAP_PX) + cell[1] // 2))
+        for row in range(rows) for column in range(columns)
+    ]  # type: ignore[misc]  # fmt: skip
+
+
+def test_prompts_go_down_and_seeds_across(tmp_path: Path) -> None:
+    recipes = [recipe(prompt, seed) for prompt in ("a", "b") for seed in (0, 1, 2)]
+    with Image.open(io.BytesIO(labelled_grid(drawn(tmp_path, recipes)))) as grid:
+        assert grid.size == (LABEL_PX + 3 * 264, HEAD_PX + 2 * 136)
+        expected = [Image.new("RGB", (1, 1), colour).getpixel((0, 0)) for colour in COLOURS]
+        assert middles(grid, 2, 3, (256, 128)) == expected
+        assert np.asarray(grid)[:, :LABEL_PX].min() < 100, "labels of rows"
+        assert np.asarray(grid)[:HEAD_PX, LABEL_PX:].min() < 100, "labels of columns"
+
+
+def test_several_strengths_go_across_and_seeds_down(tmp_path: Path) -> None:
+    recipes = [recipe("a", seed, strength) for strength in (0.0, 0.5) for seed in (3, 4)]
+    with Image.open(io.BytesIO(labelled_grid(drawn(tmp_path, recipes)))) as grid:
+        red, lime, blue, yellow = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
+        assert middles(grid, 2, 2, (256, 128)) == [red, blue, lime, yellow]
+    layout = lay_out(recipes)
+    assert list(layout.rows.values()) == ["a\nseed 3", "a\nseed 4"]
+    assert list(layout.columns.values()) == ["base model", "strength 0.5"]
+
+
+def test_a_seed_of_one_prompt_alone_leaves_others_cells_empty(tmp_path: Path) -> None:
+    with Image.open(io.BytesIO(labelled_grid(drawn(tmp_path, [recipe("a", 0), recipe("b", 1)])))) as grid:
+        white, red, lime = (255, 255, 255), (255, 0, 0), (0, 255, 0)
+        assert middles(grid, 2, 2, (256, 128)) == [red, white, white, lime]
+
+
+def test_small_pictures_are_enlarged_and_large_grids_made_small(tmp_path: Path) -> None:
+    with Image.open(io.BytesIO(labelled_grid(drawn(tmp_path, [recipe("a", 0, size=(64, 64))])))) as grid:
+        assert grid.width == LABEL_PX + 128 + GAP_PX
+    many = [recipe("a", seed, size=(1024, 2048)) for seed in range(300)]
+    wide, high = _cell(lay_out(many), [one.size for one in many])
+    assert high == pytest.approx(2 * wide, abs=1)
+    assert 0.9 < 300 * wide * high / MOST_PX < 1.1
+
+
+def test_long_prompts_are_broken_into_lines() -> None:
+    lines = wrapped("a long prompt with averyveryverylongword in it", len, 12)
+    assert lines == ["a long", "prompt with", "averyveryver", "ylongword in", "it"]
+
+
+def test_numbers_go_on_and_nothing_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / "00041-7.png").write_text("mine")
+    (tmp_path / "notes-1.txt").write_text("mine")
+    folder = NumberedFolder(tmp_path)
+    assert [folder.save(b"x", seed).name for seed in (7, 8)] == ["00042-7.png", "00043-8.png"]
+    assert [folder.save_grid(b"x").name for _ in range(2)] == ["grid-0000.png", "grid-0001.png"]
+    assert (tmp_path / "00041-7.png").read_text() == "mine"
+
+
+def test_two_writers_of_one_folder_take_different_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = NumberedFolder(tmp_path), NumberedFolder(tmp_path)
+    number = one._next()
+    for folder in (one, other):
+        monkeypatch.setattr(folder, "_next", lambda: number)  # both looked before either wrote
+    assert one.save(b"one", 3) != other.save(b"other", 3)
+    assert sorted(path.read_bytes() for path in tmp_path.glob("*.png")) == [b"one", b"other"]
+
+
+def test_a_disk_that_is_full_leaves_no_empty_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("raylora.execution.numbered.write_atomically", full)
+    with pytest.raises(OSError, match="No space"):
+        NumberedFolder(tmp_path).save(b"x", 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_for_no_folder_is_refused_and_nothing_is_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "link"):
+        with pytest.raises(OutputError, match="give another folder with --out"):
+            check_folder(place)
+    check_folder(tmp_path / "new" / "deep")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
