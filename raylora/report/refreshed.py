@@ -6,6 +6,9 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
+SOON_S = 0.5
+"""While there is no answer yet, as before a cluster is there."""
+
 
 class Refreshed:
     """The last answer of something that is asked again and again in a thread of its own, while the block lasts.
@@ -14,7 +17,7 @@ class Refreshed:
 
     Args:
         ask: it raises nothing.
-        every_s: seconds between two questions.
+        every_s: seconds between two questions, once there was an answer.
     """
 
     def __init__(self, ask: Callable[[], str], every_s: float):
@@ -35,4 +38,4 @@ class Refreshed:
     def _go_on(self) -> None:
         while not self._is_over.is_set():
             self._last = self._ask()
-            self._is_over.wait(self._every_s)
+            self._is_over.wait(self._every_s if self._last else min(self._every_s, SOON_S))

@@ -150,5 +150,5 @@ def tick_label(value: float) -> str:
     size = abs(value)
     if size and not TINY <= size < HUGE:
         digits, _, power = f"{value:.2e}".partition("e")
-        return typeset(f"{float(digits):g}e{int(power)}")
+        return f"{float(digits):g}e{int(power)}"
     return typeset(f"{value:,.6g}" if size < 1000 else f"{value:,.0f}")
