@@ -13,6 +13,7 @@ from ray.tune.trainable.function_trainable import wrap_function
 
 from raylora.errors import RayloraError
 from raylora.execution.cluster import DRIVER_CPUS
+from raylora.execution.deaths import deaths_are_losses
 from raylora.execution.handing_out import ListSearcher
 from raylora.execution.listening import RayListener
 from raylora.execution.results import METRIC, MODE, as_result
@@ -60,7 +61,8 @@ def run_round(
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # tracebacks of what is told otherwise
     try:
-        tuner.fit()
+        with deaths_are_losses():
+            tuner.fit()
     except tune.TuneError as error:
         raise _raised_in_tune(error) from None
     return read_records(search.out.confirmations if job.is_confirming else search.out.trials)

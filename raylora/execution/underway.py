@@ -10,6 +10,7 @@ import ray
 
 from raylora.errors import RayloraError, StorageError, WorkerLostError, disk_fault, first_line
 from raylora.execution.cluster import DRIVER_CPUS
+from raylora.execution.deaths import OF_TASKS
 from raylora.execution.job import Job
 from raylora.execution.mirror import Mirror
 from raylora.execution.outputs import OutFolder
@@ -20,13 +21,7 @@ from raylora.tracking.recorder import Listener, Listeners
 from raylora.tracking.sender import MlflowSender
 
 MOST_STARTS = 3
-DEATHS = (
-    ray.exceptions.WorkerCrashedError,
-    ray.exceptions.NodeDiedError,
-    ray.exceptions.OutOfMemoryError,
-    ray.exceptions.RayActorError,
-    WorkerLostError,
-)
+DEATHS = (*OF_TASKS, ray.exceptions.RayActorError, WorkerLostError)
 """Errors of a process or its node, by which no work says that it failed."""
 
 Say = Callable[[str], None]

@@ -6,9 +6,10 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from mlflow import MlflowClient
@@ -21,9 +22,13 @@ from raylora.evaluation.encoders import load_encoder
 from raylora.execution.node_cache import Material, make_shared, write_shared
 from raylora.execution.outputs import OutFolder
 from raylora.execution.prepare import read_pictures
+from raylora.execution.share import Share
 from raylora.execution.trial import TrialJob
+from raylora.execution.underway import Search
 from raylora.files import fold_folders
 from raylora.tracking.mlflow_runs import MlflowTracker
+from raylora.tracking.recorder import Listeners
+from raylora.tracking.sender import MlflowSender
 from tests.bad_world import Result, Run, make_world
 from tests.integration.test_trainer import make_material
 
@@ -94,3 +99,17 @@ def tracker(uri: str) -> MlflowTracker:
     tracker = MlflowTracker(uri, "raylora")
     tracker.start("search", {}, {})
     return tracker
+
+
+@pytest.fixture
+def search(tiny_experiment: Experiment, tmp_path: Path, empty_store: Path) -> Iterator[Search]:
+    """One whose trials are still to be made up."""
+    out = OutFolder(tmp_path / "out")
+    out.root.mkdir()
+    out.space.write_text("")
+    job = cast(Any, SimpleNamespace(experiment=tiny_experiment))
+    uri = f"sqlite:///{shutil.copy(empty_store, out.root)}"
+    with MlflowSender(uri, "raylora", [out.trials], print) as tracker:
+        tracker.start("out", {}, {})
+        out.write_state("running", tracking_uri=tracker.uri, parent_run_id=tracker.parent_run_id)
+        yield Search(job, out, tracker, Listeners([]), print, Share(1, 0.0, 1, 1))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import ray
@@ -21,18 +19,15 @@ from ray.train import WorkerGroupError
 from ray.tune.execution.experiment_state import _ExperimentCheckpointManager
 from ray.tune.schedulers import FIFOScheduler
 
-from raylora.config import Experiment
 from raylora.errors import RayloraError, TrainingDivergedError
 from raylora.execution import rounds
-from raylora.execution.cluster import Share, connected
+from raylora.execution.cluster import connected
 from raylora.execution.handing_out import ListSearcher
-from raylora.execution.outputs import OutFolder
 from raylora.execution.results import REPORT, as_result
 from raylora.execution.rounds import run_round, taking_turns
 from raylora.execution.underway import MOST_STARTS, Search, _is_death
 from raylora.execution.workers import most_telling
-from raylora.tracking.recorder import Listeners, TrialRecord
-from raylora.tracking.sender import MlflowSender
+from raylora.tracking.recorder import TrialRecord
 
 OUT_OF_MEMORY = "out of GPU memory; lower training.batch_size"
 FULL = OSError(errno.ENOSPC, "full", "trial.json")
@@ -42,19 +37,6 @@ FULL = OSError(errno.ENOSPC, "full", "trial.json")
 def _cluster() -> Iterator[None]:
     with connected(None, with_state_api=False):
         yield
-
-
-@pytest.fixture
-def search(tiny_experiment: Experiment, tmp_path: Path, empty_store: Path) -> Iterator[Search]:
-    out = OutFolder(tmp_path / "out")
-    out.root.mkdir()
-    out.space.write_text("")
-    job = cast(Any, SimpleNamespace(experiment=tiny_experiment))
-    uri = f"sqlite:///{shutil.copy(empty_store, out.root)}"
-    with MlflowSender(uri, "raylora", [out.trials], print) as tracker:
-        tracker.start("out", {}, {})
-        out.write_state("running", tracking_uri=tracker.uri, parent_run_id=tracker.parent_run_id)
-        yield Search(job, out, tracker, Listeners([]), print, Share(1, 0.0, 1, 1))
 
 
 def reports_once(search: Search, job: object) -> Any:

@@ -70,7 +70,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, tiny_base_
     with (folder / "told.txt").open("w") as told:
         server = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)], cwd=folder, stdout=told, stderr=told,
-            env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}, start_new_session=True,
+            env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            start_new_session=True,
         )  # fmt: skip
     try:
         _wait_for(f"http://127.0.0.1:{port}/health", server, folder / "told.txt")
