@@ -173,7 +173,7 @@ def tune(
     folder = _announced(job, out, address, console, warn if dry_run else None)
     if dry_run:
         return
-    with watched(folder, console, job.experiment.search.trials) as listener:
+    with watched(folder, console, job.experiment.search) as listener:
         summary = tune_job(job, folder, listener, say_on(console), address)
     print_summary(summary, folder.root, as_json)
 

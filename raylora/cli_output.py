@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raylora.redaction import shown
-from raylora.report.words import lost_workers
+from raylora.report.words import lost_workers, setting_name
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from raylora.config import SearchConfig
     from raylora.execution.outputs import OutFolder
     from raylora.tracking.recorder import Listener, TrialRecord
 
 INTERRUPTED = 130
+AT_LEISURE_S, HURRIED_S = 60.0, 5.0
+"""For trials' samples in the page, as work ends and as it is broken off: who sends SIGTERM soon sends SIGKILL."""
 
 
 def on_stderr() -> Console:
@@ -62,7 +65,7 @@ def resumable(root: Path) -> AbstractContextManager[None]:
 
 @contextmanager
 def watched(
-    folder: OutFolder, console: Console, trials: int, earlier: Sequence[TrialRecord] = ()
+    folder: OutFolder, console: Console, search: SearchConfig, earlier: Sequence[TrialRecord] = ()
 ) -> Iterator[Listener]:
     """A search at work: shown as it goes, with a page at its end, and with how to go on where it is broken off.
 
@@ -71,8 +74,10 @@ def watched(
     """
     from raylora.execution.usage import usage
     from raylora.report.live import view
+    from raylora.report.standing import After
 
-    with resumable(folder.root), reporting(folder, warn_on(console)), view(console, trials, earlier, usage) as listener:
+    shown_by = view(console, search.trials, earlier, usage, After.of(search))
+    with resumable(folder.root), reporting(folder, warn_on(console)), shown_by as listener:
         yield listener
 
 
@@ -95,19 +100,19 @@ def reporting(folder: OutFolder, warn: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if folder.state_file.is_file() and _write_page(folder, warn):
+        if folder.state_file.is_file() and _write_page(folder, warn, HURRIED_S):
             print(f"a report of what there is: {folder.report}", file=sys.stderr)
         raise
-    _write_page(folder, warn)
+    _write_page(folder, warn, AT_LEISURE_S)
 
 
-def _write_page(folder: OutFolder, warn: Callable[[str], None]) -> bool:
+def _write_page(folder: OutFolder, warn: Callable[[str], None], seconds: float) -> bool:
     from raylora.errors import first_line
 
     try:
         from raylora.report.page import write_report
 
-        write_report(folder)
+        write_report(folder, seconds)
     except Exception as error:  # of disks, pictures and templates
         warn(f"{folder.report.name} was not written ({first_line(error)}); `raylora report {folder.root}` tries again")
         return False
@@ -216,7 +221,7 @@ def what_mattered(importance: list[dict[str, Any]], trials: int) -> str:
     names: dict[str, list[str]] = {"matters": [], "can't tell": [], "hardly matters": []}
     for one in importance:
         more = f" ({one['share']:.0%}: {one['best']})" if one["verdict"] == "matters" else ""
-        names[one["verdict"]].append(f"{_short(one['setting'])}{more}")
+        names[one["verdict"]].append(f"{setting_name(one['setting'])}{more}")
     surely = ", ".join(names["matters"]) or "nothing for sure"
     others = [f"{label}: {', '.join(names[label])}" for label in ("hardly matters", "can't tell") if names[label]]
     return f"{'; '.join([surely, *others])} ({trials} trials)"
@@ -233,11 +238,6 @@ def _measured(name: str, value: float) -> str:
     """A cost with its unit, any other measure with its name."""
     with_unit = {"lora_mb": f"{value:.1f} MB", "train_s": f"{value:.0f} s", "peak_memory_gib": f"{value:.1f} GiB"}
     return with_unit.get(name, f"{name} {value:.3f}")
-
-
-def _short(setting: str) -> str:
-    """`lr_scheduler` for `lr_scheduler.name`, `alpha / rank` for `lora.alpha / lora.rank`."""
-    return " / ".join(path.removesuffix(".name").rpartition(".")[2] for path in setting.split(" / "))
 
 
 def print_metrics(metrics: dict[str, float], as_json: bool) -> None:

@@ -51,9 +51,9 @@ def _resume_search(folder: OutFolder, address: str | None) -> dict[str, Any]:
     from raylora.tracking.recorder import read_records
 
     console = on_stderr()
-    trials = read_experiment(folder.experiment).search.trials
+    search = read_experiment(folder.experiment).search
     earlier = read_records(folder.trials)
-    with watched(folder, console, trials, earlier) as listener:
+    with watched(folder, console, search, earlier) as listener:
         return resume_job(folder.root, listener, say_on(console), address)
 
 

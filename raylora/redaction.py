@@ -24,6 +24,9 @@ STEERING = ("Cc", "Cf", "Cs")
 """Unicode's categories of control characters, of invisible ones (which turn a line's direction), and of half
 characters, which stand for bytes that are no UTF-8."""
 
+TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+"""Unicode's classes of characters that turn a part of a line, which then reads as another than it is."""
+
 
 def redacted(text: str) -> str:
     """The text without the users, passwords and tokens of any URI in it.
@@ -80,3 +83,15 @@ def shown(text: str) -> str:
     """What a message may hold of anything that was given: redacted, printable, and in lines that can be read."""
     lines = (line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…" for line in redacted(text).split("\n"))
     return printable("\n".join(lines))
+
+
+def copied(text: str) -> str:
+    """What may be shown to be copied: redacted, whole, and with the invisible characters that words are made of.
+
+    Joiners are such, in emoji and in Persian; what steers a terminal or turns a line is an escape here too.
+    """
+    return "".join(_escaped(sign) if _misleads(sign) else sign for sign in redacted(text))
+
+
+def _misleads(sign: str) -> bool:
+    return steers(sign) and (unicodedata.category(sign) in NO_TEXT or unicodedata.bidirectional(sign) in TURNING)

@@ -13,13 +13,14 @@ from PIL import Image
 
 from raylora.config import Experiment
 from raylora.config_files import write_experiment
-from raylora.evaluation.scorecard import sample_grid
+from raylora.evaluation.grid import sample_grid
 from raylora.execution.outputs import BASE_GRID_NAME, LOSSES_NAME, OutFolder, write_json, write_text, write_trials_csv
 from raylora.tracking.recorder import TrialRecord
 
 STEPS = (100, 200, 400)
 HELD_OUT = 3
-SIZE = 16
+SIZE = 64
+"""Of pictures, in px: the least that there can be."""
 SPACE = """
 name: tiny
 parameters:
@@ -249,10 +250,11 @@ def training(root: Path, holds_out: bool, prompts: Sequence[str] = (), **state: 
     folder = out.best / "samples"
     folder.mkdir(parents=True)
     (out.best / "lora.safetensors").write_bytes(b"")
-    columns = 3 if holds_out else 8
-    for place in range(len(prompts) or columns):
-        Image.fromarray(colour(place)).save(folder / f"sample_{place:02d}.png")
-    Image.fromarray(grid(3 if holds_out else 2, 0, columns)).save(folder / "grid.png")
+    rows = [[colour(100 * row + column) for column in range(3 if holds_out else 8)] for row in range(2 + holds_out)]
+    rows[-1] = rows[-1][: len(prompts) or None]  # of prompts, which may be fewer than the pictures above
+    for place, picture in enumerate(rows[-1]):
+        Image.fromarray(picture).save(folder / f"sample_{place:02d}.png")
+    Image.fromarray(sample_grid(rows)).save(folder / "grid.png")
     if not holds_out:
         write_json(out.best / LOSSES_NAME, [[images, 0.2 - images / 1e4] for images in range(10, 410, 10)])
     return out

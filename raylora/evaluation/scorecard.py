@@ -16,6 +16,7 @@ from raylora.diffusion.base import BaseModel
 from raylora.diffusion.encode import decode_all
 from raylora.diffusion.generate import Request, generate, requests_of
 from raylora.evaluation.encoders import ImageEncoder
+from raylora.evaluation.grid import sample_grid
 from raylora.evaluation.holdout import grid_losses, make_grid
 from raylora.evaluation.similarity import copying, diversity, paired_similarities, paired_similarity, prompt_alignment
 from raylora.world import World
@@ -190,22 +191,3 @@ def score(metrics: Mapping[str, float], weights: ScoreConfig) -> float:
 def is_finite(metrics: Mapping[str, float]) -> bool:
     """Whether every measure is a number."""
     return all(math.isfinite(value) for value in metrics.values())
-
-
-def sample_grid(rows: Sequence[Sequence[Pixels]], gap_px: int = 2) -> Pixels:
-    """Rows of pictures as one picture (height, width, 3), white between them.
-
-    Every cell has the size of the largest picture; smaller ones stand in its middle. Shorter rows end in white.
-    """
-    high = max(picture.shape[0] for row in rows for picture in row)
-    wide = max(picture.shape[1] for row in rows for picture in row)
-    columns = max(len(row) for row in rows)
-    shape = (len(rows) * (high + gap_px) + gap_px, columns * (wide + gap_px) + gap_px, 3)
-    grid = np.full(shape, 255, dtype=np.uint8)
-    for row_number, row in enumerate(rows):
-        for column, picture in enumerate(row):
-            height, width = picture.shape[:2]
-            top = gap_px + row_number * (high + gap_px) + (high - height) // 2
-            left = gap_px + column * (wide + gap_px) + (wide - width) // 2
-            grid[top : top + height, left : left + width] = picture
-    return grid

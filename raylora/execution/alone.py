@@ -18,9 +18,9 @@ from raylora.diffusion.tensor_cache import framed_pixels
 from raylora.errors import DatasetError
 from raylora.evaluation.scorecard import Evaluator
 from raylora.execution.job import Job
-from raylora.execution.material import Material
+from raylora.execution.material import Material, look_prompts
 from raylora.execution.model_card import write_card
-from raylora.execution.node_cache import entries_in, framed, look_prompts, make_shared, training_set
+from raylora.execution.node_cache import entries_in, framed, make_shared, training_set
 from raylora.execution.outputs import OutFolder, verdict_on, write_json, write_trials_csv
 from raylora.execution.prepare import absolute, check_hub, prepare
 from raylora.execution.refit import trained_on_all
@@ -116,6 +116,8 @@ def _train_measured(training: Training, record: TrialRecord) -> None:
     search = experiment.search
 
     def report(latest: Report) -> bool:
+        record.history = fit.history
+        record.write()  # a page tells of a training that still runs or was broken off
         training.say(
             f"{latest['images_seen']} images: score {latest['score']:.3f}, held-out loss {latest['holdout_loss']:.4f}"
         )

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raylora.config import LimitsConfig, SearchConfig
-from raylora.config_search import GROWS_WITH_TRAINING
 from raylora.errors import RayloraError, first_line
 from raylora.execution.confirm import Candidate
 from raylora.execution.mirror import at_work
 from raylora.execution.node_cache import read_shared
 from raylora.execution.outputs import NO_RESULT, NOTHING_CAME, OutFolder, verdict_on, write_json, write_trials_csv
 from raylora.execution.registering import claim_of, describe, how_it_ended, log_winner, write_entry
+from raylora.execution.tradeoffs import weighed
 from raylora.execution.trial import base_of, encoder_of, pick_device
 from raylora.execution.underway import Search
 from raylora.execution.winner import lora_paths, write_best
@@ -117,14 +117,9 @@ def _causes(failures: Sequence[str]) -> str:
 
 
 def tradeoffs_of(search: Search, trials: Sequence[TrialRecord]) -> dict[str, Any]:
-    """The trials, each at its best, that none beats in all of `search.tradeoffs`, of those that kept all limits.
-
-    Where a cost counts that grows with training, finished ones alone: one that was cut off would be cheap for that.
-    """
+    """The trials that none beats in all of `search.tradeoffs`, of those that may be weighed."""
     named = search.job.experiment.search.tradeoffs
-    fit = ("finished",) if set(named) & set(GROWS_WITH_TRAINING) else ("finished", "stopped_early")
-    able = [trial for trial in trials if trial.best and trial.status in fit and not trial.over_limits]
-    points = {trial.trial_id: measures(trial.best or {}) for trial in able}
+    points = weighed(trials, named)
     if missing := [name for name in named if points and not any(name in point for point in points.values())]:
         search.say(f"warning: search.tradeoffs can't be told, since no trial has {', '.join(missing)}; leave that out")
     front = pareto_front(points, named)

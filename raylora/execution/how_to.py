@@ -19,6 +19,8 @@ KOHYA_NAME, DIFFUSERS_NAME = "lora.safetensors", "pytorch_lora_weights.safetenso
 """As `diffusion/lora_file.py` has them, which needs torch."""
 WEBUI_LAST = {"sd15": 1, "sdxl": 2}
 """The layer of the text encoder, counted from the last, that a webui and diffusers take without being told."""
+COMFYUI_SIGNS, A1111_SIGNS = "()", "\\()[]"
+"""What weighs the words of a prompt there, and a backslash before it takes that away."""
 
 
 @dataclass(frozen=True)
@@ -82,18 +84,33 @@ def _comfyui(lora: HandedOver) -> Usage:
     told = json.dumps(node, indent=2)
     return Usage(
         "ComfyUI",
-        [_copy(lora, "models/loras"), Piece("Node Load LoRA", told), Piece("Prompt", lora.prompt)],
+        [
+            _copy(lora, "models/loras"),
+            Piece("Node Load LoRA", told),
+            Piece("Prompt", _escaped(COMFYUI_SIGNS, lora.prompt)),
+            *_negative(lora.experiment, COMFYUI_SIGNS),
+        ],
         _clip_skip(lora.experiment, "node CLIP Set Last Layer at -{}"),
     )
 
 
 def _a1111(lora: HandedOver) -> Usage:
-    told = f"{lora.prompt} <lora:{lora.name}:{lora.strength:g}>"
+    told = f"{_escaped(A1111_SIGNS, lora.prompt)} <lora:{lora.name}:{lora.strength:g}>"
     return Usage(
         "A1111",
-        [_copy(lora, "models/Lora"), Piece("Prompt", told)],
+        [_copy(lora, "models/Lora"), Piece("Prompt", told), *_negative(lora.experiment, A1111_SIGNS)],
         _clip_skip(lora.experiment, "Settings, Stable Diffusion, Clip skip: {}"),
     )
+
+
+def _negative(experiment: Experiment, signs: str) -> list[Piece]:
+    told = experiment.sampling.negative_prompt
+    return [Piece("Negative prompt", _escaped(signs, told))] if told else []
+
+
+def _escaped(signs: str, prompt: str) -> str:
+    """The prompt where these signs mean themselves, and no weights."""
+    return "".join(f"\\{sign}" if sign in signs else sign for sign in prompt)
 
 
 def _clip_skip(experiment: Experiment, how: str) -> str:
@@ -107,7 +124,8 @@ def _diffusers(lora: HandedOver) -> str:
     base = experiment.model.base_model or "your base model"
     base = str(DEMO_BASE) if base == DEMO_NAME else base
     load = "from_single_file" if Path(base).suffix == ".safetensors" else "from_pretrained"
-    width, height = experiment.dataset.resolution
+    (width, height), sampling = experiment.dataset.resolution, experiment.sampling
+    negative = f"negative_prompt={sampling.negative_prompt!r}, " if sampling.negative_prompt else ""
     lines = [
         "import torch",
         f"from diffusers import {pipeline}",
@@ -117,9 +135,9 @@ def _diffusers(lora: HandedOver) -> str:
         *_prediction(experiment),
         f"pipe.load_lora_weights({lora.folder!r}, weight_name={DIFFUSERS_NAME!r}, adapter_name={name!r})",
         f"pipe.set_adapters({name!r}, {lora.strength:g})",
-        f"image = pipe({lora.prompt!r}, width={width}, height={height}, "
-        f"num_inference_steps={experiment.sampling.steps},",
-        f"             guidance_scale={experiment.sampling.guidance_scale:g}{_own_layer(experiment)}).images[0]",
+        f"image = pipe({lora.prompt!r}, {negative}width={width}, height={height},",
+        f"             num_inference_steps={sampling.steps}, guidance_scale={sampling.guidance_scale:g},",
+        f"             generator=torch.Generator().manual_seed({sampling.seeds[0]}){_own_layer(experiment)}).images[0]",
         f"image.save({name + '.png'!r})",
     ]
     return "\n".join(lines)

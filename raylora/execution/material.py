@@ -52,6 +52,12 @@ def schedules(materials: Sequence[Material], experiment: Experiment) -> list[Sch
     return [replace(schedule, images_total=shortest) for schedule in own]
 
 
+def look_prompts(experiment: Experiment) -> list[str]:
+    """The user's sample prompts with the trigger word filled in."""
+    trigger = experiment.dataset.trigger or ""
+    return [prompt.replace("{trigger}", trigger) for prompt in experiment.sampling.prompts]
+
+
 def is_shared(folder: Path, experiment: Experiment) -> bool:
     """Whether everything that `node_cache.read_folds` reads is there."""
     return all((place / TEXTS_NAME).is_file() for place in fold_folders(folder, experiment.dataset.folds))

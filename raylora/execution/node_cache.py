@@ -23,7 +23,7 @@ from raylora.diffusion.tensor_cache import Framed, TensorCache, cached_latents, 
 from raylora.errors import DatasetError, ModelError
 from raylora.evaluation.encoders import ImageEncoder, cached_embeddings
 from raylora.evaluation.scorecard import Evaluator, ImageSet, Reference, is_finite
-from raylora.execution.material import TEXTS_NAME, Material
+from raylora.execution.material import TEXTS_NAME, Material, look_prompts
 from raylora.execution.outputs import BASE_GRID_NAME
 from raylora.files import fold_folders, write_atomically
 from raylora.training.feed import TrainingSet
@@ -45,12 +45,6 @@ class SharedData:
     def evaluator(self, encoder: ImageEncoder, experiment: Experiment) -> Evaluator:
         prompts = look_prompts(experiment)
         return Evaluator(encoder, self.holdout, self.train, experiment.evaluation, experiment.sampling, prompts)
-
-
-def look_prompts(experiment: Experiment) -> list[str]:
-    """The user's sample prompts with the trigger word filled in."""
-    trigger = experiment.dataset.trigger or ""
-    return [prompt.replace("{trigger}", trigger) for prompt in experiment.sampling.prompts]
 
 
 def entries_in(folder: Path) -> TensorCache:

@@ -190,6 +190,17 @@ class OutFolder:
                 f"{self.root}: another raylora works in it; wait for its end, or give another folder with --out"
             ) from None
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a process works in it, or whether that can't be told, as on a disk that may only be read."""
+        if not is_file(self.root / LOCK_NAME):
+            return False
+        try:
+            with self.locked():
+                return False
+        except (OutputError, OSError, NotImplementedError):  # no locks on this file system
+            return True
+
     def _check_room(self, bytes_needed: int) -> None:
         """Whether the disk has room for what the plan will write."""
         there = next(path for path in (self.root, *self.root.parents) if exists(path))
@@ -293,7 +304,8 @@ def write_trials_csv(path: Path, trials: Sequence[TrialRecord], experiment: Expe
     Args:
         experiment: what the trials have in common.
     """
-    rows = [_row(trial, verdict_on(trial, experiment, trials)) for trial in trials]
+    rival = rival_of(trials)
+    rows = [_row(trial, verdict_beside(trial, experiment, rival)) for trial in trials]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns)
@@ -304,9 +316,18 @@ def write_trials_csv(path: Path, trials: Sequence[TrialRecord], experiment: Expe
 
 def verdict_on(trial: TrialRecord, experiment: Experiment, trials: Sequence[TrialRecord]) -> dict[str, str]:
     """`verdict`, `evidence` and `cure` of a trial, beside the others of its search."""
+    return verdict_beside(trial, experiment, rival_of(trials))
+
+
+def rival_of(trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The trial that all are judged beside: the best that kept the limits; found once for all of them."""
+    return max((one for one in trials if not one.over_limits), key=lambda one: one.score, default=None)
+
+
+def verdict_beside(trial: TrialRecord, experiment: Experiment, rival: TrialRecord | None) -> dict[str, str]:
+    """`verdict`, `evidence` and `cure` of a trial beside the best of its search."""
     failure = (trial.stop_reason or "no report") if trial.status == "failed" else None
-    best = max((one for one in trials if not one.over_limits), key=lambda one: one.score, default=trial)
-    verdict = judge(trial.history, failure, best.history, experiment.evaluation.score.ratio_ref)
+    verdict = judge(trial.history, failure, (rival or trial).history, experiment.evaluation.score.ratio_ref)
     settings = experiment.with_params(trial.params) if trial.history else experiment
     cure = in_words(cures(verdict, settings, trial.history))
     return {"verdict": verdict.label, "evidence": verdict.evidence, "cure": cure}

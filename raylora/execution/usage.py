@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
 
 import pynvml
 import ray
@@ -13,13 +15,19 @@ GIB = 2**30
 def usage() -> str:
     """`3 of 4 GPUs; here 97% busy, 21.3 of 24.0 GiB`, or `2 of 2 CPU cores`; empty where no Ray is connected.
 
-    Ray knows what it has given away, on all nodes; how busy a GPU is, only its own machine's driver.
+    Ray knows what it has given away, on all nodes; how busy a GPU is, only its own machine's driver. Both may take
+    seconds to answer, or not at all.
     """
     if not ray.is_initialized():
         return ""
-    with suppress(Exception):  # a cluster that doesn't answer just now must not end what is only looked at
-        return "; here ".join(filter(None, [_given_away(), _gpus_here()]))
-    return ""
+    return "; here ".join(filter(None, [_if_told(_given_away), _if_told(_gpus_here)]))
+
+
+def _if_told(part: Callable[[], str]) -> str:
+    try:
+        return part()
+    except Exception:  # what doesn't answer just now must not end what is only looked at, nor take the rest with it
+        return ""
 
 
 def _given_away() -> str:
@@ -28,21 +36,25 @@ def _given_away() -> str:
     return f"{whole[kind] - free.get(kind, 0):g} of {whole[kind]:g} {unit}" if whole.get(kind) else ""
 
 
-def _gpus_here() -> str:
-    """The mean over this machine's GPUs of how busy they are, and their memory in all; empty where there is none."""
+@lru_cache(maxsize=1)
+def _gpus() -> Sequence[Any]:
+    """This machine's GPUs as its driver has them, which is woken once; none where there is no driver."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
+        return []
+    return [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+
+
+def _gpus_here() -> str:
+    """The mean over this machine's GPUs of how busy they are, and their memory in all; empty where there is none.
+
+    Raises:
+        pynvml.NVMLError: they tell no use, as parts of a GPU (MIG).
+    """
+    if not _gpus():
         return ""
-    try:
-        gpus = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        busy = [pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu for gpu in gpus]
-        memory = [pynvml.nvmlDeviceGetMemoryInfo(gpu) for gpu in gpus]
-    except pynvml.NVMLError:  # parts of a GPU (MIG) tell no use
-        return ""
-    finally:
-        pynvml.nvmlShutdown()
-    if not gpus:
-        return ""
+    busy = [pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu for gpu in _gpus()]
+    memory = [pynvml.nvmlDeviceGetMemoryInfo(gpu) for gpu in _gpus()]
     used, total = sum(one.used for one in memory) / GIB, sum(one.total for one in memory) / GIB
     return f"{sum(busy) / len(busy):.0f}% busy, {used:.1f} of {total:.1f} GiB"

@@ -17,7 +17,8 @@ from raylora.dataset.pixels import Pixels
 from raylora.diffusion.adapters import Adapter
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.lora_file import DIFFUSERS_NAME, KOHYA_NAME, LoraCard, write_diffusers, write_kohya
-from raylora.evaluation.scorecard import Evaluator, sample_grid
+from raylora.evaluation.grid import sample_grid
+from raylora.evaluation.scorecard import Evaluator
 from raylora.evaluation.strength import AS_TRAINED, StrengthSweep, sweep_strengths
 from raylora.execution.node_cache import SharedData
 from raylora.execution.outputs import OutFolder

@@ -32,7 +32,7 @@ STANDS = {
     "failed": "Broken off",
     "finished": "Finished, but its summary is gone",
 }
-ENDS = {"finished": "finished", "stopped_early": "stopped early", "failed": "failed", "running": "under way"}
+ENDS = {"finished": "finished", "stopped_early": "stopped early", "failed": "failed"}
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,7 @@ def _of_winner(work: Work) -> tuple[str, str]:
     best, guide = work.summary["best"], work.summary.get("baseline")
     total = numbered(work.summary["trials"]["total"], "trial")
     if guide is None:
-        return (
-            f"{best['trial_id']} is the best of {total}, with score {best['score']:.3f}",
-            "The search space has no first point, so there are no guide’s settings to compare it with.",
-        )
+        return f"{best['trial_id']} is the best of {total}, with score {best['score']:.3f}", _without_guide(work)
     if guide["trial_id"] == best["trial_id"]:
         return (
             f"The guide’s own settings won: none of {total} did better",
@@ -133,21 +130,42 @@ def _of_winner(work: Work) -> tuple[str, str]:
             f"{best['trial_id']} is the best of {total} that kept the limits, with score {best['score']:.3f}",
             f"The guide’s own settings reach {guide['score']:.3f}, but break a limit: {guide['over_limits']}.",
         )
-    lead = _lead(work)
-    size = best["score"] - guide["score"]
-    head = f"{best['trial_id']} is the best of {total}: {typeset(f'{size:+.3f}')} over the guide’s own settings"
+    return _over_guide(work, f"{best['trial_id']} is the best of {total}")
+
+
+def _without_guide(work: Work) -> str:
+    """Why there is nothing to compare a winner with."""
+    first = work.first_point
+    if first is None:
+        return "The search space has no first point, so there are no guide’s settings to compare it with."
+    reason = first.stop_reason or "no report"
+    return f"The guide’s own settings failed before they were measured ({reason}), so there is nothing to compare with."
+
+
+def _over_guide(work: Work, head: str) -> tuple[str, str]:
+    """The winner beside the guide's settings: means over new seeds, or one training of each, and never one of each."""
+    best, guide = work.summary["best"], work.summary["baseline"]
     told = f"Its score is {best['score']:.3f}{_on_seeds(best)}, the guide’s {guide['score']:.3f}{_on_seeds(guide)}"
-    if lead is None:
+    lead = _lead(work)
+    if bool(best.get("new_seed_scores")) != bool(guide.get("new_seed_scores")):
         return (
-            head,
-            f"{told}. Neither was trained again with new seeds, so the lead is partly the luck of being chosen.",
+            f"{head}, with score {best['score']:.3f}",
+            f"{told}. Only one of them has a mean over new seeds, so no lead can be told.",
         )
+    size = typeset(f"{best['score'] - guide['score']:+.3f}")
+    head = f"{head}: {size} over the guide’s own settings"
+    if lead is None:
+        why = "came to an end with a new seed" if best.get("failed_seeds") else "was trained again with new seeds"
+        return head, f"{told}. Neither {why}, so the lead is partly the luck of being chosen."
     return head, f"{told}. {lead.in_words}"
 
 
 def _on_seeds(candidate: Mapping[str, Any]) -> str:
-    seeds = len(candidate.get("new_seed_scores", ()))
-    return f" on {numbered(seeds, 'new seed')}" if seeds else ""
+    """What a score is the mean of, and which trainings it lacks."""
+    seeds, failed = len(candidate.get("new_seed_scores", ())), candidate.get("failed_seeds", 0)
+    if not seeds:
+        return f" in the search (with {numbered(failed, 'new seed')} it failed)" if failed else ""
+    return f" on {numbered(seeds, 'new seed')}" + (f" ({failed} more failed)" if failed else "")
 
 
 def _lead(work: Work) -> Lead | None:
@@ -185,10 +203,11 @@ def _train_loss(best: Mapping[str, Any]) -> str:
 
 def _course(work: Work) -> str:
     """How many trials ended how, and how long all of it took."""
-    counts = {how: sum(trial.status == status for trial in work.trials) for status, how in ENDS.items()}
+    ends = {**ENDS, "running": work.word_for_running}
+    counts = {how: sum(trial.status == status for trial in work.trials) for status, how in ends.items()}
     told = listed([f"{count} {how}" for how, count in counts.items() if count] or ["none begun"])
-    wall = work.summary.get("wall_s", work.state.get("wall_s")) or 0
-    spent = f" It took {duration(wall)} in all." if wall else ""
+    wall = work.summary.get("wall_s", work.state.get("wall_s"))
+    spent = f" It took {duration(wall)} in all." if is_number(wall) and wall else ""
     if work.is_training:
         return spent.strip()
     folds = work.experiment.dataset.folds
@@ -228,10 +247,12 @@ def _facts(work: Work) -> list[Fact]:
 
 
 def _spread(best: Mapping[str, Any]) -> str:
-    seeds = len(best.get("new_seed_scores", ()))
+    seeds, failed = len(best.get("new_seed_scores", ())), best.get("failed_seeds", 0)
     if not seeds:
         return "of one training"
-    return f"± {best['spread']:.3f} between {seeds} new seeds" if best["spread"] is not None else "on a new seed"
+    spread = best.get("spread")
+    told = "on a new seed" if spread is None else f"± {spread:.3f} between {seeds} new seeds"
+    return f"{told}, {failed} more failed" if failed else told
 
 
 def _reasons(work: Work) -> list[Reason]:

@@ -14,13 +14,22 @@ from rich.table import Table
 from rich.text import Text
 
 from raylora.config import describe
-from raylora.report.standing import LONGEST_LINE, MOST_ROWS, Standing, best_of, counts, duration, sparkline
+from raylora.redaction import shown
+from raylora.report.refreshed import Refreshed
+from raylora.report.scales import fence_of
+from raylora.report.standing import LONGEST_LINE, MOST_ROWS, After, Standing, best_of, counts, sparkline
+from raylora.report.terminal import can_redraw
+from raylora.report.words import duration
 from raylora.tracking.recorder import Listener, TrialRecord
 
 DRAWN_EVERY_S = 5
 """Without a change: time goes on, and what the GPUs do changes. Drawing takes the processor from the trials."""
 WIDE = 110
 """Characters from which there is room for more than the numbers."""
+STATUS = 20
+"""Characters at least of how a trial ended, on a narrow terminal."""
+FRAME = 5
+"""Lines of the table around its rows."""
 Usage = Callable[[], str]
 """What the machines do at the moment, in a line; empty where nothing is known."""
 
@@ -59,16 +68,15 @@ class PlainView:
                              *(so_far if counts(trial) else []), *use]))  # fmt: skip
 
     def _say(self, text: str) -> None:
-        self._console.print(
-            f"[{time.monotonic() - self._began:5.0f} s] {text}", markup=False, highlight=False, soft_wrap=True
-        )
+        told = f"[{time.monotonic() - self._began:5.0f} s] {shown(text)}"
+        self._console.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
 class TableView:
     """One table beneath a few lines on the whole, drawn anew at every change and every `DRAWN_EVERY_S`."""
 
-    def __init__(self, standing: Standing, usage: Usage):
-        self._standing, self._usage = standing, usage
+    def __init__(self, console: Console, standing: Standing, usage: Usage):
+        self._console, self._standing, self._usage = console, standing, usage
         self._live: Live | None = None
 
     def drawn_by(self, live: Live) -> None:
@@ -85,15 +93,18 @@ class TableView:
 
     def trial_ended(self, trial: TrialRecord) -> None:
         self._standing.end(trial)
+        if trial.status == "failed":  # above the table, which has no room for reasons
+            why = shown(f"{trial.trial_id} failed: {trial.stop_reason or 'no report'}")
+            self._console.print(why, markup=False, highlight=False, soft_wrap=True)
         self._draw()
 
     def picture(self) -> RenderableType:
-        """All that is to be seen now."""
-        standing = self._standing
+        """All that is to be seen now, within the terminal's height."""
+        standing, (width, height) = self._standing, self._console.size
         if not standing.records:
             return Text("")
-        lines = [Text(line, no_wrap=True, overflow="ellipsis") for line in _headlines(standing, self._usage())]
-        return Group(*lines, trials_table(standing.records, self._live.console.width if self._live else WIDE))
+        lines = [_one_line(line) for line in _headlines(standing, self._usage())]
+        return Group(*lines, trials_table(standing.records, width, height - len(lines) - FRAME))
 
     def _draw(self) -> None:
         if self._live:
@@ -112,32 +123,46 @@ def _headlines(standing: Standing, usage: str) -> list[str]:
 
 
 def _left(standing: Standing) -> list[str]:
-    return [f"about {duration(standing.left_s)} left for trials"] if standing.left_s is not None else []
+    left_s, after = standing.left_s, standing.after.in_words
+    if left_s is None:
+        return []
+    return [f"about {duration(left_s)} left" + (f", with {after}" if after else "")]
 
 
-def trials_table(records: Sequence[TrialRecord], width: int) -> Table:
-    """The trials so far, the best marked; those with the lowest scores make room when there are many.
+def trials_table(records: Sequence[TrialRecord], width: int, most: int = MOST_ROWS) -> Table:
+    """The trials so far, a line each, the best marked.
 
     Args:
         width: of the terminal, in characters.
+        most: rows; where there are more, those with the lowest scores that have ended make room.
     """
-    counted = [record for record in records if counts(record)]
-    best, bounds = best_of(counted), _bounds(records)
+    best, bounds = best_of(records), _bounds(records)
     table = _empty_table(width)
-    again = [record for record in records if not counts(record)]
-    kept = sorted(counted, key=lambda record: (record.status != "running", -record.score))[:MOST_ROWS]
-    for record in [*sorted(kept, key=lambda record: record.number), *again]:
-        *short, settings = _cells(record)
-        one_line = Text(settings, no_wrap=True, overflow="ellipsis")
+    for record in _kept(records, best, max(1, most)):
+        name, status, *numbers, settings = _cells(record)
         growth = [Text(_by_rung(record, bounds))] if width >= WIDE else []
-        table.add_row(*map(Text, short), *growth, one_line, style="bold green" if record is best else None)
+        cells = [_one_line(name), _one_line(status), *map(Text, numbers), *growth, _one_line(settings)]
+        table.add_row(*cells, style="bold green" if record is best else None)
     return table
+
+
+def _kept(records: Sequence[TrialRecord], best: TrialRecord | None, most: int) -> list[TrialRecord]:
+    """The best and what is under way first, then new seeds, then others by their scores; told as they began."""
+    order = sorted(
+        records,
+        key=lambda record: (record is not best and record.status != "running", counts(record), -record.score),
+    )
+    return sorted(order[:most], key=lambda record: (not counts(record), record.number))
+
+
+def _one_line(text: str) -> Text:
+    return Text(shown(text).replace("\n", " ").expandtabs(1), no_wrap=True, overflow="ellipsis")
 
 
 def _empty_table(width: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("trial", no_wrap=True)
-    table.add_column("status")
+    table.add_column("status", min_width=STATUS)
     for column in ("images", "score", "held-out\nloss", "similarity"):
         table.add_column(column, justify="right", no_wrap=True)
     if width >= WIDE:
@@ -152,9 +177,11 @@ def _by_rung(record: TrialRecord, bounds: tuple[float, float] | None) -> str:
 
 
 def _bounds(records: Sequence[TrialRecord]) -> tuple[float, float] | None:
-    """Lowest and highest score of all reports that are shown."""
+    """Lowest and highest score of all reports that are shown, but for those far below all others."""
     scores = [report["score"] for record in records for report in record.history if math.isfinite(report["score"])]
-    return (min(scores), max(scores)) if scores else None
+    fence = fence_of(scores)
+    near = [score for score in scores if score >= fence]
+    return (min(near), max(near)) if near else None
 
 
 def _cells(record: TrialRecord) -> list[str]:
@@ -173,19 +200,25 @@ def _best_so_far(best: TrialRecord | None) -> str:
 
 @contextmanager
 def view(
-    console: Console, trials: int, earlier: Sequence[TrialRecord] = (), usage: Usage = _nothing
+    console: Console,
+    trials: int,
+    earlier: Sequence[TrialRecord] = (),
+    usage: Usage = _nothing,
+    after: After = After(),
 ) -> Iterator[Listener]:
     """The right view for where the output goes, while the block lasts.
 
     Args:
         earlier: trials of the same search before it was interrupted.
-        usage: asked whenever something is drawn; it may be called from another thread.
+        usage: asked in a thread of its own; it may take its time.
+        after: what the search does once its trials have ended.
     """
-    standing = Standing(trials, earlier)
-    if not console.is_terminal:
-        yield PlainView(console, standing, usage)
-        return
-    shown = TableView(standing, usage)
-    with Live(console=console, get_renderable=shown.picture, refresh_per_second=1 / DRAWN_EVERY_S) as live:
-        shown.drawn_by(live)
-        yield shown
+    standing = Standing(trials, earlier, after=after)
+    with Refreshed(usage, DRAWN_EVERY_S) as latest:
+        if not can_redraw(console):
+            yield PlainView(console, standing, latest)
+            return
+        table = TableView(console, standing, latest)
+        with Live(console=console, get_renderable=table.picture, refresh_per_second=1 / DRAWN_EVERY_S) as live:
+            table.drawn_by(live)
+            yield table

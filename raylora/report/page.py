@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,20 +11,21 @@ from functools import lru_cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from raylora import __version__
 from raylora.errors import OutputError, first_line
 from raylora.execution.outputs import OutFolder, write_text
 from raylora.files import is_folder
-from raylora.redaction import shown
+from raylora.redaction import copied, shown
 from raylora.report.answer import make_answer
 from raylora.report.chart import SHAPES
-from raylora.report.reading import UNKNOWN, Work, read_work
+from raylora.report.reading import Work, read_work
 from raylora.report.samples import make_album
-from raylora.report.search_charts import history, new_seeds, parallel, searched, shape_of, slices, tradeoffs
+from raylora.report.search_charts import history, new_seeds, parallel, shape_of, slices, tradeoffs
+from raylora.report.table import UNKNOWN
 from raylora.report.training_charts import curves, loss_on_all
-from raylora.report.usage import usages
+from raylora.report.usage import usages, what_it_learned
 from raylora.report.words import MISSING, duration, measure, numbered, setting_name, setting_value, short_names
 from raylora.search.importance import importance
 from raylora.search.study import read_trials
@@ -80,8 +82,11 @@ class Part:
     best: str
 
 
-def write_report(out: OutFolder) -> str:
+def write_report(out: OutFolder, seconds: float = math.inf) -> str:
     """Write the page anew; returns its path.
+
+    Args:
+        seconds: to cut trials' samples in, which takes longest; see `make_album`.
 
     Raises:
         OutputError: the folder holds no search and no training, or a folder where the page has to be.
@@ -89,23 +94,25 @@ def write_report(out: OutFolder) -> str:
     """
     if is_folder(out.report):
         raise OutputError(f"{out.report}: is a folder where the page has to be; move it elsewhere")
-    write_text(out.report, render(read_work(out)))
+    write_text(out.report, render(read_work(out), seconds))
     return str(out.report)
 
 
-def render(work: Work) -> str:
-    """The page."""
+def render(work: Work, seconds: float = math.inf) -> str:
+    """The page; `seconds` as of `write_report`."""
     parts, unclear = _importance(work)
-    names = short_names(searched(work))
+    names = short_names(work.searched)
     told = {
         "work": work,
         "version": __version__,
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "notes": [*work.notes, *unclear],
         "answer": make_answer(work),
-        "album": make_album(work),
+        "album": make_album(work, seconds),
         "usages": usages(work),
+        "learned": what_it_learned(work),
         "resume": _resume(work),
+        "again": f"raylora report {shlex.quote(str(work.out.root))}",
         "seeds_chart": new_seeds(work),
         "history": history(work),
         "parallel": parallel(work),
@@ -170,6 +177,7 @@ def _environment() -> Environment:
         "measure": lambda value, name: measure(name, value),
         "duration": duration,
         "setting": setting_value,
+        "copied": lambda text: escape(copied(text)),
     }
     made.globals |= {
         "SHAPES": SHAPES,

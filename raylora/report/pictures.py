@@ -12,10 +12,9 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from raylora.evaluation.grid import GAP_PX
 from raylora.files import is_file
 
-GAP_PX = 2
-"""White between a grid's pictures, as `evaluation.scorecard.sample_grid` draws it."""
 WHITE = 255
 QUALITY = 80
 """Of WebP: half of JPEG's bytes for the same looks, and read by every browser since 2020."""
@@ -88,6 +87,33 @@ def read_grid(path: Path, rows: int, columns: int, shares_shape: bool = True) ->
         return None
     fits = (image.width - GAP_PX) % columns == 0 and (image.height - GAP_PX) % rows == 0
     return Grid(image, rows, columns, shares_shape) if fits and min(image.size) > 2 * GAP_PX else None
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of a picture, of which no more than its head is read; 0 where there is none."""
+    if not is_file(path):
+        return 0, 0
+    try:
+        with Image.open(path) as file:
+            return file.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 0, 0
+
+
+def pixels_of(path: Path) -> int:
+    """How many a picture has."""
+    width, height = size_of(path)
+    return width * height
+
+
+def columns_of(path: Path, counts: Sequence[int], step_px: int) -> int:
+    """How many pictures stand in a row of a grid: of these counts the one that makes them some multiple of a step wide.
+
+    There is one at most, as the gaps between them add up otherwise; 0 where there is none.
+    """
+    width = size_of(path)[0] - GAP_PX
+    fitting = (count for count in counts if count and width > 0 and width % count == 0)
+    return next((count for count in fitting if (width // count - GAP_PX) % step_px == 0), 0)
 
 
 def fitted(image: Image.Image, side_px: int) -> Image.Image:

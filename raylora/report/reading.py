@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from raylora.config import Experiment, field_paths
+from raylora.config import Experiment
 from raylora.config_files import read_experiment, read_yaml
 from raylora.errors import RayloraError
-from raylora.execution.outputs import LOSSES_NAME, NO_RESULT, OutFolder, verdict_on
-from raylora.files import MOST_JSON_BYTES, is_file, read_json, read_mapping, read_ordinary
-from raylora.tracking.recorder import RECORD_NAME, TrialRecord, read_record
+from raylora.execution.outputs import LOSSES_NAME, NO_RESULT, OutFolder, rival_of, verdict_beside
+from raylora.files import is_file, read_json, read_mapping
+from raylora.report.scales import is_number
+from raylora.report.summary import read_summary
+from raylora.report.table import UNKNOWN, Table, read_table
+from raylora.report.words import MISSING, setting_value
+from raylora.tracking.recorder import NOT_MEASURES, RECORD_NAME, TrialRecord, read_record
 
 Value = TypeVar("Value")
 MOST_OUTSTANDING = 4
-UNKNOWN = {"verdict": "unknown", "evidence": "", "cure": ""}
+DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RayloraError)
+"""What is raised of a file that isn't what it should be."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Work:
     """Of several folds, the first one's."""
     losses: Sequence[tuple[int, float]] = ()
     """Of the training on all images: images seen, and the loss of the step that ended there."""
+    is_tabled: bool = False
+    """Whether the trials are rows of `trials.csv`: their best and last measures are known, and no more of the way."""
     notes: Sequence[str] = ()
     """What the folder lacks, in words."""
 
@@ -63,6 +68,11 @@ class Work:
         return bool(self.summary)
 
     @property
+    def word_for_running(self) -> str:
+        """What trials are that have begun and not ended."""
+        return "under way" if self.state["state"] == "running" else "unfinished"
+
+    @property
     def no_result(self) -> str | None:
         """Why a search is over without an answer."""
         return self.state.get(NO_RESULT)
@@ -73,7 +83,14 @@ class Work:
         found = self.space.get("parameters", {})
         return {path: rule for path, rule in found.items() if isinstance(rule, Mapping)}
 
-    @property
+    @cached_property
+    def searched(self) -> list[str]:
+        """Settings that differ between trials, as the space has them in order."""
+        named = dict.fromkeys([*self.parameters, *(path for trial in self.trials for path in trial.params)])
+        values = {path: {setting_value(trial.params.get(path, MISSING)) for trial in self.trials} for path in named}
+        return [path for path in named if len(values[path]) > 1]
+
+    @cached_property
     def best(self) -> TrialRecord | None:
         """The winner; before there is one, the trial that would be by its own score."""
         if self.summary:
@@ -82,13 +99,17 @@ class Work:
         return max(able, key=lambda trial: trial.score, default=None)
 
     @property
-    def baseline(self) -> TrialRecord | None:
-        """The guide's own settings, where a search has tried them."""
-        if self.is_training:
-            return None
-        return next((trial for trial in self.trials if trial.is_baseline and trial.history), None)
+    def first_point(self) -> TrialRecord | None:
+        """The trial of the guide's own settings, measured or not; none of a training alone."""
+        return next((trial for trial in self.trials if trial.is_baseline), None)
 
-    @property
+    @cached_property
+    def baseline(self) -> TrialRecord | None:
+        """The same where there is anything to compare with."""
+        first = self.first_point
+        return first if first and first.history else None
+
+    @cached_property
     def outstanding(self) -> list[str]:
         """The trials that stand out from the start: the winner, the guide's own, the next best."""
         ranked = sorted((trial for trial in self.trials if trial.history), key=lambda trial: -trial.score)
@@ -117,7 +138,7 @@ class _Reader:
             return default
         try:
             return how(path)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RayloraError):
+        except DAMAGE:
             self.notes.append(f"{path.name} can’t be read, so what it says is missing here.")
             return default
 
@@ -128,62 +149,99 @@ def read_work(out: OutFolder) -> Work:
     Raises:
         OutputError: it holds no search and no training.
     """
-    state, reader = out.read_state(), _Reader()
+    state, reader = _state(out), _Reader()
     experiment = reader.read(
         out.experiment,
         read_experiment,
         Experiment(),
         "experiment.yaml is gone: settings that all trials share are not told.",
     )
-    summary: dict[str, Any] = reader.read(out.summary, _summary, {})
     trials = _records(out.trials, reader)
+    table = None if trials else _table(out, reader)
+    found = trials if table is None else table.trials
     if "holds_out" in state:  # one training is nobody's baseline
-        trials = [replace(trial, is_baseline=False, params={}) for trial in trials]
-    verdicts = {trial.trial_id: _judged(trial, experiment, trials) for trial in trials}
-    if not trials and is_file(out.trials_csv):
-        reader.notes.append(
-            "The folder trials/ is gone: curves and samples of single trials went with it; the rest is from trials.csv."
-        )
-        table: list[dict[str, str]] = reader.read(out.trials_csv, _rows, [])
-        trials, verdicts = [_from_row(row, place) for place, row in enumerate(table)], _told(table)
+        found = [replace(trial, is_baseline=False, params={}) for trial in found]
     return Work(
         out=out,
         state=state,
         experiment=experiment,
-        summary=summary,
-        space=reader.read(out.space, read_yaml, {}),
-        trials=trials,
+        summary=reader.read(out.summary, read_summary, {}),
+        space=reader.read(out.space, _space, {}),
+        trials=found,
         again=_records(out.confirmations, reader),
-        verdicts=verdicts,
+        verdicts=_verdicts(found, experiment) if table is None else table.verdicts,
         held_out=reader.read(out.split, _held_out, []),
         losses=reader.read(out.best / LOSSES_NAME, _losses, []),
+        is_tabled=table is not None,
         notes=reader.notes,
     )
 
 
-def _summary(path: Path) -> dict[str, Any]:
-    """The summary, if it has what the page can't do without."""
-    summary = read_mapping(path)
-    best = summary["best"]
-    for part in (best["params"], best["metrics"]):
-        dict(part)
-    for told in (best["trial_id"], best["score"], summary["trials"]["total"], summary["images_seen"]):
-        str(told)
-    return summary
+def _state(out: OutFolder) -> dict[str, Any]:
+    """How the work stands: what says that it runs, and is at nobody's hands, was killed."""
+    state = out.read_state()
+    is_killed = state["state"] == "running" and not out.is_at_work
+    return {**state, "state": "interrupted"} if is_killed else state
+
+
+def _table(out: OutFolder, reader: _Reader) -> Table | None:
+    """Of trials whose folder is gone, what the table at the search's end says of them."""
+    if not is_file(out.trials_csv):
+        return None
+    reader.notes.append(
+        "The folder trials/ is gone: curves and samples of single trials went with it; the rest is from trials.csv."
+    )
+    return reader.read(out.trials_csv, read_table, Table([], {}))
+
+
+def _space(path: Path) -> dict[str, Any]:
+    """The search space, whose rules and what was fixed are tables by path."""
+    space = read_yaml(path)
+    tables = {name: dict(space[name]) for name in ("parameters", "fixed") if name in space}
+    if not all(isinstance(key, str) for table in tables.values() for key in table):
+        raise ValueError("has paths that are no texts")
+    return {**space, **tables}
 
 
 def _records(folder: Path, reader: _Reader) -> list[TrialRecord]:
     """The records below a folder by number; damaged ones are told and left out."""
     files = sorted(folder.glob(f"*/{RECORD_NAME}"))
-    found = [reader.read(file, lambda path: read_record(path.parent), None) for file in files]
+    found = [reader.read(file, _record, None) for file in files]
     return sorted((record for record in found if record), key=lambda record: record.number)
 
 
-def _judged(trial: TrialRecord, experiment: Experiment, trials: Sequence[TrialRecord]) -> Mapping[str, str]:
+def _record(path: Path) -> TrialRecord:
+    """A record of which all that is drawn are numbers.
+
+    Raises:
+        OutputError, TypeError: it isn't.
+    """
+    record = read_record(path.parent)
+    texts: list[Any] = [record.trial_id, *record.losses]
+    numbers = [number for report in record.history for number in _numbers(report)]
+    if not (all(isinstance(text, str) for text in texts) and all(map(is_number, numbers))):
+        raise TypeError("no record of a trial")
+    return record
+
+
+def _numbers(report: Mapping[str, Any]) -> Iterable[Any]:
+    """All that should be some."""
+    yield from (value for name, value in report.items() if name not in NOT_MEASURES)
+    yield from report.get("image_scores", ())
+    for images, loss in report.get("train_losses", ()):
+        yield from (images, loss)
+
+
+def _verdicts(trials: Sequence[TrialRecord], experiment: Experiment) -> dict[str, Mapping[str, str]]:
+    rival = rival_of(trials)
+    return {trial.trial_id: _judged(trial, experiment, rival) for trial in trials}
+
+
+def _judged(trial: TrialRecord, experiment: Experiment, rival: TrialRecord | None) -> Mapping[str, str]:
     if trial.status == "running" and not trial.history:
         return UNKNOWN
     try:
-        return verdict_on(trial, experiment, trials)
+        return verdict_beside(trial, experiment, rival)
     except (KeyError, ValueError):  # settings or measures of another version
         return UNKNOWN
 
@@ -196,38 +254,3 @@ def _held_out(path: Path) -> list[HeldOut]:
 
 def _losses(path: Path) -> list[tuple[int, float]]:
     return [(int(images), float(loss)) for images, loss in read_json(path)]
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(read_ordinary(path, MOST_JSON_BYTES).decode(), newline="")))
-
-
-def _told(table: Sequence[Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
-    return {row["trial_id"]: {key: row[key] for key in UNKNOWN} for row in table}
-
-
-def _from_row(row: Mapping[str, str], number: int) -> TrialRecord:
-    """A row of trials.csv as a record with one report, that of its best measures."""
-    known = set(field_paths())
-    best = {key.removeprefix("best."): float(value) for key, value in row.items() if key.startswith("best.") and value}
-    history = [{**best, "images_seen": int(row["images_seen"])}] if best else []
-    return TrialRecord(
-        trial_id=row["trial_id"],
-        number=number,
-        params={path: _value(cell) for path, cell in row.items() if path in known and cell},
-        is_baseline=row["is_baseline"] == "True",
-        folder="",
-        status=row["status"],  # type: ignore[arg-type]  # what raylora wrote
-        stop_reason=row["stop_reason"] or None,
-        history=history,
-    )
-
-
-def _value(cell: str) -> Any:
-    """A setting from its cell: see `outputs._cell`."""
-    if cell in ("True", "False"):
-        return cell == "True"
-    try:
-        return json.loads(cell)
-    except ValueError:
-        return cell

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from raylora.config import SIZE_STEP_PX
+from raylora.execution.material import look_prompts
 from raylora.execution.outputs import BASE_GRID_NAME
 from raylora.files import first_fold
-from raylora.report.pictures import Grid, Picture, embedded, fitted, read_grid, strip_of
+from raylora.report.pictures import Grid, Picture, columns_of, embedded, fitted, pixels_of, read_grid, strip_of
 from raylora.report.reading import Work
 from raylora.tracking.recorder import TrialRecord
 
@@ -22,11 +26,15 @@ STRIP_SIDES = ((120, 128), (400, 96), (10**9, 64))
 """Up to so many strips in all, the side of their pictures in px: 24 trials stay in a few MB."""
 MOST_STRIPS = 600
 """Then the trials with the lowest scores go without."""
+MOST_PIXELS = 4 * 10**9
+"""Of the grids that strips are cut from, which have to be read whole: two to three minutes of a processor."""
 STRENGTH_SIDE_PX = 160
 SAMPLE_NAME = re.compile(r"images_(\d+)\.png")
 REAL, BASE, GUIDE, WINNER, SO_FAR, LORA = (
     "real", "base", "guide", "winner", "best so far", "this LoRA",
 )  # fmt: skip
+Sampled = tuple[TrialRecord, dict[int, Path]]
+"""A trial with its grids by images seen."""
 NO_BASE = "The base model’s samples, which lay in cache/, are not there."
 GONE = "The samples that lay in best/samples are gone, or none were drawn."
 
@@ -79,6 +87,8 @@ class Album:
     strips: Sequence[Strips]
     left_out: int
     """Trials that have samples and yet no strips."""
+    is_hurried: bool
+    """Whether that is for want of time."""
     strengths: Sequence[tuple[str, Picture]]
 
     @property
@@ -87,10 +97,14 @@ class Album:
         return sorted({step.images for strips in self.strips for step in strips.steps})
 
 
-def make_album(work: Work) -> Album:
-    """Cut, shrink and name every picture that the page shows."""
-    rows = _rows_of_best(work) or _rows_so_far(work)
-    strips, left_out = _strips(work)
+def make_album(work: Work, seconds: float = math.inf) -> Album:
+    """Cut, shrink and name every picture that the page shows.
+
+    Args:
+        seconds: for trials' samples, which take longest; those with the lowest scores go without.
+    """
+    rows, ends = _rows_of_best(work) or _rows_so_far(work), time.monotonic() + seconds
+    strips, left_out = _strips(work, lambda: time.monotonic() < ends)
     return Album(
         comparisons=_comparisons(work, rows),
         lack=_lack(work, [row.name for row in rows]),
@@ -98,6 +112,7 @@ def make_album(work: Work) -> Album:
         base=_row_strip(rows, BASE, "The base model’s samples of the same captions"),
         strips=strips,
         left_out=left_out,
+        is_hurried=left_out > 0 and time.monotonic() >= ends,
         strengths=_strengths(work),
     )
 
@@ -114,12 +129,12 @@ def _rows_of_best(work: Work) -> list[Row]:
         names = [REAL, LORA] if all_learned else [REAL, BASE, LORA]
     elif not work.summary.get("baseline"):
         names.remove(GUIDE)
-    samples = len(list(folder.glob("sample_*.png")))
-    for columns in dict.fromkeys((samples, max(samples, MOST_COMPARED)) if all_learned else (samples,)):
-        if grid := read_grid(folder / "grid.png", len(names), columns, _one_shape(work)):
-            rows = [Row(name, grid, place) for place, name in enumerate(names)]
-            return rows[1:] if all_learned and work.experiment.sampling.prompts else rows
-    return []
+    columns = len(list(folder.glob("sample_*.png")))
+    if all_learned:  # prompts may be fewer than the pictures above, and then their row ends in white
+        columns = columns_of(folder / "grid.png", range(columns, max(columns, MOST_COMPARED) + 1), SIZE_STEP_PX)
+    grid = read_grid(folder / "grid.png", len(names), columns, _one_shape(work))
+    rows = [Row(name, grid, place) for place, name in enumerate(names)] if grid else []
+    return rows[1:] if all_learned and work.experiment.sampling.prompts else rows
 
 
 def _rows_so_far(work: Work) -> list[Row]:
@@ -150,9 +165,10 @@ def _lack(work: Work, names: Sequence[str]) -> str:
 
 def _comparisons(work: Work, rows: Sequence[Row]) -> list[Comparison]:
     captions = [one.caption or one.file for one in work.held_out]
-    if work.is_training and not work.state["holds_out"]:
-        captions = list(work.experiment.sampling.prompts)
     count = min((row.grid.columns for row in rows), default=0)
+    if work.is_training and not work.state["holds_out"]:
+        captions = look_prompts(work.experiment)
+        count = min(count, len(captions) or count)
     return [
         Comparison(caption := captions[place] if place < len(captions) else "", _of_column(rows, place, caption))
         for place in range(min(count, MOST_COMPARED))
@@ -187,21 +203,35 @@ def _trial_grid(work: Work, path: Path) -> Grid | None:
     return read_grid(path, 1 + len(work.experiment.sampling.seeds), columns, _one_shape(work))
 
 
-def _strips(work: Work) -> tuple[list[Strips], int]:
-    """Of each trial, the best first, and how many were left out."""
+def _strips(work: Work, until: Callable[[], bool]) -> tuple[list[Strips], int]:
+    """Of each trial, the best first, and how many were left out.
+
+    Args:
+        until: whether there is still time; a trial that it ends in goes without.
+    """
     ranked = sorted(work.trials, key=lambda trial: trial.score, reverse=True)
     files = [(trial, found) for trial in ranked if (found := _sample_files(trial))]
     side = next(side for most, side in STRIP_SIDES if sum(len(found) for _, found in files) <= most)
     strips: list[Strips] = []
-    left = MOST_STRIPS
-    for trial, found in files:
-        if len(found) > left:
+    for trial, found in _within_bounds(files):
+        steps = [step for at, path in found.items() if until() and (step := _step(work, trial, at, path, side))]
+        if not until():
             break
-        left -= len(found)
-        steps = [step for images, path in found.items() if (step := _step(work, trial, images, path, side))]
         if steps:
             strips.append(Strips(trial, steps))
     return strips, len(files) - len(strips)
+
+
+def _within_bounds(
+    files: Sequence[tuple[TrialRecord, dict[int, Path]]],
+) -> Iterator[tuple[TrialRecord, dict[int, Path]]]:
+    """The first trials whose pictures together are neither too many nor too large."""
+    strips, pixels = 0, 0
+    for trial, found in files:
+        strips, pixels = strips + len(found), pixels + sum(map(pixels_of, found.values()))
+        if strips > MOST_STRIPS or pixels > MOST_PIXELS:
+            return
+        yield trial, found
 
 
 def _step(work: Work, trial: TrialRecord, images: int, path: Path, side_px: int) -> Step | None:

@@ -13,7 +13,7 @@ from raylora.report.words import typeset
 Number = float | int
 MARGIN = 0.06
 """Of an axis that is free to choose its ends, beyond the lowest and the highest value."""
-MOST_TICKS = 5
+FEWEST_TICKS, MOST_TICKS = 2, 5
 SPANS_DECADES = 20.0
 """Highest over lowest value from which on numbers are laid out by their logarithms, where nobody says how."""
 FEW_DECADES = 1.6
@@ -62,7 +62,9 @@ class Scale:
     def ticks(self) -> list[Tick]:
         if self.levels:
             return [Tick(self._level_place(level), level) for level in self.levels]
-        chosen = _decades(self.low, self.high) if self.is_log else _round_steps(self.low, self.high)
+        chosen = _decades(self.low, self.high) if self.is_log else []
+        if len(chosen) < FEWEST_TICKS:
+            chosen = _round_steps(self.low, self.high)
         told = [at for at in chosen if not self.is_whole or at == int(at)]
         return [Tick(place, tick_label(at)) for at in told if (place := self.place(at)) is not None]
 
@@ -84,14 +86,21 @@ def free(values: Iterable[float], *more: float) -> Scale:
     return Scale(low - room, high + room)
 
 
-def fenced(values: Sequence[float]) -> Scale:
-    """The same where what lies below Tukey's fence stands at the lower end: one diverged trial would flatten all."""
+def fence_of(values: Iterable[float]) -> float:
+    """Tukey's lower fence: one diverged trial below it would flatten all others. -inf of fewer than four values."""
     finite = sorted(value for value in values if math.isfinite(value))
     if len(finite) < 4:
-        return free(finite)
+        return -math.inf
     first, third = finite[len(finite) // 4], finite[(3 * len(finite)) // 4]
-    fence = first - 1.5 * (third - first)
-    return free([value for value in finite if value >= fence])
+    return first - 1.5 * (third - first)
+
+
+def fenced(values: Iterable[float], higher_is_better: bool = True) -> Scale:
+    """An axis like `free`, where what lies beyond Tukey's fence, on the worse side, stands at that end."""
+    sign = 1 if higher_is_better else -1
+    better = [sign * value for value in values]
+    fence = fence_of(better)
+    return free([sign * value for value in better if value >= fence])
 
 
 def of_setting(values: Sequence[Any], parameter: Mapping[str, Any]) -> Scale:
@@ -140,6 +149,6 @@ def tick_label(value: float) -> str:
     """`0`, `0.25`, `1,200`, `1e-4`."""
     size = abs(value)
     if size and not TINY <= size < HUGE:
-        digits, _, power = f"{value:.0e}".partition("e")
-        return f"{digits}e{int(power)}"
+        digits, _, power = f"{value:.2e}".partition("e")
+        return f"{float(digits):g}e{int(power)}"
     return typeset(f"{value:,.6g}" if size < 1000 else f"{value:,.0f}")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raylora.config_search import HIGHER_IS_BETTER
+from raylora.execution.tradeoffs import weighed
 from raylora.report.chart import WIDTH, Chart, Frame, Line, Mark, Text, path_of, steps_of
 from raylora.report.reading import Work
 from raylora.report.scales import Scale, fenced, free, of_setting
@@ -24,7 +25,11 @@ SPREAD = 0.3
 
 def scored(work: Work) -> list[TrialRecord]:
     """The trials that have a score."""
-    return [trial for trial in work.trials if trial.history and math.isfinite(trial.score)]
+    return [trial for trial in work.trials if has_score(trial)]
+
+
+def has_score(trial: TrialRecord) -> bool:
+    return bool(trial.history) and math.isfinite(trial.score)
 
 
 def shape_of(trial: TrialRecord) -> str:
@@ -45,7 +50,7 @@ def history(work: Work) -> Chart | None:
         return None
     along = Scale(-0.5, max(trial.number for trial in work.trials) + 0.5, is_whole=True)
     frame = Frame(along, fenced([trial.score for trial in trials]), "trial", "score")
-    failed = [trial for trial in work.trials if trial not in trials and trial.status == "failed"]
+    failed = [trial for trial in work.trials if not has_score(trial) and trial.status == "failed"]
     points = [(trial, frame.point(trial.number, trial.score)) for trial in trials]
     marks = [Mark(x, y, shape_of(trial), told(trial), trial.trial_id) for trial, (x, y) in points]
     marks += [
@@ -83,13 +88,6 @@ def _best_so_far(frame: Frame, trials: Sequence[TrialRecord]) -> list[tuple[floa
     return [*corners, (end, corners[-1][1])] if corners else []
 
 
-def searched(work: Work) -> list[str]:
-    """Settings that differ between trials, as the space has them in order."""
-    named = [*work.parameters, *(path for trial in work.trials for path in trial.params)]
-    values = {path: {setting_value(trial.params.get(path, MISSING)) for trial in work.trials} for path in named}
-    return [path for path in dict.fromkeys(named) if len(values[path]) > 1]
-
-
 def _axis(work: Work, path: str, trials: Sequence[TrialRecord]) -> Scale:
     values = [trial.params[path] for trial in trials if path in trial.params]
     rule = work.parameters.get(path, {})
@@ -98,7 +96,7 @@ def _axis(work: Work, path: str, trials: Sequence[TrialRecord]) -> Scale:
 
 def slices(work: Work) -> list[Chart]:
     """The score over each searched setting by itself."""
-    trials, names = scored(work), short_names(searched(work))
+    trials, names = scored(work), short_names(work.searched)
     if len(trials) < 2:
         return []
     heights = fenced([trial.score for trial in trials])
@@ -134,17 +132,17 @@ def _aside(place: int) -> float:
 
 def parallel(work: Work) -> Chart | None:
     """Every trial as a line through all its settings, down to its score."""
-    trials, paths = scored(work), searched(work)
+    trials, paths = scored(work), work.searched
     if len(trials) < 2 or not paths:
         return None
     scales = [*(_axis(work, path, trials) for path in paths), fenced([trial.score for trial in trials])]
     names = [*short_names(paths).values(), "score"]
     height = TOP + ROW * len(names)
     rows = [TOP + ROW * (place + 0.45) for place in range(len(names))]
-    best = sorted(trials, key=lambda trial: -trial.score)[: math.ceil(len(trials) / GOOD_SHARE)]
+    worse = len(trials) - math.ceil(len(trials) / GOOD_SHARE)
     lines = [
-        Line(_through(trial, paths, scales, rows), "good" if trial in best else "all", told(trial), trial.trial_id)
-        for trial in sorted(trials, key=lambda trial: trial.score)
+        Line(_through(trial, paths, scales, rows), "good" if at >= worse else "all", told(trial), trial.trial_id)
+        for at, trial in enumerate(sorted(trials, key=lambda trial: trial.score))
     ]
     return Chart(
         "parallel",
@@ -191,56 +189,65 @@ def tradeoffs(work: Work) -> list[Chart]:
     """The first of `search.tradeoffs` over each other one, with the trials that none beats in all of them."""
     named = work.experiment.search.tradeoffs
     points = {trial.trial_id: measures(trial.best or {}) for trial in scored(work)}
-    front = _front(work, named, points)
-    return [chart for other in named[1:] if (chart := _tradeoff(work, named[0], other, points, front))]
+    able = weighed(work.trials, named)
+    front = [name for name in _front(work, named, able) if name in points]
+    return [chart for other in named[1:] if (chart := _tradeoff(work, (named[0], other), points, able, front))]
 
 
-def _front(work: Work, named: Sequence[str], points: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """As the summary has it; of a search under way, of those that kept all limits."""
+def _front(work: Work, named: Sequence[str], able: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """As the summary has it; of a search under way, of the trials so far."""
     if work.summary:
         return [row["trial_id"] for row in work.summary.get("tradeoffs", {"trials": []})["trials"]]
-    able = {
-        trial.trial_id
-        for trial in work.trials
-        if trial.status in ("finished", "stopped_early") and not trial.over_limits
-    }
-    return pareto_front({name: point for name, point in points.items() if name in able}, named)
+    return pareto_front(able, named)
 
 
-def _tradeoff(
-    work: Work, first: str, other: str, points: Mapping[str, Mapping[str, float]], front: Sequence[str]
-) -> Chart | None:
-    able = {name: (point[other], point[first]) for name, point in points.items() if other in point and first in point}
-    if len(able) < 2 or not front:
+Points = Mapping[str, Mapping[str, float]]
+
+
+def _tradeoff(work: Work, axes: tuple[str, str], points: Points, able: Points, front: Sequence[str]) -> Chart | None:
+    """The first measure over the other one.
+
+    Args:
+        able: of the trials that may be on the front; the others are drawn pale.
+    """
+    first, other = axes
+    known = {name: (point[other], point[first]) for name, point in points.items() if other in point and first in point}
+    if len(known) < 2 or not front:
         return None
-    sides = [x for x, _ in able.values()]
-    frame = Frame(free(sides), fenced([y for _, y in able.values()]), MEASURES[other], MEASURES[first])
-    placed = {name: frame.point(*point) for name, point in able.items()}
+    heights = fenced([y for _, y in known.values()], HIGHER_IS_BETTER[first])
+    frame = Frame(free([x for x, _ in known.values()]), heights, MEASURES[other], MEASURES[first])
+    placed = {name: frame.point(*point) for name, point in known.items()}
     best_first = [name for name in front if name in placed]
+    drawn = [trial for trial in work.trials if trial.trial_id in placed]
     marks = [
-        Mark(*placed[trial.trial_id], shape_of(trial), _weighed(trial, first, other, able), trial.trial_id)
-        for trial in work.trials
-        if trial.trial_id in placed
-    ]
+        Mark(*placed[trial.trial_id], shape_of(trial), _weighed(trial, first, other, known), trial.trial_id,
+             "" if trial.trial_id in able else "pale")
+        for trial in drawn
+    ]  # fmt: skip
     halos = [Mark(*placed[name], "halo", name, role="front") for name in best_first]
-    is_plain = len(work.experiment.search.tradeoffs) == 2
     edge = sorted((placed[name] for name in best_first), reverse=HIGHER_IS_BETTER[other])
-    better = "more" if HIGHER_IS_BETTER[other] else "less"
     return Chart(
         f"tradeoff-{other}",
         f"{MEASURES[first][:1].upper()}{MEASURES[first][1:]} against {MEASURES[other]}",
-        f"{numbered(len(able), 'trial')}; none beats {', '.join(best_first)} in everything that counts",
+        f"{numbered(len(known), 'trial')}; none beats {', '.join(best_first)} in everything that counts",
         frame.height,
         frame.grid,
-        [Line(steps_of(edge), "front")] if is_plain else [],
+        [Line(steps_of(edge), "front")] if len(work.experiment.search.tradeoffs) == 2 else [],
         [*halos, *marks],
         [*frame.texts, *(Text(placed[name][0], placed[name][1] - 11, name, kind="name") for name in best_first[:6])],
-        f"Ringed: no trial beats it in everything that counts. Of {MEASURES[other]}, {better} is better.",
+        _reading_aid(other, any(mark.role for mark in marks)),
     )
 
 
-def _weighed(trial: TrialRecord, first: str, other: str, able: Mapping[str, tuple[float, float]]) -> str:
-    x, y = able[trial.trial_id]
+def _reading_aid(other: str, has_pale: bool) -> str:
+    better = "more" if HIGHER_IS_BETTER[other] else "less"
+    told = f"Ringed: no trial beats it in everything that counts. Of {MEASURES[other]}, {better} is better."
+    pale = " Pale ones don’t count: failed, over a limit, or cut off where that alone would make them cheap."
+    return told + pale * has_pale
+
+
+def _weighed(trial: TrialRecord, first: str, other: str, known: Mapping[str, tuple[float, float]]) -> str:
+    x, y = known[trial.trial_id]
     return f"{trial.trial_id}: {MEASURES[first]} {measure(first, y)}, {MEASURES[other]} {measure(other, x)}"
 
 
@@ -272,8 +279,16 @@ def new_seeds(work: Work) -> Chart | None:
         [],
         marks,
         [*texts, *frame.texts],
-        "Squares: the search’s own scores, which chose them. Circles: new seeds. Bars: their means, which decide.",
+        "Squares: the search’s own scores, which chose them. Circles: new seeds. Bars: their means, which decide."
+        + _failed_seeds(work),
     )
+
+
+def _failed_seeds(work: Work) -> str:
+    """Trainings with new seeds that failed, also of trials that have no row for that."""
+    failed = {one["trial_id"]: one.get("failed_seeds", 0) for one in work.summary.get("confirmed", ())}
+    told = [f"{name} with {numbered(count, 'new seed')}" for name, count in failed.items() if count]
+    return f" Failed: {', '.join(told)}." if told else ""
 
 
 def _seed_marks(frame: Frame, one: Mapping[str, Any], y: float) -> list[Mark]:

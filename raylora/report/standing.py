@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
 
+from raylora.config import SearchConfig
+from raylora.report.pace import Pace, makespan
 from raylora.tracking.recorder import TrialRecord
 
 MOST_ROWS = 20
@@ -15,6 +19,31 @@ LONGEST_LINE = 40
 FEWEST_ENDED = 2
 """Trials that must have ended before anything is said of the others' time: the first one is the guide's, which is never
 stopped early."""
+BEST = 3
+"""Trials that stand for those which are trained again."""
+LATE = 0.1
+"""Of what a trial had left at its last report: so much it still has, however long ago that was."""
+
+
+@dataclass(frozen=True)
+class After:
+    """What a search does once its trials have ended."""
+
+    trainings: int = 0
+    """With new seeds."""
+    has_refit: bool = False
+    """Whether the winner's settings are trained on all images."""
+
+    @staticmethod
+    def of(search: SearchConfig) -> After:
+        """As the settings have it: the best trials, and the first point beside them."""
+        again = (search.confirm_trials + 1) * search.confirm_seeds if search.confirm_trials else 0
+        return After(again, search.refit)
+
+    @property
+    def in_words(self) -> str:
+        """`new seeds and the training on all images`; empty where nothing follows."""
+        return " and ".join(["new seeds"] * bool(self.trainings) + ["the training on all images"] * self.has_refit)
 
 
 class Standing:
@@ -27,28 +56,44 @@ class Standing:
         trials: how many the search has in all.
         earlier: those of before it was interrupted.
         clock: seconds, of any beginning.
+        after: what follows the trials.
     """
 
-    def __init__(self, trials: int, earlier: Sequence[TrialRecord] = (), clock: Callable[[], float] = time.monotonic):
-        self.trials, self.ended, self._images_ended = trials, 0, 0
+    def __init__(
+        self,
+        trials: int,
+        earlier: Sequence[TrialRecord] = (),
+        clock: Callable[[], float] = time.monotonic,
+        after: After = After(),
+    ):
+        self.trials, self.ended = trials, 0
+        self._ended_at: list[int] = []
+        """Images that each trial which has ended has seen."""
         self._records: dict[str, TrialRecord] = {}
-        self._clock, self._began = clock, clock()
+        self._clock, self._began, self.after = clock, clock(), after
+        self._pace = Pace(clock)
         self.growth: list[float] = []
         """The best score once each trial had ended, but those before any score."""
         for record in earlier:
-            self.end(record) if _has_ended(record) else self.hear(record)
-        self._images_before = self._images
+            self._records[record.trial_id] = record
+            if _has_ended(record):
+                self._count(record)
 
     def hear(self, record: TrialRecord) -> None:
         """A trial that has begun or reported."""
         self._records[record.trial_id] = record
+        self._pace.hear(record.trial_id, record.images_seen)
 
     def end(self, record: TrialRecord) -> None:
         """A trial that has ended: told once of each."""
         self.hear(record)
+        self._pace.end(record.trial_id)
+        self._count(record)
+
+    def _count(self, record: TrialRecord) -> None:
         if counts(record):
             self.ended += 1
-            self._images_ended += record.images_seen
+            self._ended_at.append(record.images_seen)
         if best := self.best:
             self.growth.append(best.score)
         self._drop_the_worst()
@@ -68,32 +113,62 @@ class Standing:
         return best_of(self.records)
 
     @property
-    def _under_way(self) -> list[int]:
-        """Images that each trial which has not ended has seen."""
-        return [record.images_seen for record in self.records if counts(record) and not _has_ended(record)]
-
-    @property
-    def _images(self) -> int:
-        return self._images_ended + sum(self._under_way)
-
-    @property
     def elapsed_s(self) -> float:
         """Since this part of the search began."""
         return self._clock() - self._began
 
     @property
     def left_s(self) -> float | None:
-        """What the search's trials still take, if they see as many images as those that ended, as fast as so far.
+        """What the search still takes, new seeds and the training on all images among it, at the pace of its trials.
 
-        None where nothing can be told: too few have ended, none has reported since this part began, or all are done.
+        None where nothing can be told: too few trials have ended, none has reported since this part began, or nothing
+        is left but what tells nothing on its way.
         """
-        seen, under_way = self._images - self._images_before, self._under_way
-        if self.ended < FEWEST_ENDED or seen <= 0 or self.ended >= self.trials:
+        trials, again = self._trials_left(), self._again_left()
+        if self.ended < FEWEST_ENDED or self._pace.per_s is None or not (trials or again):
             return None
-        each = self._images_ended / self.ended
+        at_once = self._pace.most_at_once
+        images = makespan(trials, at_once) + makespan(again, at_once) + self._of_the_best * self.after.has_refit
+        return images / self._pace.per_s
+
+    def _trials_left(self) -> list[float]:
+        """Images that each trial still sees which has not ended, those under way first."""
+        under_way = [record for record in self.records if counts(record) and not _has_ended(record)]
         waiting = max(0, self.trials - self.ended - len(under_way))
-        images = each * waiting + sum(max(0.0, each - so_far) for so_far in under_way)
-        return images * self.elapsed_s / seen
+        ends = [(record, self._expected_end(record)) for record in under_way]
+        return [*(self._left_of(record, end) for record, end in ends), *[self._mean_end] * waiting]
+
+    def _again_left(self) -> list[float]:
+        """The same of trainings with new seeds, each of which ends where its trial was best."""
+        records = [record for record in self.records if not counts(record)]
+        under_way = [record for record in records if record.status == "running"]
+        ends = [(record, record.params.get("training.stop_at", self._of_the_best)) for record in under_way]
+        waiting = max(0, self.after.trainings - len(records))
+        return [*(self._left_of(record, end) for record, end in ends), *[self._of_the_best] * waiting]
+
+    def _left_of(self, record: TrialRecord, end: float) -> float:
+        """Images from where a trial is by now, which reports seldom; what is late is not told as done."""
+        left = max(0.0, end - record.images_seen)
+        seen = self._pace.since(record.trial_id) * (self._pace.per_s or 0.0)
+        return max(left - seen, left * LATE)
+
+    def _expected_end(self, record: TrialRecord) -> float:
+        """Where trials ended that came further than this one; where none did, it is seen up to its next report."""
+        beyond = [images for images in self._ended_at if images > record.images_seen]
+        if beyond:
+            return fmean(beyond)
+        seen = [0, *(report["images_seen"] for report in record.history)]
+        return record.images_seen + (seen[-1] - seen[-2] if len(seen) > 1 else 0)
+
+    @property
+    def _mean_end(self) -> float:
+        return fmean(self._ended_at) if self._ended_at else 0.0
+
+    @property
+    def _of_the_best(self) -> float:
+        """Images at which the best were best: so far trainings with new seeds and the one on all images go."""
+        ended = sorted(filter(_has_ended, self.records), key=lambda record: -record.score)[:BEST]
+        return fmean((record.best or {"images_seen": 0})["images_seen"] for record in ended) if ended else 0.0
 
 
 def counts(record: TrialRecord) -> bool:
@@ -106,8 +181,12 @@ def _has_ended(record: TrialRecord) -> bool:
 
 
 def best_of(records: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The one that would win by its own score; None before any score."""
-    able = [record for record in records if counts(record) and not record.over_limits and math.isfinite(record.score)]
+    """The one that would win by its own score, and so kept the limits and did not fail; None before any score."""
+    able = [
+        record
+        for record in records
+        if counts(record) and record.status != "failed" and not record.over_limits and math.isfinite(record.score)
+    ]
     return max(able, key=lambda record: record.score, default=None)
 
 
@@ -126,13 +205,3 @@ def sparkline(values: Sequence[float], low: float | None = None, high: float | N
         BLOCKS[round(min(max((value - bottom) * steps, 0), len(BLOCKS) - 1))] if math.isfinite(value) else " "
         for value in values
     )
-
-
-def duration(seconds: float) -> str:
-    """`40 s`, `12 min`, `3 h 05 min`, `2 d 04 h`."""
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60:02} min" if hours < 48 else f"{hours // 24} d {hours % 24:02} h"

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from raylora.report.terminal import can_redraw
+
 LINES = 10
 """Of each kind of work, where there is no terminal."""
 
@@ -18,7 +20,7 @@ Tell = Callable[[str, int, int], None]
 @contextmanager
 def steps(console: Console) -> Iterator[Tell]:
     """The right view for where the output goes, while the block lasts."""
-    if not console.is_terminal:
+    if not can_redraw(console):
         yield lambda what, done, total: _say(console, what, done, total)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from statistics import fmean
 
+from raylora.config_search import HIGHER_IS_BETTER
 from raylora.dataset.batches import rungs
 from raylora.report.chart import Chart, Frame, Line, Mark, Text, path_of
 from raylora.report.reading import Work
@@ -28,7 +29,7 @@ Points = Sequence[tuple[float, float]]
 def curves(work: Work) -> list[Chart]:
     """Held-out loss and similarity at the rungs, and the training loss on the way."""
     trials = [trial for trial in work.trials if trial.history]
-    if not trials:
+    if not trials or work.is_tabled:
         return []
     measured = [_measured(work, trials, *curve) for curve in CURVES]
     return [*(chart for chart in measured if chart), *_training_loss(work, trials)]
@@ -39,15 +40,9 @@ def _measured(work: Work, trials: Sequence[TrialRecord], name: str, title: str, 
     values = [value for points in found.values() for _, value in points]
     if not values:
         return None
-    lowest = _clipped(values) if name == "holdout_loss_ratio" else fenced([*values, base])
+    scale = fenced([*values, base], HIGHER_IS_BETTER[name])
     says = f"{title} by images seen, of {numbered(len(trials), 'trial')}"
-    return _chart(work, f"curve-{name}", title, says, unit, found, lowest, base)
-
-
-def _clipped(values: Sequence[float]) -> Scale:
-    """Of losses the very high are no news: they stand at the upper end."""
-    upside_down = fenced([-value for value in (*values, 1.0)])
-    return Scale(-upside_down.high, -upside_down.low)
+    return _chart(work, f"curve-{name}", title, says, unit, found, scale, base)
 
 
 def _points(trial: TrialRecord, name: str) -> list[tuple[float, float]]:

@@ -11,17 +11,20 @@ from raylora.evaluation.words import NOTHING as NOTHING
 from raylora.evaluation.words import measure as measure
 from raylora.evaluation.words import typeset as typeset
 
-MINUTE, HOUR = 60, 3600
+SHORT_S, LONG_H = 120, 48
+"""Below so many seconds, and from so many hours on, minutes say too little or too much."""
 
 
 def duration(seconds: float | None) -> str:
-    """`42 s`, `12 min`, `3 h 05 min`."""
+    """`42 s`, `12 min`, `3 h 05 min`, `2 d 04 h`."""
     if seconds is None:
         return NOTHING
-    if seconds < 2 * MINUTE:
+    if round(seconds) < SHORT_S:
         return f"{seconds:.0f} s"
-    minutes = round(seconds / MINUTE)
-    return f"{minutes} min" if seconds < HOUR else f"{minutes // 60} h {minutes % 60:02d} min"
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02} min" if hours < LONG_H else f"{hours // 24} d {hours % 24:02} h"
 
 
 def setting_name(path: str) -> str:

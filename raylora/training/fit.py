@@ -14,7 +14,8 @@ from raylora.dataset.batches import rungs
 from raylora.dataset.pixels import Pixels
 from raylora.diffusion.lora_file import lora_bytes
 from raylora.errors import TrainingDivergedError
-from raylora.evaluation.scorecard import Evaluator, Metrics, Reference, is_finite, sample_grid
+from raylora.evaluation.grid import sample_grid
+from raylora.evaluation.scorecard import Evaluator, Metrics, Reference, is_finite
 from raylora.files import STATE_NAME as STATE_NAME
 from raylora.training.advancing import Keeping, NoNotice, Notice, advance_keeping
 from raylora.training.checkpoint import no_state, read_state, write_state, write_weights

@@ -13,6 +13,7 @@ import pytest
 import ray
 
 from raylora.execution.cluster import connected, node_resources
+from raylora.execution.usage import usage
 
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
@@ -41,6 +42,11 @@ def test_all_ports_are_on_loopback(cluster: None) -> None:
     assert len(found) > 5
     assert {port: ip for port, ip in found.items() if ip not in LOOPBACK} == {}
     assert node_resources()[0]["CPU"] >= 1
+
+
+def test_what_is_given_away_is_told(cluster: None) -> None:
+    kind, count = next((kind, node_resources()[0][kind]) for kind in ("GPU", "CPU") if node_resources()[0].get(kind))
+    assert usage().startswith(f"0 of {count:g} {kind}")
 
 
 @pytest.mark.parametrize("path", ["/api/version", "/api/jobs/", "/nodes?view=summary"])

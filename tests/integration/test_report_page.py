@@ -167,6 +167,21 @@ def test_trials_are_brought_out_in_every_chart(opened: Watched) -> None:
     assert page.locator("svg .on[data-trial=t002]").count() > 4
 
 
+def test_every_trial_is_brought_out_from_its_row_by_keyboard(opened: Watched) -> None:
+    """Also one that has no box above the curves, as it was never measured."""
+    page = opened.page
+    assert page.locator(".choice[data-trial=t003]").count() == 0
+    button = page.locator(".bring[data-trial=t003]")
+    button.focus()
+    page.keyboard.press("Enter")
+    assert button.get_attribute("aria-pressed") == "true"
+    assert page.locator("#chart-history .mark.on[data-trial=t003]").count() == 1
+    page.locator("#chart-history .mark[data-trial=t003]").click()
+    assert button.get_attribute("aria-pressed") == "false"
+    page.locator(".bring[data-trial=t002]").click()
+    assert not page.locator(".choice[data-trial=t002] input").is_checked()
+
+
 def test_light_and_dark(opened: Watched, browser: Browser, file: Path) -> None:
     def paper(page: Page) -> str:
         found: str = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -229,6 +244,10 @@ def test_it_prints(browser: Browser, file: Path, tmp_path: Path) -> None:
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert all(page.locator(f"#panel-{number}").is_visible() for number in (1, 2, 3))
+    assert [page.locator(f"#panel-{number} .panel-name").inner_text() for number in (1, 2, 3)] == [
+        "diffusers", "ComfyUI", "A1111",
+    ]  # fmt: skip
+    assert all(page.locator(f"#panel-{number} .panel-name").is_visible() for number in (1, 2, 3))
     assert not page.locator(".bar").is_visible()
     page.pdf(path=tmp_path / "report.pdf", format="A4")
     assert (tmp_path / "report.pdf").stat().st_size > 10_000

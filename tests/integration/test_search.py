@@ -249,8 +249,9 @@ def test_while_it_ran_it_said_where_to_look_and_what_was_in_use(out: Path, summa
     ends = [line for line in told.splitlines() if f" of {TRIALS}, " in line]
     assert len(ends) == TRIALS
     assert all(re.search(r"; \d of \d CPU cores$", line) for line in ends)
-    assert any(" left for trials; " in line for line in ends[1:-1])
-    assert " left for trials" not in ends[0] + ends[-1]
+    left = " left, with new seeds and the training on all images; "
+    assert any(left in line for line in ends[1:-1])
+    assert left not in ends[0] and left in ends[-1]  # new seeds follow
 
 
 def test_the_study_opens_in_optuna_dashboard(out: Path) -> None:

@@ -19,6 +19,7 @@ from raylora.execution.alone import resume_training, train_job
 from raylora.execution.job import Job
 from raylora.execution.outputs import OutFolder
 from raylora.execution.prepare import prepare
+from raylora.report.reading import read_work
 
 
 def quiet(_: str) -> None:
@@ -69,6 +70,8 @@ def test_it_ends_as_if_nothing_had_been(experiment: Experiment, holdout: bool, t
     with pytest.raises(KeyboardInterrupt):
         train_job(job, broken, holdout, Interruption(first))
     assert json.loads(broken.state_file.read_text())["state"] == "interrupted"
+    if holdout:  # what it had come to is told by its page
+        assert read_work(broken).trials[0].images_seen == 8
     said: list[str] = []
     resume_training(broken, said.append)
     assert said and not any(line.startswith(first) for line in said)  # it went on, and did not begin anew

@@ -1,90 +1,35 @@
-"""The report's page of folders written by hand: what it says, what it does without, and what it lets through."""
+"""The report's page of folders written by hand: what it says, and what it lets through."""
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 from raylora.cli import app
-from raylora.dataset.split import Split, write_splits
 from raylora.errors import OutputError
-from raylora.evaluation.scorecard import sample_grid
 from raylora.execution.outputs import OutFolder
-from raylora.report.certainty import lead_of
+from raylora.execution.tradeoffs import weighed
 from raylora.report.page import render, write_report
-from raylora.report.pictures import Grid, read_grid
 from raylora.report.reading import read_work
-from raylora.report.samples import make_album
-from raylora.report.scales import Scale, fenced, of_setting, tick_label
-from raylora.report.usage import usages
-from raylora.report.words import duration, measure, short_names
-from tests.report_world import HELD_OUT, SIZE, Made, colour, rewrite, training
+from raylora.report.search_charts import tradeoffs
+from raylora.search.tradeoffs import pareto_front
+from raylora.tracking.recorder import TrialRecord
+from tests.report_page import Page, page_of
+from tests.report_world import Made, report_at, rewrite
 
-VOID = {"meta", "link", "img", "input", "br", "wbr"}
 ATTACK = """</script></style><script>window.hacked=1</script><img src=x onerror="window.hacked=1">'"`&amp;"""
-
-
-class Page(HTMLParser):
-    """A page taken apart as a browser would."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self._open: list[str] = []
-        self.feed(text)
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if not self._open or self._open[-1] not in ("style", "script"):
-            self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
-
-    def count(self, tag: str) -> int:
-        return sum(tag == found for found, _ in self.elements)
-
-    def classed(self, name: str) -> list[dict[str, str | None]]:
-        return [attributes for _, attributes in self.elements if name in (attributes.get("class") or "").split()]
-
-
-def page_of(out: OutFolder) -> Page:
-    return Page(render(read_work(out)))
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> Made:
     return Made(tmp_path / "portraits")
-
-
-# What it says
 
 
 def test_the_answer_and_how_sure_it_is(made: Made) -> None:
@@ -106,10 +51,55 @@ def test_what_else_a_search_can_end_with(made: Made) -> None:
             "The guide’s own settings won: none of 4 trials did better",
         ),
         ({"baseline": {**told["baseline"], "over_limits": "lora_mb 9"}}, "break a limit: lora_mb 9"),
-        ({"best": {**told["best"], "new_seed_scores": []}}, "the luck of being chosen"),
+        (
+            {part: {**told[part], "new_seed_scores": []} for part in ("best", "baseline")},
+            "Neither was trained again with new seeds, so the lead is partly the luck of being chosen",
+        ),
+        (
+            {part: {**told[part], "new_seed_scores": [], "failed_seeds": 2} for part in ("best", "baseline")},
+            "(with 2 new seeds it failed). Neither came to an end with a new seed, so the lead is partly",
+        ),
     ):
         rewrite(out.summary, **{**told, **change})
         assert words in page_of(out).text
+
+
+def test_a_mean_over_new_seeds_is_not_set_against_one_training(made: Made) -> None:
+    """The guide's new seeds may all have failed, and the winner's not."""
+    out = made.write()
+    told = json.loads(out.summary.read_text())
+    guide = {**told["baseline"], "score": 0.8, "new_seed_scores": [], "failed_seeds": 2, "spread": None}
+    rewrite(out.summary, baseline=guide, confirmed=[{**told["best"], "failed_seeds": 1}, guide])
+    text = page_of(out).text
+    assert "t001 is the best of 4 trials, with score 1.170" in text and "over the guide’s own settings" not in text
+    assert "the guide’s 0.800 in the search (with 2 new seeds it failed). Only one of them has a mean" in text
+    assert "Failed: t001 with 1 new seed, t000 with 2 new seeds." in text
+    rewrite(out.summary, best={**told["best"], "failed_seeds": 1})
+    assert "1.170 on 2 new seeds (1 more failed)" in page_of(out).text
+    assert "between 2 new seeds, 1 more failed" in page_of(out).text
+
+
+def test_a_guides_trial_that_failed_unmeasured_is_told_with_its_reason(made: Made) -> None:
+    made = replace(made, scores=((), *made.scores[1:]))
+    out = made.write()
+    rewrite(out.summary, baseline=None)
+    text = page_of(out).text
+    assert "guide’s own settings failed before they were measured (diverged: the loss is no number), so there" in text
+    assert "no first point" not in text
+    rewrite(out.trials / "t000" / "trial.json", is_baseline=False)
+    assert "The search space has no first point" in page_of(out).text
+
+
+def test_which_lora_it_is_stands_where_its_use_does(made: Made) -> None:
+    out = made.write()
+    assert "The LoRA in best/ has learned all images, with the winner’s settings." in page_of(out).text
+    rewrite(out.summary, refit=False)
+    assert "is the winner’s own trial’s, which has not learned the held-out images: training on all images failed" in (
+        page_of(out).text
+    )
+    out = made.with_settings(search__refit=False).write()
+    rewrite(out.summary, refit=False)
+    assert "held-out images: search.refit is off." in page_of(out).text
 
 
 def test_lost_workers_are_one_line(made: Made) -> None:
@@ -146,182 +136,48 @@ def test_charts_show_every_trial_and_mark_what_stopped(made: Made) -> None:
     assert "can’t tell" in page.text and "62%" in page.text
 
 
-def test_pictures_are_of_the_right_rows_and_steps(made: Made) -> None:
-    out = made.write()
-    album = make_album(read_work(out))
-    first = album.comparisons[0]
-    assert first.caption == "sks, a cat"
-    assert [name for name, _ in first.pictures] == ["real", "base", "guide", "winner"]
-    for row, (_, picture) in enumerate(first.pictures):
-        assert mean_of(picture.uri) == pytest.approx(colour(100 * row).mean(axis=(0, 1)), abs=6)
-    assert album.steps == [100, 200, 400]
-    assert [(strips.trial.trial_id, len(strips.steps)) for strips in album.strips] == [
-        ("t001", 3),
-        ("t000", 3),
-        ("t002", 1),
-    ]
-    assert [at for at, _ in album.strengths] == ["0.4", "0.6", "0.8", "1", "1.2"]
-
-
-def mean_of(uri: str) -> Any:
-    head, _, code = uri.partition(",")
-    assert head == "data:image/webp;base64"
-    with Image.open(io.BytesIO(base64.b64decode(code))) as image:
-        return np.asarray(image.convert("RGB")).mean(axis=(0, 1))
-
-
-def test_the_users_own_prompts_are_shown_with_each_step(made: Made) -> None:
-    made = made.with_settings(sampling__prompts=("sks at sea", "sks in snow"))
-    out = made.write()
-    columns = 2 * len(made.experiment.sampling.seeds)
-    picture = sample_grid([[colour(900 + column) for column in range(columns)]])
-    Image.fromarray(picture).save(out.trials / "t001" / "samples" / "prompts_000200.png")
-    strips = make_album(read_work(out)).strips[0]
-    assert [step.prompts is not None for step in strips.steps] == [False, True, False]
-    shown = strips.steps[1].prompts
-    assert shown is not None and (shown.width, shown.height) == (2 * SIZE + 2, SIZE)  # one seed of each prompt
-    assert page_of(out).text.count("sks, a cat") >= 1
-
-
-def test_a_large_search_stays_within_bounds(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raylora.report.samples.MOST_STRIPS", 4)
-    album = make_album(read_work(made.write()))
-    assert [strips.trial.trial_id for strips in album.strips] == ["t001"]
-    assert album.left_out == 2
-
-
-def test_how_to_use_it_names_file_trigger_and_strength(made: Made) -> None:
-    made = made.with_settings(model__clip_skip=2)
-    diffusers, comfy, a1111 = usages(read_work(made.write()))
-    code = diffusers.pieces[0].text
-    compile(code, "usage", "exec")
-    for part in (
-        "from_pretrained('some/base')",
-        repr(str(made.out.best)),
-        "set_adapters('portraits', 0.8)",
-        "clip_skip=1",
-    ):
-        assert part in code
-    assert "'sks, a cat'" in code
-    assert '"strength_model": 0.8' in comfy.pieces[1].text and "at -2" in comfy.hint
-    assert a1111.pieces[0].text == f"cp {made.out.best / 'lora.safetensors'} models/Lora/portraits.safetensors"
-    assert a1111.pieces[1].text == "sks, a cat <lora:portraits:0.8>"
-
-
-def test_a_file_of_weights_and_v_prediction_are_loaded_as_such(made: Made) -> None:
-    sdxl = {"model__family": "sdxl", "model__base_model": "/x/m.safetensors", "model__prediction_type": "v_prediction"}
-    made = made.with_settings(**sdxl, model__train_text_encoder=False, model__clip_skip=2)
-    diffusers, comfy, _ = usages(read_work(made.write()))
-    code = diffusers.pieces[0].text
-    assert "StableDiffusionXLPipeline.from_single_file('/x/m.safetensors')" in code
-    assert "prediction_type='v_prediction'" in code and "clip_skip" not in code
-    assert '"strength_clip": 0.0' in comfy.pieces[1].text
-
-
-# What it does without
-
-
-@pytest.mark.parametrize(
-    ("state", "head"), [("interrupted", "Interrupted"), ("running", "Under way"), ("failed", "Broken off")]
-)
-def test_work_without_an_answer_says_how_it_stands(made: Made, state: str, head: str) -> None:
+@pytest.mark.parametrize("state", ["interrupted", "finished"])
+def test_a_front_is_of_those_that_can_be_on_it(made: Made, state: str) -> None:
+    """A trial that was cut off is cheap for that: it is drawn pale, and ringed neither before the end nor after."""
+    made = made.with_settings(search__tradeoffs=("score", "train_s"))
     out = made.write(state)
-    page = page_of(out)
-    assert f"{head}: 4 of 4 trials ended" in page.text
-    assert "Best so far is t001 with score 1.200; the guide’s own settings have 0.800" in page.text
-    names = [name for name, _ in make_album(read_work(out)).comparisons[0].pictures]
-    assert names == ["real", "base", "guide", "best so far"]
-    assert (f"raylora resume {made.root}" in page.text) == (state != "running")
-    assert "<lora:" not in page.text
+    if state == "finished":
+        front = pareto_front(weighed(made.records(), ("score", "train_s")), ("score", "train_s"))
+        rewrite(out.summary, tradeoffs={"trials": [{"trial_id": name} for name in front]})
+    (chart,) = tradeoffs(read_work(out))
+    assert [mark.title for mark in chart.marks if mark.role == "front"] == ["t001"]
+    assert [mark.trial for mark in chart.marks if mark.role == "pale"] == ["t002"]
+    assert "Pale ones don’t count" in chart.note
 
 
-def test_without_the_base_models_samples_the_page_says_so(made: Made) -> None:
+def test_where_less_is_better_the_far_too_high_stands_at_the_upper_end(made: Made) -> None:
+    scores = tuple((0.1 * number,) for number in range(8))
+    made = replace(made, scores=scores).with_settings(search__tradeoffs=("holdout_loss", "lora_mb"))
     out = made.write("interrupted")
-    shutil.rmtree(out.cache)
-    page = page_of(out)
-    assert "The base model’s samples, which lay in cache/, are not there." in page.text
-    assert page.count("img") > 5
+    record = out.trials / "t000" / "trial.json"
+    rewrite(record, history=[{**report_at(100, 0.0), "holdout_loss": 1e6, "lora_mb": 1.0}])
+    (chart,) = tradeoffs(read_work(out))
+    heights = {mark.trial: mark.y for mark in chart.marks if mark.trial}
+    assert len(set(heights.values())) >= 7  # the others are not one line at the bottom
+    assert heights["t000"] == min(heights.values())
 
 
-def test_a_search_that_has_only_begun(made: Made) -> None:
-    page = page_of(replace(made, scores=()).write("running"))
-    assert "Under way: 0 of 4 trials ended No trial has been measured yet" in page.text
-    assert page.count("img") == 0
+def test_a_large_search_is_read_in_one_go(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best of all trials is found once, not once for each."""
+    asked = 0
+    score = TrialRecord.score.fget
+    assert score is not None
 
+    def counted(record: TrialRecord) -> float:
+        nonlocal asked
+        asked += 1
+        return score(record)
 
-def test_a_search_of_which_all_trials_failed(made: Made) -> None:
-    page = page_of(replace(made, scores=((), ())).write("failed", no_result="out of memory"))
-    assert "No trial came to a result out of memory. Mend that" in page.text
-    assert "raylora resume" not in page.text
-    assert len(page.classed("chart")) == 0 and page.text.count("failed: diverged") == 2
-
-
-def test_folds_show_the_first_ones_pictures_and_say_so(made: Made) -> None:
-    made = made.with_settings(dataset__folds=3)
-    out = made.write("interrupted")
-    rewrite(out.split, folds=[json.loads(out.split.read_text())] * 3)
-    for folder in out.trials.iterdir():
-        (folder / "fold_0").mkdir()
-        shutil.move(folder / "samples", folder / "fold_0" / "samples")
-    page = page_of(out)
-    assert page.count("img") > 5
-    assert "Of the first fold." in page.text and "each trained on 3 folds" in page.text
-
-
-@pytest.mark.parametrize(("holds_out", "prompts"), [(True, ()), (False, ()), (False, ("sks at sea", "sks in snow"))])
-def test_a_training_alone(tmp_path: Path, holds_out: bool, prompts: tuple[str, ...]) -> None:
-    page = page_of(training(tmp_path / "out", holds_out, prompts))
-    assert ("with score 1.000 on held-out images" in page.text) == holds_out
-    assert ("Nothing was held out" in page.text) != holds_out
-    pictures = 3 * HELD_OUT if holds_out else len(prompts) or 2 * 8
-    assert page.count("img") == pictures + (2 + 3) * holds_out  # real ones and the base model's again, and three steps
-    assert all(prompt in page.text for prompt in prompts)
-    assert "chart-curve-all" in {one.get("id") for one in page.classed("chart")} or holds_out
-
-
-def test_what_was_deleted_is_told(made: Made) -> None:
-    out = made.write()
-    shutil.rmtree(out.best / "samples")
-    first, *_ = make_album(read_work(out)).comparisons
-    assert [name for name, _ in first.pictures] == ["real", "base", "guide", "winner"]  # the trials' own
-    for folder in (out.trials, out.cache):
-        shutil.rmtree(folder)
-    page = page_of(out)
-    assert "The folder trials/ is gone" in page.text and "best/samples are gone" in page.text
-    assert "t001 is the best of 4 trials" in page.text
-    assert page.count("img") == 0
-    rows = [one for tag, one in page.elements if tag == "tbody" and one.get("id")]
-    assert [row["data-trial"] for row in rows] == ["t001", "t000", "t002", "t003"]
-    assert "lora.rank=8 lora.alpha=8" in page.text and "constant" in page.text
-
-
-@pytest.mark.parametrize(
-    "file", ["summary.json", "split.json", "experiment.yaml", "space.yaml", "trials/t001/trial.json"]
-)
-def test_a_damaged_file_costs_what_it_says_and_no_more(made: Made, file: str) -> None:
-    out = made.write()
-    (out.root / file).write_text("{")
-    page = page_of(out)
-    assert f"{Path(file).name} can’t be read" in page.text
-    assert "t000" in page.text
-
-
-def test_a_picture_that_is_none_leaves_a_gap(made: Made) -> None:
-    out = made.write()
-    (out.trials / "t001" / "samples" / "images_000400.png").write_bytes(b"no picture")
-    Image.new("RGB", (31, 17)).save(out.best / "samples" / "strengths.png")
-    album = make_album(read_work(out))
-    assert [step.images for step in album.strips[0].steps] == [100, 200]
-    assert not album.strengths
-
-
-def test_captions_are_kept_with_the_split(tmp_path: Path, pictures_folder: Path) -> None:
-    from raylora.dataset.folder import read_folder
-
-    pictures = read_folder(pictures_folder)
-    write_splits([Split(tuple(pictures[2:]), tuple(pictures[:2]))], tmp_path / "split.json")
-    held_out = json.loads((tmp_path / "split.json").read_text())["holdout"]
-    assert [row["caption"] for row in held_out] == [picture.caption for picture in pictures[:2]]
+    count = 60
+    out = replace(made, scores=tuple((0.01 * number,) for number in range(count))).write("running", with_samples=False)
+    monkeypatch.setattr(TrialRecord, "score", property(counted))
+    render(read_work(out))
+    assert asked < 60 * count
 
 
 # What it lets through
@@ -365,69 +221,6 @@ def test_no_password_is_in_it(made: Made) -> None:
     assert "***@host" in text
 
 
-# The parts
-
-
-def test_a_grid_is_cut_as_it_was_laid() -> None:
-    rows = [[colour(10 * row + column) for column in range(3)] for row in range(2)]
-    grid = Grid(Image.fromarray(sample_grid(rows)), rows=2, columns=3)
-    for row, pictures in enumerate(rows):
-        for column, picture in enumerate(pictures):
-            assert np.array_equal(np.asarray(grid.cell(row, column)), picture)
-
-
-def test_pictures_of_several_shapes_lose_the_white_around_them(tmp_path: Path) -> None:
-    low = np.full((SIZE // 2, SIZE, 3), 90, np.uint8)
-    white_top = low.copy()
-    white_top[:3] = 255
-    Image.fromarray(sample_grid([[colour(1), low], [colour(2), white_top]])).save(tmp_path / "grid.png")
-    grid = read_grid(tmp_path / "grid.png", 2, 2, shares_shape=False)
-    assert grid is not None
-    assert np.array_equal(np.asarray(grid.cell(1, 1)), white_top)
-    assert read_grid(tmp_path / "grid.png", 2, 5) is None
-
-
-def test_a_lead_is_surer_the_more_seeds_agree() -> None:
-    few = lead_of([1.0, 1.2], [0.8, 0.9], [[1.0, 1.2], [0.8, 0.9]], 1)
-    more = lead_of([1.0, 1.2], [0.8, 0.9], [[1.0, 1.2], [0.8, 0.9], [0.5, 0.6], [0.7, 0.8]], 1)
-    assert few.error is not None and few.chance is not None and more.chance is not None
-    assert few.size == pytest.approx(0.25)
-    assert few.error == pytest.approx((0.0125 * (1 / 2 + 1 / 2)) ** 0.5)  # mean of variances 0.02 and 0.005
-    assert few.chance == pytest.approx(0.0777, abs=1e-3)  # Student's t, 2 degrees of freedom, t = 2.236
-    assert more.chance < few.chance
-    assert lead_of([1.0, 1.2], [0.8, 0.9], [[1.0, 1.2], [0.8, 0.9]], 3).chance == pytest.approx(3 * few.chance)
-    alone = lead_of([1.2], [0.9], [[1.2], [0.9]], 1)
-    assert alone.chance is None and "can’t tell how much" in alone.in_words
-    assert "no lead" in lead_of([0.8, 0.9], [1.0, 1.2], [[1.0, 1.2], [0.8, 0.9]], 1).in_words
-
-
-def test_axes() -> None:
-    log = of_setting([1e-5, 1e-3], {"log": True})
-    assert log.is_log and [tick.label for tick in log.ticks] == ["1e-5", "1e-4", "0.001"]
-    assert log.place(1e-4) == pytest.approx(0.5)
-    assert log.place("text") is None and log.place(-1.0) is None
-    assert of_setting([4, 8, 8, 4, 16, 8], {}).levels == ("4", "8", "16")
-    assert of_setting(["b", None, True], {"choices": []}).levels == ("True", "b", "null")
-    assert of_setting([5.0], {}).place(5.0) == pytest.approx(0.5)
-    assert fenced([1.0, 1.1, 1.2, 1.3, -1e9]).low > 0
-    assert [tick.label for tick in Scale(-0.5, 3.5, is_whole=True).ticks] == ["0", "1", "2", "3"]
-    assert [tick_label(value) for value in (0.0, 0.25, 1200.0, 2e-5, -1.5)] == ["0", "0.25", "1,200", "2e-5", "−1.5"]
-
-
-def test_numbers_have_as_many_digits_as_they_are_worth() -> None:
-    assert [duration(seconds) for seconds in (41.6, 754, 11_100, None)] == ["42 s", "13 min", "3 h 05 min", "–"]
-    told = [
-        measure("score", 1.23456),
-        measure("holdout_loss_ratio", 0.97123),
-        measure("lora_mb", 0.0456),
-        measure("x", None),
-    ]
-    assert told == ["1.235", "0.9712", "0.046", "–"]
-    assert short_names(["lora.alpha", "lr_scheduler.name", "a.x", "b.x"]) == {
-        "lora.alpha": "alpha", "lr_scheduler.name": "lr_scheduler", "a.x": "a.x", "b.x": "b.x",
-    }  # fmt: skip
-
-
 # The command
 
 
@@ -457,7 +250,7 @@ def test_a_folder_that_holds_nothing_is_refused(tmp_path: Path) -> None:
 def test_a_page_that_fails_costs_no_answer(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     from raylora.cli_output import reporting
 
-    def fail(out: OutFolder) -> str:
+    def fail(out: OutFolder, seconds: float) -> str:
         raise RuntimeError("a bug")
 
     out, told = made.write(), list[str]()

@@ -21,9 +21,23 @@ def test_elsewhere_than_on_a_terminal_there_are_some_lines(total: int, lines: in
     assert told[-1] == f"cut {total} of {total}"
 
 
-def test_on_a_terminal_there_is_a_bar_for_each_kind_of_work() -> None:
+class Terminal(io.StringIO):
+    """A file that is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_log_file_gets_lines_though_colours_are_forced() -> None:
     file = io.StringIO()
-    with steps(Console(file=file, force_terminal=True, width=100)) as tell:
+    with steps(Console(file=file, _environ={"FORCE_COLOR": "1"})) as tell:
+        tell("cut", 1, 1)
+    assert file.getvalue() == "cut 1 of 1\n"
+
+
+def test_on_a_terminal_there_is_a_bar_for_each_kind_of_work() -> None:
+    file = Terminal()
+    with steps(Console(file=file, width=100, _environ={})) as tell:
         for what in ("cut", "captioned"):
             for done in (1, 2):
                 tell(what, done, 2)

@@ -11,6 +11,7 @@ from raylora.config_files import build_experiment, parse_assignments
 from raylora.errors import ConfigError, TrackingError
 from raylora.tracking import mlflow_store
 from raylora.tracking.mlflow_store import check_reachable, tracking_uri
+from raylora.tracking.pages import run_page
 
 SECRET = "hunter2"
 
@@ -84,3 +85,10 @@ def test_a_database_that_says_nothing_is_not_waited_for(monkeypatch: pytest.Monk
         pytest.raises(TrackingError, match=r"tracking URI postgresql.*timeout expired"),
     ):
         check_reachable(f"postgresql+psycopg2://127.0.0.1:{server.getsockname()[1]}/db")
+
+
+def test_a_servers_run_is_a_link_and_a_files_a_command_too() -> None:
+    assert run_page("https://host/mlflow/", "3", "abc") == "https://host/mlflow/#/experiments/3/runs/abc"
+    told = run_page("sqlite:////tmp/my search/mlflow.db", "3", "abc")
+    assert told.startswith("http://127.0.0.1:5000/#/experiments/3/runs/abc once this runs: mlflow ui ")
+    assert told.endswith("--backend-store-uri 'sqlite:////tmp/my search/mlflow.db'")

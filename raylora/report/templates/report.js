@@ -91,8 +91,8 @@
   const PICKS = 8;
   const boxes = all(".choice input");
   const colours = new Map();
-  all(".choice.on").forEach((label) => {
-    colours.set(label.dataset.trial, Number([...label.classList].find((name) => name.startsWith("pick-")).slice(5)));
+  all(".choice.on, .bring.on").forEach((part) => {
+    colours.set(part.dataset.trial, Number([...part.classList].find((name) => name.startsWith("pick-")).slice(5)));
   });
   const colour = (trial, isOn) => {
     if (isOn && !colours.has(trial)) {
@@ -102,20 +102,26 @@
     }
     const number = colours.get(trial);
     if (!isOn) colours.delete(trial);
-    all("svg [data-trial], .choice").filter((part) => part.dataset.trial === trial).forEach((part) => {
+    all("svg [data-trial], .choice, .bring").filter((part) => part.dataset.trial === trial).forEach((part) => {
       [...Array(PICKS).keys()].forEach((other) => part.classList.remove(`pick-${other}`));
       part.classList.toggle("on", isOn);
       if (isOn) part.classList.add(`pick-${number}`);
+      if (part.matches(".bring")) part.setAttribute("aria-pressed", String(isOn));
     });
+    boxes.filter((box) => box.value === trial).forEach((box) => { box.checked = isOn; });
   };
   boxes.forEach((box) => {
     box.checked = colours.has(box.value); // a browser that goes back remembers other ticks
     box.addEventListener("change", () => colour(box.value, box.checked));
   });
-  all("svg [data-trial]").forEach((part) => part.addEventListener("click", () => {
-    const box = boxes.find((other) => other.value === part.dataset.trial);
-    if (box) box.click();
-  }));
+  // Every trial by its row in the table, also one that has no box, and by its marks.
+  const turn = (part) => colour(part.dataset.trial, !colours.has(part.dataset.trial));
+  all(".bring").forEach((bring) => {
+    bring.disabled = false;
+    bring.setAttribute("aria-pressed", String(colours.has(bring.dataset.trial)));
+    bring.addEventListener("click", () => turn(bring));
+  });
+  all("svg [data-trial]").forEach((part) => part.addEventListener("click", () => turn(part)));
 
   // Sorting: a trial's rows stay together; what has no value comes last.
   const compare = (a, b) => {
