@@ -65,10 +65,12 @@ def near_duplicate_groups(pictures: Sequence[Picture], most: float = MOST_DISTAN
     The picture with the most such goes first and takes all that no other has (star clustering: Aslam, Pelekhov and Rus
     2004, "The Star Clustering Algorithm"), so that no chain joins pictures which have nothing in common.
     """
+    if not pictures:
+        return {}
     by_digest = {picture.digest: picture for picture in pictures}
     digests = sorted(by_digest)
     members: dict[int, set[str]] = defaultdict(set)
-    leaders = _leaders(_vectors([by_digest[digest] for digest in digests]), most) if digests else []
+    leaders = _leaders(_vectors([by_digest[digest] for digest in digests]), most)
     for digest, leader in zip(digests, leaders, strict=True):
         members[int(leader)].add(digest)
     return {digest: frozenset(group) for group in members.values() for digest in group}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +22,15 @@ class _Doubt:
     number: int
     place: int
     address: str | None
-    """Where the trial was; None of one that never came to say so, which any node's death then explains."""
+    """Where the trial was; None of one that never came to say so, which any node's death then explains: its process
+    may have been lost while it was being created."""
     dead_before: frozenset[str]
     until_s: float
+
+
+def dead_nodes() -> dict[str, str]:
+    """The addresses of dead nodes, by their ids; a machine that comes back is another node."""
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if not node["Alive"]}
 
 
 class DeadNodes:
@@ -34,19 +40,20 @@ class DeadNodes:
     said of a worker that was killed by itself. Only later does it know that the node is gone, and tells nobody.
 
     Args:
+        dead: the addresses of nodes that Ray's head takes for dead by now, by their ids.
         clock: seconds, of any beginning.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic):
-        self._clock = clock
+    def __init__(self, dead: Callable[[], Mapping[str, str]], clock: Callable[[], float] = time.monotonic):
+        self._dead, self._clock = dead, clock
         self._began: dict[int, tuple[Any, frozenset[str]]] = {}
         self._doubts: list[_Doubt] = []
-        self._look = clock()
+        self._look, self._seen = clock(), frozenset[str]()
 
     def begin(self, number: int, actor: Any) -> None:
         """A trial begins in this process of Tune's, if Tune knows it. It is asked where it is, and not waited for."""
         if actor is not None:
-            self._began[number] = (actor.get_current_ip_pid.remote(), frozenset(_dead()))
+            self._began[number] = (actor.get_current_ip_pid.remote(), frozenset(self._dead()))
 
     def lose(self, number: int, place: int) -> None:
         """A trial's process was lost.
@@ -54,18 +61,20 @@ class DeadNodes:
         Args:
             place: of the loss among the trial's.
         """
-        if number in self._began:
-            answer, dead_before = self._began.pop(number)
-            until_s = self._clock() + HEARD_WITHIN_S
-            self._doubts.append(_Doubt(number, place, _address(answer), dead_before, until_s))
+        answer, dead_before = self._began.pop(number, (None, self._seen))
+        until_s = self._clock() + HEARD_WITHIN_S
+        self._doubts.append(_Doubt(number, place, _address(answer), dead_before, until_s))
 
     def end(self, number: int) -> None:
         """A trial has ended."""
         self._began.pop(number, None)
 
     def told(self) -> Iterator[tuple[int, int]]:
-        """Numbers of trials, and the places of losses, that by now are known to have been a node's."""
-        if self._doubts and self._clock() >= self._look:
+        """Numbers of trials, and the places of losses, that by now are known to have been a node's.
+
+        To be called all along: of a trial that is lost before it began, deaths since the last call count.
+        """
+        if self._clock() >= self._look:
             self._look = self._clock() + LOOK_S
             yield from self._known()
 
@@ -77,8 +86,8 @@ class DeadNodes:
                 time.sleep(PAUSE_S)
 
     def _known(self) -> Iterator[tuple[int, int]]:
-        dead, doubts = _dead(), self._doubts
-        self._doubts = []
+        dead, doubts = self._dead(), self._doubts
+        self._doubts, self._seen = [], frozenset(dead)
         for doubt in doubts:
             since = {at for node, at in dead.items() if node not in doubt.dead_before}
             if doubt.address in since or (doubt.address is None and since):
@@ -87,13 +96,10 @@ class DeadNodes:
                 self._doubts.append(doubt)
 
 
-def _dead() -> dict[str, str]:
-    """The addresses of dead nodes, by their ids; a machine that comes back is another node."""
-    return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if not node["Alive"]}
-
-
 def _address(answer: Any) -> str | None:
     """Where a process was, if it ever came to say so."""
+    if answer is None:
+        return None
     with suppress(ray.exceptions.RayError):
         if ray.wait([answer], timeout=0)[0]:
             address, _ = ray.get(answer)

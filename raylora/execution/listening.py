@@ -12,7 +12,7 @@ from ray.tune import Callback
 from ray.tune.result import NODE_IP
 
 from raylora.errors import RayloraError, StorageError
-from raylora.execution.dead_nodes import DeadNodes
+from raylora.execution.dead_nodes import DeadNodes, dead_nodes
 from raylora.execution.results import BREAKS_OFF, FAILED, REPORT
 from raylora.execution.trial_job import HALVED, STOP_REASON, TrialJob
 from raylora.search.limits import COSTS, over_limits
@@ -51,7 +51,7 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
         self._recovered: dict[int, int] = {}
         """In which step of Tune's each trial was last begun again: it may be ended in the same, by the same loss."""
         self._failed: set[int] = set()
-        self._dead_nodes = DeadNodes()
+        self._dead_nodes = DeadNodes(dead_nodes)
         self._wanted: dict[Any, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -196,8 +196,8 @@ def _table(out: OutFolder, reader: _Reader) -> Table | None:
 
 def _space(path: Path) -> dict[str, Any]:
     """The search space, whose rules and what was fixed are tables by path."""
-    space = read_yaml(path)
-    tables = {name: dict(space[name]) for name in ("parameters", "fixed") if name in space}
+    space: dict[str, Any] = read_yaml(path)
+    tables: dict[str, Any] = {name: dict(space[name]) for name in ("parameters", "fixed") if name in space}
     if not all(isinstance(key, str) for table in tables.values() for key in table):
         raise ValueError("has paths that are no texts")
     return {**space, **tables}

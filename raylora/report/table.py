@@ -37,7 +37,7 @@ def read_table(path: Path) -> Table:
     rows = list(csv.DictReader(io.StringIO(read_ordinary(path, MOST_JSON_BYTES).decode(), newline="")))
     if any(None in row or None in row.values() for row in rows):
         raise ValueError("a row has more or fewer cells than there are columns")
-    verdicts = {row["trial_id"]: {key: row[key] for key in UNKNOWN} for row in rows}
+    verdicts: dict[str, Mapping[str, str]] = {row["trial_id"]: {key: row[key] for key in UNKNOWN} for row in rows}
     return Table([_record(row, place) for place, row in enumerate(rows)], verdicts)
 
 
