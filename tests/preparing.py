@@ -21,6 +21,8 @@ from tests.results import Result
 
 Prepare = Callable[[str], Result]
 
+COLOURS = ("red", "blue", "lime", "white", "black", "yellow", "navy", "pink", "gold", "gray")
+
 
 def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path) -> Prepare:
     """The command line, in a folder."""
