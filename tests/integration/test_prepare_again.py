@@ -75,6 +75,10 @@ def test_another_captioner_takes_nothing_of_the_earlier_ones(run: Prepare, tmp_p
     done = run("prepare in second --like first/manifest.json --caption none --trigger 'sks,'")
     assert done.status == 0, done.stderr
     assert captions_in(tmp_path / "second") == {"red": "sks, hat\n"}
+    assert run("prepare in third --like first/manifest.json --existing extend").status == 0
+    done = run("prepare in fourth --like third/manifest.json --caption none --trigger sks")
+    assert done.status == 0, done.stderr
+    assert manifest_in(tmp_path / "fourth")["settings"]["existing"] == "keep"
 
 
 def test_nothing_is_said_of_time_or_place(run: Prepare, tmp_path: Path) -> None:
@@ -213,6 +217,55 @@ def test_other_edits_need_neither_cuts_nor_captions_again(
     assert files_of(tmp_path / "set") == files_of(tmp_path / "whole")
 
 
+def test_a_dry_run_uses_what_was_done_before(run: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_squares(tmp_path / "in", 3)
+    assert run(f"prepare in set {LINE}").status == 0
+    before = files_of(tmp_path / "set", hidden=True)
+
+    def fail(*_: object) -> None:
+        raise AssertionError("was done again")
+
+    monkeypatch.setattr(CaptionModel, "load", fail)
+    monkeypatch.setattr(preparing, "plan_cut", fail)
+    done = run(f"prepare in set {LINE} --remove '/some name.*/' --force --dry-run")
+    assert done.status == 0, done.stderr
+    assert "Would be prepared: 3 images" in done.stdout
+    assert "some name" not in done.stdout
+    assert files_of(tmp_path / "set", hidden=True) == before
+
+
+def test_the_same_command_on_what_it_has_finished_says_the_same_again(
+    run: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_squares(tmp_path / "in", 3)
+    (tmp_path / "in" / "more").mkdir()
+    (tmp_path / "in" / "more" / "a.heic").write_bytes(b"picture")
+    first, as_json = run(f"prepare in set {LINE}"), run(f"prepare in other {LINE} --json")
+    before = files_of(tmp_path / "set", hidden=True)
+    monkeypatch.setattr(CaptionModel, "load", None)
+    again = run(f"prepare in set {LINE}")
+    assert again.status == 0, again.stderr
+    assert "set: is prepared so already, and nothing was done again" in again.stderr
+    assert again.stdout == first.stdout
+    assert files_of(tmp_path / "set", hidden=True) == before
+    assert run(f"prepare in other {LINE} --json").stdout == as_json.stdout
+    (tmp_path / "set" / "10_in" / "00.txt").write_text("mine")
+    assert "1 caption (10_in/00.txt): changed by hand since" in run(f"prepare in set {LINE}").stderr
+    (tmp_path / "set" / "10_in" / "01.png").unlink()
+    done = run(f"prepare in set {LINE}")
+    assert done.status == 2
+    assert "holds prepared images; do it anew with --force" in done.stderr
+
+
+def test_a_finished_folder_whose_record_is_spoilt_is_told(run: Prepare, tmp_path: Path) -> None:
+    make_squares(tmp_path / "in", 1)
+    assert run(f"prepare in set {LINE}").status == 0
+    (tmp_path / "set" / "manifest.json").write_text("{}")
+    done = run(f"prepare in set {LINE}")
+    assert done.status == 2
+    assert "manifest.json: can't be read; make it anew with --force" in done.stderr
+
+
 def test_other_versions_of_libraries_do_all_of_it_again(
     run: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,6 +378,42 @@ def test_what_can_not_be_done_leaves_an_earlier_preparation_as_it_was(
     assert done.status == 2
     assert told in done.stderr
     assert files_of(tmp_path / "set", hidden=True) == before
+
+
+SLOW = r"--remove '/((.+)+)+!/'"
+"""A pattern that takes for ever for the tagger's `some name (series)`."""
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_pattern_that_is_slow_for_a_captioners_words_loses_nothing(
+    forgets: bool, run: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raylora.preparation.tags.MOST_MATCH_S", 0.05)
+    make_squares(tmp_path / "in", 2)
+    assert run(f"prepare in set {LINE}").status == 0
+    if forgets:
+        shutil.rmtree(tmp_path / "set" / ".prepare" / "captions")
+    before = files_of(tmp_path / "set", hidden=True)
+    done = run(f"prepare in set {LINE} {SLOW} --force")
+    assert done.status == 2
+    assert "takes over 0.05 s to tell whether it fits 'some name (series)'" in done.stderr
+    assert files_of(tmp_path / "set", hidden=True) == before
+
+
+def test_a_pattern_that_is_slow_for_later_words_alone_says_how_to_go_on(
+    run: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raylora.preparation.tags.MOST_MATCH_S", 0.05)
+    make_colours(tmp_path / "in", lime="", red="")  # the first is the one that is tried
+    slow = "--remove '/red (([a-z]+)+)+!/'"
+    done = run(f"prepare in set {LINE} {slow}")
+    assert done.status == 1
+    assert "whether it fits 'red background'" in done.stderr
+    assert "then go on with --force: cuts and captions that are made stay" in done.stderr
+    assert run(f"prepare in set {LINE} {slow} --dry-run").status == 2
+    monkeypatch.setattr(preparing, "plan_cut", None)
+    assert run(f"prepare in set {LINE} --remove '/red .*/' --force").status == 0
+    assert "red" not in captions_in(tmp_path / "set")["red"]
 
 
 def test_who_came_first_is_seen_under_the_lock_too(run: Prepare, tmp_path: Path) -> None:
