@@ -103,7 +103,11 @@ Add = Annotated[
 ]
 Replace = Annotated[
     Optional[list[str]],
-    typer.Option("--replace", help="OLD=NEW, with OLD as in --remove, or @FILE. Repeatable.", metavar="OLD=NEW"),
+    typer.Option(
+        "--replace",
+        help=r"OLD=NEW, with OLD as in --remove, or @FILE; \1 in NEW is a group of OLD's pattern. Repeatable.",
+        metavar="OLD=NEW",
+    ),
 ]
 Trigger = Annotated[Optional[str], typer.Option("--trigger", help="Word put first in every caption.", metavar="WORD")]
 Repeats = Annotated[
@@ -120,7 +124,11 @@ Like = Annotated[
 ]
 Force = Annotated[
     bool,
-    typer.Option("--force", help="Replace what an earlier preparation wrote to DST; other files stay.", metavar=FLAG),
+    typer.Option(
+        "--force",
+        help="Replace what an earlier preparation wrote to DST, but for captions changed by hand; other files stay.",
+        metavar=FLAG,
+    ),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be done to each image, and write nothing.", metavar=FLAG)

@@ -405,7 +405,7 @@ def test_a_pattern_that_is_slow_for_later_words_alone_says_how_to_go_on(
 ) -> None:
     monkeypatch.setattr("raylora.preparation.tags.MOST_MATCH_S", 0.05)
     make_colours(tmp_path / "in", lime="", red="")  # the first is the one that is tried
-    slow = "--remove '/red (([a-z]+)+)+!/'"
+    slow = "--remove '/red (((([a-z]+)+)+)+)+!/'"
     done = run(f"prepare in set {LINE} {slow}")
     assert done.status == 1
     assert "whether it fits 'red background'" in done.stderr
