@@ -97,12 +97,11 @@ def texts() -> list[Kind]:
     empty = dict.fromkeys(("empty", "blanks alone", "a folder", "a pipe"), FINE)
     folders = [kind for kind in captions.folders() if not any(word in kind.command + kind.name for word in NOT_OURS)]
     folders = [replace(kind, tells=()) if kind.name.endswith(("/empty", "deep", "alone")) else kind for kind in folders]
-    shadow = {"a Mac's shadow of a picture": FINE}
     return [
         *as_prepared(captions.captions(), empty),
         *as_prepared(captions.indexes(), {}),
         *as_prepared(captions.whole_indexes(), {"one picture alone": FINE}),
-        *as_prepared(folders, {**FOLDERS, **shadow}),
+        *as_prepared(folders, FOLDERS),
         Kind(
             "prepare, folder/called by a year",
             f"prepare 2024_summer {OUT} --trigger sks",

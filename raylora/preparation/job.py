@@ -109,8 +109,9 @@ class Job:
         if self.has_own(source) or source.words or self.model or self.settings.trigger is not None or self.settings.add:
             return None
         fault = "loses its caption by --existing replace" if source.caption else "has no caption"
+        count = sum(not (self.has_own(one) or one.words) for one in self.pictures)
         return (
-            f"{source.path}: {fault}; have captions written with --caption tags or --caption blip, or give a word for "
+            f"{source.path}: {fault}{f' ({count} such images)' if count > 1 else ''}; have captions written with --caption tags or --caption blip, or give a word for "
             "all with --trigger WORD"
         )
 

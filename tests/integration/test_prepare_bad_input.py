@@ -69,7 +69,7 @@ REFUSED = [
     ("s3://bucket/in out", "s3://bucket/in: lies on object storage"),
     ("latin out", "red.txt: is not UTF-8"),
     ("all_bad out", "all_bad: none of its images can be used", "red.png can't be read as an image"),
-    ("bare out", "blue.png: has no caption", "--caption tags", "--trigger WORD"),
+    ("bare out", "blue.png: has no caption (2 such images); have", "--caption tags", "--trigger WORD"),
     ("in out --existing replace", "loses its caption by --existing replace"),
     ("in in", "is the source folder itself", "give another folder"),
     ("in in/../in", "is the source folder itself"),

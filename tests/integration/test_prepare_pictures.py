@@ -159,9 +159,10 @@ def test_black_in_16_bits_is_black(run: Prepare, tmp_path: Path) -> None:
 
 def test_a_size_that_is_covered_is_better_than_one_that_fits_better(run: Prepare, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    Image.new("RGB", (100, 127)).save(tmp_path / "in" / "a.png")
-    done = run("prepare in set --size 64x128 --size 64x64 --crop center --trigger sks")
+    Image.new("RGB", (140, 180)).save(tmp_path / "in" / "a.png")
+    sizes = "--size 128x192 --size 128x128 --trigger sks"
+    done = run(f"prepare in set {sizes} --crop center")
     assert "left out" not in done.stderr
-    assert manifest_in(tmp_path / "set")["images"][0]["size"] == [64, 64]
-    assert run("prepare in whole --size 64x128 --size 64x64 --crop none --trigger sks").status == 0
-    assert manifest_in(tmp_path / "whole")["images"][0]["size"] == [80, 101]  # px as of 64x128, whose shape is nearer
+    assert manifest_in(tmp_path / "set")["images"][0]["size"] == [128, 128]
+    assert run(f"prepare in whole {sizes} --crop none").status == 0
+    assert manifest_in(tmp_path / "whole")["images"][0]["size"] == [138, 177]  # as many px as the nearer shape has
