@@ -110,9 +110,10 @@ class Job:
             return None
         fault = "loses its caption by --existing replace" if source.caption else "has no caption"
         count = sum(not (self.has_own(one) or one.words) for one in self.pictures)
+        those = f" ({count} such images)" if count > 1 else ""
         return (
-            f"{source.path}: {fault}{f' ({count} such images)' if count > 1 else ''}; have captions written with --caption tags or --caption blip, or give a word for "
-            "all with --trigger WORD"
+            f"{source.path}: {fault}{those}; have captions written with --caption tags or --caption blip, or give a "
+            "word for all with --trigger WORD"
         )
 
 
