@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raylora.redaction import copied, shown
+from raylora.redaction import copied, one_line, shown
 
 if TYPE_CHECKING:
     from raylora.dataset.findings import Finding
@@ -138,7 +138,7 @@ def _differences(prepared: Prepared) -> Iterator[str]:
             yield f"  - {before}"
         yield f"  + {after}"
     for left in prepared.left_out:
-        yield f"{left.name}: left out, {left.reason}"
+        yield f"{one_line(left.name)}: left out, {one_line(left.reason)}"
     yield f"Would be prepared: {_images(prepared)}; left out: {len(prepared.left_out)}; nothing was written"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from raylora.dataset.imagefolder import IMAGE_SUFFIXES, INDEX_NAMES, read_index
 from raylora.files import is_file, read_mapping, resolved
+from raylora.redaction import one_line
 
 KOHYA_FOLDER = re.compile(r"(\d+)_(.+)")
 FEWEST_REPEATS = 1
@@ -95,13 +96,17 @@ def resting_folders(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) ->
     """Sub-folders that ask for no repeats, with how many pictures lie in each; nothing where an index rules.
 
     Raises:
-        PermissionError: a folder can't be read.
+        PermissionError: the folder itself can't be read.
     """
     if any(is_file(folder / name) for name in INDEX_NAMES):
         return {}
-    resting = [below for below in folders_in(folder) if asked_repeats(below.name) == 0]
+    resting = [below for below in folders_in(folder) if asked_repeats(below.name) == 0 and _may_be_read(below)]
     counts = {below.name: sum(1 for _ in images_in(below, suffixes)) for below in resting}
     return {name: count for name, count in counts.items() if count}
+
+
+def _may_be_read(folder: Path) -> bool:
+    return os.access(folder, os.R_OK | os.X_OK)
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -169,7 +174,7 @@ def _left_aside(path: Path, folder: Path, suffixes: Collection[str], index: str)
 def elsewhere(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> str:
     """What a message on too few pictures goes on with: those that were not read, if there are any."""
     told = in_short(unread(folder, suffixes))
-    return f"; other images: {told}" if told else ""
+    return f"; other images: {one_line(told)}" if told else ""
 
 
 def in_short(left: Sequence[Unread]) -> str:

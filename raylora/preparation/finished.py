@@ -29,7 +29,7 @@ def read_finished(job: Job, work: WorkFolder) -> Prepared:
                 for one in job.pictures if one.name in images]  # fmt: skip
         captions = {name: str(one["caption"]) for name, one in images.items()}
         found = {name: one["caption_found"] for name, one in images.items() if one["caption_found"] is not None}
-        edited = {name for name, one in images.items() if one["caption_edited"]}
+        edited = {name for name, one in images.items() if one.get("caption_edited")}
         left_out = [LeftOut(str(one["source"]), str(one["reason"])) for one in content["left_out"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise OutputError(f"{work.manifest}: can't be read; make it anew with --force") from None

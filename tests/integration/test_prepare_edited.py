@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -86,6 +87,23 @@ def test_blanks_and_line_ends_are_no_edits_and_what_is_deleted_is_written_anew(r
     done = run(f"{LINE} --remove hat --force")
     assert "by hand" not in done.stderr
     assert captions_in(tmp_path / "set") == {"red": "sks, smile\n", "blue": "sks, grass\n"}
+
+
+def test_a_record_that_names_other_captions_has_none_of_them_read(run: Prepare, tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("hunter2")
+    assert run(LINE).status == 0
+    manifest, state = tmp_path / "set" / "manifest.json", tmp_path / "set" / ".prepare" / "state.json"
+    for name in ("../secret.png", str(tmp_path / "secret.png")):
+        told = json.loads(manifest.read_text())
+        told["images"][1]["file"] = name
+        manifest.write_text(json.dumps(told))
+        assert run(f"{LINE} --force").status == 0
+        assert captions_in(tmp_path / "set")["red"] == "sks, hat, smile\n"
+    manifest.unlink()
+    record = {"source": "red.png", "file": "../secret.txt", "caption": "sks, kept"}
+    state.write_text(json.dumps({**json.loads(state.read_text()), "edited": [record]}))
+    assert run(LINE).status == 0
+    assert captions_in(tmp_path / "set")["red"] == "sks, kept\n"
 
 
 @pytest.mark.parametrize("step", ["begin", "finish"])
