@@ -158,7 +158,7 @@ def _counts_of_near(vectors: Vectors, most: float) -> NDArray[np.int64]:
 
 def _turned(vectors: Vectors, turn: Turn) -> Vectors:
     images = turn(vectors.reshape(len(vectors), THUMBNAIL_PX, THUMBNAIL_PX, 3))
-    return np.ascontiguousarray(images).reshape(len(vectors), -1)
+    return np.ascontiguousarray(images).reshape(vectors.shape)
 
 
 def _half_mean_square(ours: Vectors, theirs: Vectors) -> Vectors:
