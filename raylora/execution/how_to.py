@@ -169,8 +169,8 @@ def _diffusers(lora: HandedOver) -> str:
 
 def _prediction(lora: HandedOver) -> list[str]:
     """What diffusers isn't told by the files: settings, and a single file's marks."""
-    told, kind = lora.prediction, lora.experiment.model.prediction_type
-    kind = V if told.is_v and told.is_marked else kind
+    told = lora.prediction
+    kind = V if told.is_v and told.is_marked else lora.experiment.model.prediction_type
     if kind is None:
         return []
     zero_snr = ", rescale_betas_zero_snr=True" if told.is_marked and told.zero_snr else ""

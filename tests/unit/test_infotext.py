@@ -40,8 +40,8 @@ def test_a_webui_reads_back_everything() -> None:
 
 
 @pytest.mark.parametrize(
-    "prompt", ["one\ntwo, three", 'say "hi": now', "red_hair (series)", "[art], [a:b:0.5]", r"\(x\) \\ y", "señora, 日本",
-               "a: b, c: d", "((much)) (more:1.2"]
+    "prompt", ["one\ntwo, three", 'say "hi": now', "red_hair (series)", "[art], [a:b:0.5]", r"\(x\) \\ y", "a: b, c: d",
+               "señora, 日本", "((much)) (more:1.2"]
 )  # fmt: skip
 def test_words_of_all_kinds_are_drawn_as_they_stand(prompt: str) -> None:
     read = read_text(infotext(replace(RECIPE, prompt=prompt, negative_prompt=prompt), ORIGIN))
