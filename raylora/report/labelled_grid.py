@@ -15,7 +15,7 @@ from raylora.diffusion.infotext import Recipe
 from raylora.lettering import Font, font_of, writable
 from raylora.redaction import one_line
 
-GAP_PX, LABEL_PX, FONT_PX, LINE_PX = 8, 200, 15, 19
+GAP_PX, LABEL_PX, FONT_PX, LINE_PX = 8, 200, 14, 18
 HEAD_PX = GAP_PX + LINE_PX + 4
 """The labels of columns."""
 LEAST_CELL_PX, MOST_CELL_PX = 128, 512
@@ -95,7 +95,7 @@ def _row(group: Sequence[Recipe], everything: Sequence[Recipe], names_seeds: boo
         "size": f"{first.size[0]}×{first.size[1]}",
         "steps": f"{first.steps} steps",
         "guidance_scale": f"guidance {first.guidance_scale:g}",
-        "negative_prompt": f"not: {one_line(first.negative_prompt)}" if first.negative_prompt else "nothing excluded",
+        "negative_prompt": f"not: {one_line(first.negative_prompt)}" if first.negative_prompt else "no negative prompt",
     }
     apart = [text for field, text in told.items() if len({getattr(recipe, field) for recipe in everything}) > 1]
     of_seeds = [f"seed{'s' * (len(seeds) > 1)} {' '.join(map(str, seeds))}"] if names_seeds else []

@@ -84,9 +84,9 @@ def test_what_tells_rows_of_one_prompt_apart_stands_beside_them() -> None:
     ]  # fmt: skip
     assert labels(recipes[:2]) == [("fox", "5 steps"), ("fox", "9 steps")]
     assert labels([recipes[0], recipes[2]]) == [("fox", "guidance 7"), ("fox", "guidance 2.5")]
-    assert labels([recipes[0], recipes[4]]) == [("fox", "nothing excluded"), ("fox", "not: dull")]
+    assert labels([recipes[0], recipes[4]]) == [("fox", "no negative prompt"), ("fox", "not: dull")]
     assert len(set(labels(recipes))) == 5
-    assert labels(recipes)[3] == ("fox", "64×128, 5 steps, guidance 7, nothing excluded")
+    assert labels(recipes)[3] == ("fox", "64×128, 5 steps, guidance 7, no negative prompt")
 
 
 def test_what_tells_rows_apart_is_seen_beside_the_longest_prompt(tmp_path: Path) -> None:
