@@ -23,7 +23,7 @@ from raylora.diffusion.hub import is_hub_id, is_meant_as_path
 from raylora.diffusion.infotext import Origin, Recipe, infotext, png
 from raylora.diffusion.lora_file import load_lora
 from raylora.diffusion.lora_reading import check_family
-from raylora.diffusion.memory import is_out_of_memory
+from raylora.diffusion.memory import enough_memory, is_out_of_memory
 from raylora.diffusion.webui import signs_in
 from raylora.errors import ConfigError, ModelError, RayloraError, TrainingDivergedError, UnreachableError
 from raylora.execution.found_lora import FoundLora
@@ -153,22 +153,18 @@ def _loaded(wanted: Generation) -> BaseModel:
         ModelError: one of them can't be used.
         RayloraError: memory is too small for them.
     """
-    try:
+    dtype = DTYPES[wanted.experiment.training.mixed_precision]
+    with enough_memory("as base model and LoRA are loaded", _smaller(dtype)):
         base = fresh_base(wanted.experiment, pick_device())
         load_lora(base, wanted.lora.file)
-    except Exception as error:
-        if is_out_of_memory(error):
-            dtype = DTYPES[wanted.experiment.training.mixed_precision]
-            raise RayloraError(f"out of memory as base model and LoRA are loaded; {_smaller(dtype)}") from None
-        raise
     return base
 
 
 def _smaller(dtype: torch.dtype) -> str:
     """What takes less memory than these numbers."""
     if dtype == torch.float32:
-        return "use --set training.mixed_precision=bf16, which halves them (fp16 where the GPU has no bf16)"
-    return "end what else uses it, or use a machine that has more"
+        return "use --set training.mixed_precision=bf16, which takes half of it (fp16, where the GPU has no bf16)"
+    return "end what else uses it, or take a machine that has more"
 
 
 def _kind(recipe: Recipe) -> tuple[object, ...]:

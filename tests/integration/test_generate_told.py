@@ -85,7 +85,7 @@ def test_memory_that_runs_out_at_loading_is_told_with_the_mend(
     assert last.startswith("raylora: failed: out of memory as base model and LoRA are loaded; use --set training.mixed")
     assert result.status == 1 and "bug" not in result.stderr
     halved = run(f"{LINE} --prompt fox --out {tmp_path / 'out'} --set training.mixed_precision=bf16")
-    assert "are loaded; end what else uses it, or use a machine that has more" in halved.stderr
+    assert "are loaded; end what else uses it, or take a machine that has more" in halved.stderr
 
 
 @pytest.mark.parametrize(("option", "precision"), [("", "fp32"), ("--set training.mixed_precision=bf16", "bf16")])
