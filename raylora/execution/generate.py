@@ -33,8 +33,8 @@ from raylora.files import exists
 
 Warn = Callable[[str], None]
 HASH_DIGITS, LORA_HASH_DIGITS = 10, 12
-MOST_TOLD = 4
-"""Signs in a warning."""
+MOST_TOLD, LONGEST_SIGN = 4, 40
+"""Signs in a warning, and characters of one."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _warn_of_signs(texts: Sequence[str], warn: Warn) -> None:
     signs = list(dict.fromkeys(sign for text in texts for sign in signs_in(text)))
     if signs:
         more = f" and {len(signs) - MOST_TOLD} more" if len(signs) > MOST_TOLD else ""
-        told = ", ".join(signs[:MOST_TOLD])
+        told = ", ".join(sign if len(sign) <= LONGEST_SIGN else f"{sign[:LONGEST_SIGN]}…" for sign in signs[:MOST_TOLD])
         warn(f"{told}{more}: signs by which webuis weigh and part words; here a prompt is read as it stands, to the "
              "letter; leave them out")  # fmt: skip
 

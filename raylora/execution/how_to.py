@@ -92,7 +92,7 @@ def _comfyui(lora: HandedOver) -> Usage:
             Piece("Prompt", escaped(COMFYUI_SIGNS, lora.prompt)),
             *_negative(lora.experiment, COMFYUI_SIGNS),
         ],
-        _hint(_clip_skip(lora.experiment, "node CLIP Set Last Layer at -{}"), _v_in_comfyui(lora.prediction)),
+        _hint(_clip_skip(lora.experiment, "node CLIP Set Last Layer at -{}"), _v_in_comfyui(lora)),
     )
 
 
@@ -109,19 +109,20 @@ def _hint(*sentences: str) -> str:
     return " ".join(filter(None, sentences))
 
 
-def _v_in_comfyui(prediction: Prediction) -> str:
-    """ComfyUI takes a checkpoint without a mark for one that predicts noise, and makes noise with it."""
-    if not prediction.is_v or prediction.is_marked:
+def _v_in_comfyui(lora: HandedOver) -> str:
+    """ComfyUI makes noise with a model that it takes for another kind; marks it reads in SDXL's files alone."""
+    prediction, reads_marks = lora.prediction, lora.experiment.model.family == "sdxl"
+    if not prediction.is_v or (prediction.is_marked and reads_marks):
         return ""
     zero_snr = ", zsnr true" if prediction.zero_snr else ""
+    unless = ", unless the checkpoint is marked v_pred" if reads_marks else ""
     return (
-        f"The base model predicts v: put node ModelSamplingDiscrete (sampling {V}{zero_snr}) behind Load LoRA, unless "
-        "the checkpoint is marked v_pred."
+        f"The base model predicts v: put node ModelSamplingDiscrete (sampling {V}{zero_snr}) behind Load LoRA{unless}."
     )
 
 
 def _v_in_a1111(prediction: Prediction) -> str:
-    """The same of A1111, of which version 1.10 reads no mark."""
+    """The same of A1111 and what was made of it, of which not all read marks."""
     if not prediction.is_v:
         return ""
     zero_snr = "; Settings, Sampler parameters, Noise schedule: Zero Terminal SNR" if prediction.zero_snr else ""

@@ -79,18 +79,20 @@ def test_a_file_of_weights_and_v_prediction_are_loaded_as_such(made: Made) -> No
     assert '"strength_clip": 0.0' in comfy.pieces[1].text
 
 
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
 @pytest.mark.parametrize("marks", [(), ("v_pred", "ztsnr")])
 def test_programs_are_told_of_v_prediction_where_no_mark_tells_them(
-    made: Made, marks: tuple[str, ...], tmp_path: Path
+    made: Made, marks: tuple[str, ...], family: str, tmp_path: Path
 ) -> None:
+    """ComfyUI reads marks in SDXL's files alone."""
     base = tmp_path / "m.safetensors"
     save_file({name: np.zeros(0, np.float32) for name in ("model.x", *marks)}, base)
-    made = made.with_settings(
-        model__base_model=str(base), **{} if marks else {"model__prediction_type": "v_prediction"}
-    )
+    unmarked = {} if marks else {"model__prediction_type": "v_prediction"}
+    made = made.with_settings(model__base_model=str(base), model__family=family, **unmarked)
     diffusers, comfy, a1111 = usages(read_work(made.write()))
     assert ("prediction_type='v_prediction', rescale_betas_zero_snr=True)" in diffusers.pieces[0].text) == bool(marks)
-    assert ("node ModelSamplingDiscrete (sampling v_prediction)" in comfy.hint) == (not marks)
+    node = f"node ModelSamplingDiscrete (sampling v_prediction{', zsnr true' * bool(marks)})"
+    assert (node in comfy.hint) == (not marks or family == "sd15")
     assert "The base model predicts v: lay beside the checkpoint a .yaml" in a1111.hint
     assert ("Zero Terminal SNR" in a1111.hint) == bool(marks)
 
