@@ -119,13 +119,14 @@ def test_what_a_pictures_file_knows(run: Prepare, tmp_path: Path) -> None:
     assert "Model hash" not in read.values, "a folder has none"
 
 
-def test_a_base_model_in_one_file_is_told_by_its_hash(world: Path, tmp_path: Path) -> None:
+def test_a_base_model_in_one_file_is_told_by_its_hash_and_its_samplers_settings(world: Path, tmp_path: Path) -> None:
     file = tmp_path / "my base.safetensors"
     file.write_bytes(b"weights")
     with found_lora(str(world / "lora.safetensors"), None, {}) as lora:
         wanted = Generation(lora, Experiment(), [recipe("a")], tmp_path, 1)
         origin = origin_of(replace(load_base(str(world / "base")), reference=str(file)), wanted)
     assert (origin.model, origin.model_hash) == ("my base", "9a129038d9"), "sha256 of the file, ten digits"
+    assert (origin.sampler, origin.sampler_config["timestep_spacing"]) == ("DDIMScheduler", "leading")
 
 
 @pytest.mark.parametrize(
