@@ -30,7 +30,7 @@ FLOORS = (
     {"execution"},
     {"report"},
     {"cli_options"},
-    {"cli_export", "cli_output", "request"},
+    {"cli_export", "cli_output", "cli_prepared", "request"},
     {"cli_check", "cli_doctor", "cli_evaluate", "cli_generate", "cli_prepare", "cli_promote", "cli_submit"},
     {"cli_resume"},
     {"cli"},
