@@ -46,8 +46,9 @@ def doctor(
 ) -> None:
     """Look at GPUs, disks, Ray, MLflow, hub and images; each is good, a warning or bad, with the mend.
 
-    Nothing that it tries stays. The exit status is 1 if anything is bad, and 0
-    with warnings alone.
+    Nothing that it tries stays, but for a small file where MLflow's artifacts
+    can't be deleted, which a warning names. The exit status is 1 if anything
+    is bad, and 0 with warnings alone.
 
     Examples:
 

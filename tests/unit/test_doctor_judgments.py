@@ -257,7 +257,7 @@ SERVICES: dict[str, Any] = {
     "base model": {"reference": "a/b", "where": "cache", "silent": None},
     "encoder": {"reference": "c/d", "where": "hub", "silent": None},
     "hub": None,
-    "mlflow": "/out",
+    "mlflow": {"place": "/out", "left": None, "reason": None},
     "storage": "s3://bucket/run",
 }
 NAMING = Experiment().with_params({"dataset.path": "photos", "model.base_model": "a/b"})
@@ -297,6 +297,18 @@ def test_what_services_lack_is_told(name: str, value: Any, levels: list[str], fo
     assert [one.level for one in rows] == levels
     assert found in rows[0].found
     assert mend in (rows[0].mend or "")
+
+
+@pytest.mark.parametrize(("reason", "why"), [(None, "there"), ("access denied", "there (access denied)")])
+def test_a_store_that_deletes_nothing_is_good_enough_for_a_search(reason: str | None, why: str) -> None:
+    experiment = NAMING.with_params({"tracking.uri": "http://mlflow:5000"})
+    written = {"place": "abfss://runs", "left": "abfss://runs/1/artifacts/raylora-doctor.txt", "reason": reason}
+    [found] = rows_of("MLflow", judge_services(Heard(SERVICES | {"mlflow": written}), experiment))
+    assert found.level == "warning"
+    assert (
+        found.found == f"http://mlflow:5000 takes runs and files, which go to abfss://runs, and can't be deleted {why}"
+    )
+    assert "abfss://runs/1/artifacts/raylora-doctor.txt" in (found.mend or "")
 
 
 def test_a_service_that_hangs_is_bad_with_a_mend() -> None:
