@@ -75,8 +75,8 @@ def _write_and_delete(client: MlflowClient, experiment_id: str, folder: Path) ->
         for place in made:
             with suppress(OSError):  # somebody else has put something there meanwhile
                 place.rmdir()
-    place = uri.partition(f"/{run_id}/")[0]
-    return Written(place) if is_gone else Written(place, f"{uri}/{file.name}", reason)
+    root = uri.partition(f"/{run_id}/")[0]
+    return Written(root) if is_gone else Written(root, f"{uri}/{file.name}", reason)
 
 
 def _is_there(client: MlflowClient, run_id: str, name: str) -> bool:
