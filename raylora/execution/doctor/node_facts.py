@@ -18,6 +18,7 @@ from typing import Any
 import raylora
 from raylora.errors import disk_fault
 from raylora.execution.doctor.asking import Inquiry, Probe, hear
+from raylora.execution.doctor.control_groups import core_share, memory_share
 from raylora.execution.doctor.gpu_facts import bitsandbytes_facts, gpu_facts
 
 PACKAGES = ("ray", "torch", "diffusers", "transformers", "peft", "optuna", "mlflow")
@@ -29,7 +30,6 @@ OPTIMIZER_PACKAGES = {
 }
 """Packages that one kind of optimizer needs; the others come with torch and transformers."""
 SHARED_MEMORY = Path("/dev/shm")
-CGROUP = Path("/sys/fs/cgroup")
 OUT, RAY_FOLDER, CACHE, SHARED = "output folder", "Ray's folder", "model cache", "shared memory"
 """The places on a node's disks."""
 
@@ -103,10 +103,8 @@ def _version(package: str) -> str | None:
 def _cores() -> int:
     """Those that this process may use: a container's share counts."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):
-        quota, period = (CGROUP / "cpu.max").read_text().split()
-        return max(1, min(cores, int(quota) // int(period)))
-    return cores
+    share = core_share()
+    return cores if share is None else max(1, min(cores, int(share)))
 
 
 def _memory() -> tuple[int, int]:
@@ -119,10 +117,8 @@ def _memory() -> tuple[int, int]:
     page = os.sysconf("SC_PAGE_SIZE")
     total = fields.get("MemTotal", os.sysconf("SC_PHYS_PAGES") * page)
     free = fields.get("MemAvailable", total)
-    with suppress(OSError, ValueError):
-        most, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        return min(total, most), min(free, max(0, most - used))
-    return total, free
+    most, left = memory_share() or (total, free)
+    return min(total, most), min(free, left)
 
 
 FACTS: dict[str, Probe] = {
