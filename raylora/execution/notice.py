@@ -10,8 +10,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from raylora.world import World
+if TYPE_CHECKING:  # which needs torch: who only asks for the file doesn't
+    from raylora.world import World
 
 NOTICE_VARIABLE, NOTICE_NAME = "RAYLORA_NOTICE_FILE", "raylora-notice"
 LOOK_EVERY_S = 1.0
