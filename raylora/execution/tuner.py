@@ -21,7 +21,7 @@ from raylora.dataset.folder import dataset_digest
 from raylora.dataset.split import write_splits
 from raylora.errors import RayloraError, StorageError
 from raylora.execution.autoscaling import nodes_to_count_on
-from raylora.execution.cluster import check_address, check_shared, connected, device_line
+from raylora.execution.cluster import check_address, connected, device_line
 from raylora.execution.confirm import candidates, confirmations
 from raylora.execution.handing_out import ListSearcher
 from raylora.execution.job import Job, local_paths, prepare_again
@@ -29,7 +29,7 @@ from raylora.execution.kept import check_kept
 from raylora.execution.listening import settle
 from raylora.execution.material import is_shared, schedules
 from raylora.execution.mirror import at_work, check_storage, claimed, datasets_here, reopened
-from raylora.execution.nodes import check_reached, forget_copies
+from raylora.execution.nodes import check_reached, check_shared, forget_copies
 from raylora.execution.outputs import OutFolder, write_text
 from raylora.execution.rounds import run_round
 from raylora.execution.schedulers import TRIAL_SCHEDULERS
