@@ -121,6 +121,8 @@ def test_a_search_is_killed_and_goes_on_with_another_node(world: Path, s3: S3, n
     process.communicate()
     nodes.cluster.remove_node(lost)
     nodes.add("three")
+    records = [json.loads(path.read_text()) for path in out.glob("trials/*/trial.json")]
+    under_way = {record["trial_id"] for record in records if record["status"] == "running"}
     begun = len(s3.asked)
 
     process = raylora(world, s3, "resume", out, "--json")
@@ -129,7 +131,7 @@ def test_a_search_is_killed_and_goes_on_with_another_node(world: Path, s3: S3, n
     summary = json.loads(stdout)
     assert summary["trials"] == {"finished": TRIALS, "stopped_early": 0, "failed": 0, "total": TRIALS}
     brought = {asked.split("/")[-2] for asked in s3.asked[begun:] if asked.startswith("GET") and is_of_trial(asked)}
-    assert brought == {f"t{number:03d}" for number in range(TRIALS)}, "trials went on from their states"
+    assert set() < under_way <= brought, "they went on from their states"
     check_places(out, s3, nodes)
     check_mlflow(summary)
 
