@@ -20,7 +20,7 @@ CAUSES = {"memory": ("low on memory",), "node": ("node has died", "node died", "
 What the operating system killed for memory it tells like any other kill."""
 OF_THE_DEVICE = ("CUDA error", "cuDNN error", "NCCL error", "CUBLAS_STATUS", "gloo/transport", "closed by peer")
 """Parts of torch's messages when a GPU, or another worker, has failed: its process can do nothing more with it."""
-LONGEST_WORDS, LONGEST_LINE = 300, 160
+LONGEST_WORDS, LONGEST_LINE = 300, 240
 """Characters of what was said of a loss: in a record, and in a line of news."""
 RAISED_BY_US = re.compile(r"^[\w.]*WorkerLostError: ")
 NUMBERS = re.compile(r"0x[\da-f]+|\d+", re.IGNORECASE)

@@ -13,6 +13,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from raylora.errors import ConfigError
+from raylora.execution import gpu_share
 from raylora.execution.cluster import connected, node_resources
 from raylora.execution.nodes import check_shared, on_every_node
 from raylora.execution.outputs import OutFolder
@@ -25,7 +26,7 @@ NOWHERE = "127.0.0.1:1"
 @pytest.fixture(scope="module")
 def two_nodes() -> Iterator[str]:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    cluster.add_node(num_cpus=1)
+    cluster.add_node(num_cpus=1, num_gpus=1)  # so it says
     try:
         yield cluster.address
     finally:
@@ -49,6 +50,8 @@ def test_a_node_that_gives_no_answer_is_named(two_nodes: str, tmp_path: Path, mo
         lacks = importlib.import_module("not_there").ask
         with pytest.raises(ConfigError, match=rf"{node} can't do raylora's work \(.*not_there.*\); `raylora doctor "):
             on_every_node(lacks)
+        monkeypatch.setattr(gpu_share, "_memory_here", lacks)
+        assert gpu_share._memories(0.5) == {}
         with pytest.raises(ConfigError, match=rf"{node} gives no answer \(.*worker.*\); `raylora doctor "):
             on_every_node(partial(os._exit, 1))
         with pytest.raises(ConfigError, match=rf"{node} gives no answer; `raylora doctor --address auto`"):
