@@ -12,6 +12,7 @@ import torch
 from ray.exceptions import RayActorError
 from ray.train import WorkerGroupError
 
+from raylora.diffusion.memory import enough_memory
 from raylora.errors import RayloraError, StorageError, TrainingDivergedError, WorkerLostError
 from raylora.execution.attempt import attempt, halving
 from raylora.execution.losing import LAST_FAULT, cause_of_loss
@@ -163,3 +164,14 @@ def test_of_several_workers_one_is_lost(failures: list[Exception], words: str, c
     assert isinstance(lost, WorkerLostError)
     assert words in str(lost)
     assert cause_of_loss(str(lost)) == cause
+
+
+@pytest.mark.parametrize("error", [FULL, MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't")])
+def test_memory_that_runs_out_is_told_in_one_message(error: Exception) -> None:
+    with (
+        pytest.raises(RayloraError, match="out of memory as it is tried; use less"),
+        enough_memory("as it is tried", "use less"),
+    ):
+        raise error
+    with pytest.raises(KeyError), enough_memory("as it is tried", "use less"):
+        raise KeyError
