@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from raylora.diffusion.licence import Licence
-from raylora.execution.model_card import CARD_NAME, Described, code, escaped, fenced, write_card
+from raylora.execution.model_card import CARD_NAME, Described, code, escaped, facts_of, fenced, write_card
 from raylora.execution.registering import fitting
 from raylora.tracking.entry import LONGEST_TEXT
 from tests.report_world import Made
@@ -29,7 +29,7 @@ def described(made: Made, **more: Any) -> Described:
     summary = made.summary()
     experiment = made.experiment.with_params(summary["best"]["params"])  # that of `best/`
     told = Described(
-        name=made.root.name, experiment=experiment, summary=summary, images=12, digest="d" * 64, held_out=3,
+        name=made.root.name, experiment=experiment, summary=summary, images=12, learned=12, digest="d" * 64, held_out=3,
         prompts=made.captions, licence=Licence("creativeml-openrail-m"),
     )  # fmt: skip
     return replace(told, **more)
@@ -38,7 +38,9 @@ def described(made: Made, **more: Any) -> Described:
 def card(made: Made, **more: Any) -> tuple[dict[str, Any], str, str]:
     """Its front matter, its text, and what a registry is told."""
     out = made.write()
-    text = write_card(out, described(made, **more))
+    told = described(made, **more)
+    write_card(out, told)
+    text = facts_of(told)
     content = (out.best / CARD_NAME).read_text(encoding="utf-8")
     _, front, body = content.split("---\n", 2)
     return yaml.safe_load(front), body, text
