@@ -169,9 +169,10 @@ def _store_of(wanted: Promotion, search: FinishedSearch) -> str:
         check_reachable(uri)
     elif (file := store_file(uri)) and not is_file(file):
         words = ["raylora", "promote", str(root), "--name", _name(wanted), "--tracking-uri"]
+        how = shlex.join([*words, f"sqlite:///{root / NEW_STORE}"])
         raise OutputError(
             f"{root}: the MLflow store of this search, {file}, is gone; was the folder moved or copied? "
-            f"Move it back, or register the LoRA in a new store: `{shlex.join([*words, f'sqlite:///{root / NEW_STORE}'])}`"
+            f"Move it back, or register the LoRA in a new store: `{how}`"
         )
     else:
         check_registry(uri)

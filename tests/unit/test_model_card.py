@@ -145,6 +145,19 @@ def test_a_training_without_measures_has_a_card_too(made: Made) -> None:
     assert [entry["text"] for entry in front["widget"]] == ["sks"] * 3
 
 
+def test_it_tells_how_many_images_the_files_have_learned(made: Made) -> None:
+    """Without a refit they are the trial's, which has not seen the held-out ones."""
+    _, body, _ = card(made, summary={**made.summary(), "refit": False}, learned=9)
+    assert "trained on some/base with 9 images" in body
+    assert "12 images with captions, of which 3 were held out" in body
+    assert "have seen the held-out ones too" not in body
+
+
+def test_a_digest_that_is_not_known_is_left_out(made: Made) -> None:
+    _, body, _ = card(made, digest="")
+    assert "Digest" not in body and "held out to judge by. Their names" in body
+
+
 def test_a_description_is_cut_at_a_section() -> None:
     sections = [f"## {number}\n{'x' * 1500}" for number in range(5)]
     assert fitting("\n\n".join(sections)) == "\n\n".join(sections[:3])
