@@ -1,4 +1,4 @@
-"""Where the files that ship with raylora lie: the demo world and the search spaces."""
+"""Where the files that ship with raylora lie: the demo world, the search spaces and the font."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ DEMO_BASE = DEMO / "base"
 DEMO_DATASET = DEMO / "dataset"
 DEMO_JUDGE = DEMO / "judge"
 DEMO_ENCODER = DEMO / "image_encoder"
+FONT = PACKAGE / "fonts" / "DejaVuSans.ttf"
+"""Latin, Greek, Cyrillic and more; its licence lies beside it."""
 
 DEMO_NAME = "demo"
 """Names the bundled model, data set, encoder or search space wherever such a thing is asked for."""

@@ -12,7 +12,7 @@ from raylora import completion
 from raylora.bundled import DEMO_NAME
 from raylora.cli_options import AsJson, BaseModel, LoraFile, Settings, SkipBad
 from raylora.cli_output import on_stderr, print_metrics, warn_on
-from raylora.files import is_file, is_folder
+from raylora.files import is_folder
 from raylora.request import Request, read_request
 
 if TYPE_CHECKING:
@@ -56,10 +56,9 @@ def evaluate(
       raylora evaluate downloaded.safetensors --dataset judge_photos \\
           --base-model stable-diffusion-v1-5/stable-diffusion-v1-5
     """
-    from raylora.diffusion.lora_file import lora_file_in
+    from raylora.execution.found_lora import experiment_beside
 
-    beside = lora_file_in(lora).parent / "experiment.yaml"
-    file = beside if is_file(beside) else None
+    file = experiment_beside(lora)
     given = {"dataset.skip_bad_images": skip_bad_images or None, "model.base_model": base_model}
     experiment = read_request(Request(file, given, settings or ()), _space(base_model if not file else None))
     from raylora.execution.assess import evaluate_lora

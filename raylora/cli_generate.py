@@ -14,9 +14,10 @@ import typer
 from raylora import completion
 from raylora.bundled import DEMO_NAME
 from raylora.cli_options import FLAG, AsJson, Settings
-from raylora.cli_output import interruptible, on_stderr, print_plan, warn_on
+from raylora.cli_output import interruptible, on_stderr, print_plan, say_on, warn_on
 from raylora.config import nest
 from raylora.config_files import Layer, build_experiment
+from raylora.errors import RayloraError
 from raylora.redaction import shown
 from raylora.request import OPTIONS, Request, out_place
 
@@ -138,9 +139,14 @@ def generate(
         wanted = Generation(found, experiment, recipes, root, batch_size or usual_batch(experiment, recipes))
         check_generation(wanted, warn_on(console))
         print_plan(console, _plan(wanted, is_told=not strength))
-        made = _made(wanted, console)
-    grid_file = _write_grid(made, root) if grid else None
+        made, failure = _made(wanted, console)
+    if failure and not made:
+        raise failure
+    is_grid_made = grid and (failure is None or isinstance(failure, RayloraError))  # others are of the disk, say
+    grid_file = _write_grid(made, root) if is_grid_made else None
     _print(wanted, made, grid_file, as_json)
+    if failure:
+        raise failure
 
 
 def _checked_uri(uri: str | None) -> str | None:
@@ -170,6 +176,7 @@ def _plan(wanted: Generation, is_told: bool) -> list[tuple[str, str]]:
     return [
         ("LoRA", str(found.reference)),
         ("Base model", str(wanted.experiment.model.base_model)),
+        ("Precision", _precision(wanted.experiment)),
         ("Strength", f"{strengths}{source}"),
         ("Pictures", f"{len(recipes)}: {_counted(prompts, 'prompt')}, {_counted(seeds, 'seed')}"),
         ("Device", devices_here()),
@@ -177,22 +184,36 @@ def _plan(wanted: Generation, is_told: bool) -> list[tuple[str, str]]:
     ]
 
 
+def _precision(experiment: Experiment) -> str:
+    """The number format that pictures are made in, and which setting it is of."""
+    chosen = experiment.training.mixed_precision
+    return f"{'fp32' if chosen == 'no' else chosen} (training.mixed_precision {chosen})"
+
+
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def _made(wanted: Generation, console: Console) -> list[Made]:
-    """All pictures, as they are made; an interruption leaves those that are there."""
+def _made(wanted: Generation, console: Console) -> tuple[list[Made], Exception | None]:
+    """All pictures, as they are made; an interruption or a failure, which is told, leaves those that are there."""
     from raylora.execution.generate import generate_pictures
     from raylora.report.steps import steps
 
     made: list[Made] = []
-    kept = interruptible(lambda: f"{_counted(len(made), 'picture')} made so far in {wanted.folder}" if made else "")
-    with kept, steps(console) as tell:
-        for one in generate_pictures(wanted, warn_on(console)):
-            made.append(one)
-            tell("made", len(made), len(wanted.recipes))
-    return made
+
+    def kept() -> str:
+        return f"{_counted(len(made), 'picture')} made so far in {wanted.folder}" if made else ""
+
+    try:
+        with interruptible(kept), steps(console) as tell:
+            for one in generate_pictures(wanted, warn_on(console)):
+                made.append(one)
+                tell("made", len(made), len(wanted.recipes))
+    except Exception as error:
+        if made:
+            say_on(console)(f"{kept()}, of {len(wanted.recipes)}")
+        return made, error
+    return made, None
 
 
 def _write_grid(made: Sequence[Made], root: Path) -> Path:

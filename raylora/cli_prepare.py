@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import math
-import shlex
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from raylora import completion
 from raylora.cli_options import FLAG, AsJson
 from raylora.cli_output import interruptible, on_stderr, say_on, warn_on
+from raylora.cli_prepared import print_dry_run, print_prepared
 from raylora.files import is_folder, resolved
-from raylora.redaction import shown
 from raylora.request import out_place
 
 if TYPE_CHECKING:
@@ -23,12 +20,8 @@ if TYPE_CHECKING:
 
     from raylora.dataset.findings import Finding
     from raylora.preparation.job import Job
-    from raylora.preparation.prepared import Done, Prepared
+    from raylora.preparation.prepared import Prepared
     from raylora.preparation.work_folder import WorkFolder
-
-SHOWN_TAGS = 15
-NEEDS_SHARED = 2
-"""Images that have a tag before it is shown: sentences have none in common."""
 
 Source = Annotated[
     str,
@@ -110,7 +103,11 @@ Add = Annotated[
 ]
 Replace = Annotated[
     Optional[list[str]],
-    typer.Option("--replace", help="OLD=NEW, with OLD as in --remove, or @FILE. Repeatable.", metavar="OLD=NEW"),
+    typer.Option(
+        "--replace",
+        help=r"OLD=NEW, with OLD as in --remove, or @FILE; \1 in NEW is a group of OLD's pattern. Repeatable.",
+        metavar="OLD=NEW",
+    ),
 ]
 Trigger = Annotated[Optional[str], typer.Option("--trigger", help="Word put first in every caption.", metavar="WORD")]
 Repeats = Annotated[
@@ -127,7 +124,11 @@ Like = Annotated[
 ]
 Force = Annotated[
     bool,
-    typer.Option("--force", help="Replace what an earlier preparation wrote to DST; other files stay.", metavar=FLAG),
+    typer.Option(
+        "--force",
+        help="Replace what an earlier preparation wrote to DST, but for captions changed by hand; other files stay.",
+        metavar=FLAG,
+    ),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be done to each image, and write nothing.", metavar=FLAG)
@@ -171,28 +172,33 @@ def prepare(
     """
     from raylora.preparation.job import plan_job
     from raylora.preparation.settings import build_settings
+    from raylora.preparation.tags import parse_replacement, parse_tag, parse_wanted
     from raylora.preparation.work_folder import WorkFolder
 
     given = {
         "crop": crop, "sizes": size, "upscale": upscale, "background": background, "caption": caption,
         "caption_model": _place(caption_model), "threshold": threshold, "character_threshold": character_threshold,
-        "existing": existing, "replace": _entries(replace), "remove": _entries(remove), "add": _entries(add),
-        "trigger": trigger, "repeats": repeats,
+        "existing": existing, "replace": _entries(replace, parse_replacement), "remove": _entries(remove, parse_wanted),
+        "add": _entries(add, parse_tag), "trigger": trigger, "repeats": repeats,
     }  # fmt: skip
     console = on_stderr()
     work = WorkFolder(out_place(target, "give another folder"))
     job = plan_job(source, build_settings(given, like), say_on(console))
-    work.check(job.claim(force))
-    prepared = _prepared(job, None if dry_run else work, force, console)
-    findings = None if dry_run else _checked(job, work.root, console)
-    _print(job, prepared, work.root, findings, as_json)
+    is_done = not force and work.is_whole(job.digest)
+    if not is_done:
+        work.check(job.claim(force))
+    if dry_run:
+        print_dry_run(job, _prepared(job, work, force, True, existing, console), work.root, as_json)
+        return
+    prepared = _found(job, work, console) if is_done else _prepared(job, work, force, False, existing, console)
+    print_prepared(job, prepared, work.root, _checked(job, work.root, console), as_json)
 
 
-def _entries(given: list[str] | None) -> tuple[str, ...] | None:
+def _entries(given: list[str] | None, parse: Callable[[str], object]) -> tuple[str, ...] | None:
     """Tags with the lines of list files in their place; None where nothing was said."""
     from raylora.preparation.tags import read_entries
 
-    return read_entries(given) if given else None
+    return read_entries(given, parse) if given else None
 
 
 def _place(model: str | None) -> str | None:
@@ -200,14 +206,32 @@ def _place(model: str | None) -> str | None:
     return str(resolved(Path(model))) if model and is_folder(Path(model)) else model
 
 
-def _prepared(job: Job, work: WorkFolder | None, force: bool, console: Console) -> Prepared:
-    """All of it done, or told as it would be where there is no folder for it."""
+def _prepared(
+    job: Job, work: WorkFolder, force: bool, is_dry: bool, existing: str | None, console: Console
+) -> Prepared:
+    """All of it done, or told as it would be.
+
+    Args:
+        existing: what was said of captions that are there, by this very command: only so are those replaced that
+            somebody has changed by hand.
+    """
     from raylora.preparation.preparing import Preparing
     from raylora.report.steps import steps
 
-    goes_on = "the same command goes on" if work else "nothing was written"
+    goes_on = "nothing was written" if is_dry else "the same command goes on"
     with interruptible(lambda: goes_on), steps(console) as tell:
-        return Preparing(job, work, tell, warn_on(console), force).run()
+        return Preparing(job, work, tell, warn_on(console), force, is_dry, drops_edited=existing == "replace").run()
+
+
+def _found(job: Job, work: WorkFolder, console: Console) -> Prepared:
+    """What the same command has done before."""
+    from raylora.preparation.edited import named
+    from raylora.preparation.finished import read_finished
+
+    say_on(console)(f"{work.root}: is prepared so already, and nothing was done again; --force does it anew")
+    if edited := work.edited(are_kept=False):
+        say_on(console)(f"{named(edited)}: changed by hand since")
+    return read_finished(job, work)
 
 
 def _checked(job: Job, root: Path, console: Console) -> list[Finding]:
@@ -215,131 +239,3 @@ def _checked(job: Job, root: Path, console: Console) -> list[Finding]:
 
     with interruptible(lambda: f"{root} is whole; raylora check {root} looks at it"), console.status("checking …"):
         return check_prepared(root, job.settings)
-
-
-def _print(job: Job, prepared: Prepared, root: Path, findings: list[Finding] | None, as_json: bool) -> None:
-    """The result on stdout; without findings, that of a dry run."""
-    if as_json:
-        print(json.dumps(_summary(job, prepared, root, findings), indent=2))
-        return
-    lines = (
-        [*_differences(prepared), *_tag_lines(prepared, "with")]
-        if findings is None
-        else _lines(job, prepared, root, findings)
-    )
-    print("\n".join(shown(line) for line in lines))
-
-
-def _summary(job: Job, prepared: Prepared, root: Path, findings: list[Finding] | None) -> dict[str, Any]:
-    """For programs; the same with `--dry-run`, whose files are not there, nor what was found in them."""
-    from raylora.preparation.manifest import manifest_of
-
-    tags = [{"tag": one.tag, "images": one.images, "share": one.share, "removable": one.removable}
-            for one in prepared.tags]  # fmt: skip
-    return {
-        "folder": str(root),
-        "written": findings is not None,
-        "prepared": len(prepared.done),
-        "contact_sheets": [str(root / name) for name in prepared.sheets],
-        "tags": tags,
-        "findings": None if findings is None else [finding.as_dict() for finding in findings],
-        "next": next_command(job, root),
-        **manifest_of(job, prepared),
-    }
-
-
-def _lines(job: Job, prepared: Prepared, root: Path, findings: list[Finding]) -> Iterator[str]:
-    """What was done, what to look at, and what comes next."""
-    from raylora.preparation.work_folder import MANIFEST
-
-    folders = sorted({one.source.target.rpartition("/")[0] for one in prepared.done})
-    without = f", {len(prepared.left_out)} left out" if prepared.left_out else ""
-    yield f"Prepared:      {_images(prepared)} in {', '.join(str(root / name) for name in folders)}{without}"
-    faces = sum(bool(one.cut.faces) for one in prepared.done)
-    if job.settings.crop == "focus":
-        yield f"Cut around:    faces in {faces} of them, what stands out in the others"
-    yield from _tag_lines(prepared, "again with --force")
-    for name in prepared.sheets:
-        yield f"Contact sheet: {root / name}"
-    yield f"Manifest:      {root / MANIFEST}"
-    yield from _finding_lines(job, root, findings)
-    yield f"Next:          {next_command(job, root)}"
-
-
-def _tag_lines(prepared: Prepared, how: str) -> Iterator[str]:
-    """The commonest tags, and which of them a LoRA may as well learn by itself; `how` the command is given then."""
-    common = [one for one in prepared.tags if one.images >= NEEDS_SHARED]
-    if common:
-        told = [f"{one.tag} {one.images}" for one in common[:SHOWN_TAGS]]
-        more = f", and {len(prepared.tags) - len(told)} more" if len(prepared.tags) > len(told) else ""
-        yield f"Tags:          of {_images(prepared)}: {', '.join(told)}{more}"
-    if removable := [one.tag for one in prepared.tags if one.removable]:
-        options = " ".join(f"--remove {shlex.quote(tag)}" for tag in removable)
-        yield f"Fixed traits?  on nearly all images; to leave them to the trigger word, {how} {options}"
-
-
-def _finding_lines(job: Job, root: Path, findings: list[Finding]) -> Iterator[str]:
-    """What the data set check says of what was written, the worst first."""
-    from raylora.dataset.findings import MOST_TOLD, counted
-
-    yield f"Check:         {counted(findings)}"
-    for finding in findings[:MOST_TOLD]:
-        yield f"  {finding.level}: {finding.short}"
-    if len(findings) > MOST_TOLD:
-        yield f"  the rest: raylora check {shlex.quote(str(root))} {_set_words(job)}"
-
-
-def _differences(prepared: Prepared) -> Iterator[str]:
-    """What would be done to each picture."""
-    for one in prepared.done:
-        yield f"{one.source.name} -> {one.source.target}: {_cut_words(one)}"
-        before, after = one.source.caption, prepared.captions[one.source.name]
-        if before == after:
-            yield f"    caption stays: {after}"
-            continue
-        if before:
-            yield f"  - {before}"
-        yield f"  + {after}"
-    for left in prepared.left_out:
-        yield f"{left.name}: left out, {left.reason}"
-    yield f"Would be prepared: {_images(prepared)}; left out: {len(prepared.left_out)}; nothing was written"
-
-
-def _images(prepared: Prepared) -> str:
-    return f"{len(prepared.done)} image{'s' * (len(prepared.done) > 1)}"
-
-
-def _cut_words(one: Done) -> str:
-    """`1200x800, cut to 800x800 at (212, 0) around 1 face, scaled to 512x512`."""
-    cut = one.cut
-    left, top, right, bottom = cut.box
-    around = f" around {len(cut.faces)} face{'s' * (len(cut.faces) > 1)}" if cut.faces else ""
-    around = " around its subject" if cut.subject and not cut.faces else around
-    is_whole = cut.box == (0, 0, *cut.original)
-    where = "" if is_whole else f", cut to {right - left}x{bottom - top} at ({left}, {top}){around}"
-    return f"{cut.original[0]}x{cut.original[1]}{where}, scaled to {cut.size[0]}x{cut.size[1]}"
-
-
-def next_command(job: Job, root: Path) -> str:
-    """The search that these pictures are ready for, to be completed by a base model."""
-    from raylora.preparation.learning import is_for_sdxl
-
-    space = "sdxl-character" if is_for_sdxl(job.settings) else "realistic"
-    where = shlex.quote(str(root))
-    return f"raylora tune --dataset {where} --base-model … --space {space} {_set_words(job)} --dry-run"
-
-
-def _set_words(job: Job) -> str:
-    """How training is to be told of what was prepared, as a shell reads it."""
-    from raylora.preparation.learning import training_params
-
-    params = training_params(job.settings).items()
-    return " ".join(f"--set {shlex.quote(f'{path}={_in_yaml(value)}')}" for path, value in params)
-
-
-def _in_yaml(value: object) -> str:
-    """A value as `--set` reads it: the word `on` alone would be true."""
-    import yaml
-
-    text = "x".join(map(str, value)) if isinstance(value, tuple) else value
-    return str(yaml.safe_dump(text, allow_unicode=True, width=math.inf)).splitlines()[0]

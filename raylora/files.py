@@ -120,13 +120,19 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def expanded(path: Path) -> Path:
+    """The path with `~` expanded; as it stands where there is no such user, of whom `Path.expanduser` raises."""
+    with suppress(RuntimeError):
+        return path.expanduser()
+    return path
+
+
 def resolved(path: Path) -> Path:
     """The absolute path, `~` expanded and links followed as far as they lead anywhere.
 
-    `Path.resolve` and `Path.expanduser` raise RuntimeError of links in a circle and of users that aren't there.
+    `Path.resolve` raises RuntimeError of links in a circle.
     """
-    with suppress(RuntimeError):
-        path = path.expanduser()
+    path = expanded(path)
     try:
         return path.resolve()
     except (RuntimeError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""How a webui reads a picture's text: its grammar, written from the regular expression that its source documents."""
+"""How a webui reads a picture's text and draws its prompt: its grammar, and what it takes for keys that are missing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 LEAST_PAIRS = 3
 """A last line with fewer is taken for a part of the prompt."""
 NEGATIVE = "Negative prompt:"
+MISSING = {"Clip skip": "1", "RNG": "GPU", "Schedule type": "Automatic"}
+"""What `parse_generation_parameters` there takes for keys that a text lacks; Automatic is Karras for DPM++."""
+SIGN = re.compile(r"\\(?P<escaped>[()\[\]\\])|(?P<weight>[()\[\]])|\\|(?P<letter>[^\\])", re.S)
+"""Of its prompts, as the table above `parse_prompt_attention` in modules/prompt_parser.py has it."""
 LORA = re.compile(r"<lora:([^:>]+):([^:>]+)>")
 """`re_extra_net` of modules/extra_networks.py, for a LoRA with one weight."""
 
@@ -25,6 +29,24 @@ class Read:
     prompt: str
     negative: str
     values: dict[str, str]
+
+    @property
+    def filled(self) -> dict[str, str]:
+        """All that it goes by."""
+        return MISSING | self.values
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """What it draws and what it avoids, without the LoRA's tag and without weights."""
+        return drawn(LORA.sub("", self.prompt).rstrip()), drawn(self.negative)
+
+
+def drawn(prompt: str) -> str:
+    """The words that are drawn of a prompt in which none may be weighed."""
+    found = list(SIGN.finditer(prompt))
+    weighed = [sign[0] for sign in found if sign["weight"]]
+    assert not weighed, f"{prompt}: {weighed} weigh words"
+    return "".join(sign["escaped"] or sign["letter"] or "" for sign in found)
 
 
 def read_text(text: str) -> Read:

@@ -21,6 +21,12 @@ from tests.results import Result
 
 Prepare = Callable[[str], Result]
 
+COLOURS = ("red", "blue", "lime", "white", "black", "yellow", "navy", "pink", "gold", "gray")
+
+TAGGED = "--size 64x64 --trigger sks --caption tags --caption-model tagger --threshold 0.8"
+"""Of the model in `tagger`."""
+CENTERED = f"{TAGGED} --crop center"
+
 
 def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path) -> Prepare:
     """The command line, in a folder."""
@@ -72,6 +78,13 @@ def make_colours(folder: Path, **captions: str) -> Path:
         if caption:
             (folder / f"{colour}.txt").write_text(caption)
     return folder
+
+
+def make_squares(folder: Path, count: int) -> None:
+    """Small ones, all of another colour."""
+    folder.mkdir()
+    for number in range(count):
+        Image.new("RGB", (72, 64), (number * 9 % 256, 80, 160)).save(folder / f"{number:02}.png")
 
 
 def files_of(folder: Path, hidden: bool = False) -> dict[str, str]:

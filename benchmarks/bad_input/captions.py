@@ -194,7 +194,7 @@ def folders() -> list[Kind]:
     table: list[tuple[str, str, Make, int, tuple[str, ...]]] = [
         ("empty", PLAN, _emptied, REFUSED, ("0 usable images",)),
         ("pictures in a sub-folder of no repeats", PLAN, _only("bad"), REFUSED, ("bad/",)),
-        ("0 repeats", TRAIN, _only("0_bad"), FINE, ()),
+        ("0 repeats", PLAN, _only("0_bad"), REFUSED, ("0_bad",)),
         ("less than 0 repeats", PLAN, _only("-1_bad"), REFUSED, ("-1_bad",)),
         ("10^11 repeats", PLAN, _only("99999999999_bad"), REFUSED, ("99999999999_bad",)),
         ("10^240 repeats", PLAN, _only("9" * 240 + "_bad"), REFUSED, ("999",)),
@@ -235,7 +235,7 @@ def folders() -> list[Kind]:
             FINE,
             (),
         ),
-        ("a Mac's shadow of a picture", PLAN, writes("pictures/._bad.png", b"\0\5\x16\7"), REFUSED, ("._bad.png",)),
+        ("a Mac's shadow of a picture", TRAIN, writes("pictures/._bad.png", b"\0\5\x16\7"), FINE, ()),
     ]
     return [Kind(f"folder/{what}", line, make, status, tells) for what, line, make, status, tells in table]
 

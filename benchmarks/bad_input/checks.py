@@ -17,7 +17,7 @@ TOO_FEW = (
     "repeats as a superscript",
     "an archive alone",
     "200 folders deep",
-    "a Mac's shadow of a picture",
+    "0 repeats",
 )
 """Folders in which there is an error, but nothing that stops the look."""
 

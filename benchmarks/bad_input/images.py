@@ -27,7 +27,7 @@ def captioned(name: str, content: bytes) -> Make:
 
 
 def damaged() -> dict[str, tuple[str, bytes]]:
-    """Files that hold no whole picture."""
+    """Files that hold no whole picture, or one of which nobody knows the white."""
     png, jpeg, webp = (made.saved(made.picture(), kind) for kind in ("PNG", "JPEG", "WEBP"))
     ihdr, idat = len(made.SIGNATURE) + 8, png.index(b"IDAT")
     return {
@@ -53,6 +53,7 @@ def damaged() -> dict[str, tuple[str, bytes]]:
         "a chunk of 4 GiB": ("bad.png", made.SIGNATURE + made.header(9, 9) + made.chunk(b"IDAT", b"x", 2**32 - 1)),
         "jpeg without a picture": ("bad.jpg", b"\xff\xd8\xff\xd9"),
         "broken float tiff": ("bad.tif", made.array(NOISE.astype(np.float32), "TIFF")[:3000]),
+        "32-bit integers": ("bad.tif", made.array((NOISE * 2**31).astype(np.int32) - 2**30, "TIFF")),
         "a tiff of strips beyond the file": ("bad.tif", made.tiff_declaring(80, 80, strip=2**31)),
     }
 
@@ -110,7 +111,6 @@ def odd() -> dict[str, tuple[str, bytes]]:
         "16-bit grey": ("bad.png", made.array(grey16, "PNG")),
         "16-bit grey tiff, big-endian": ("bad.tif", made.array(grey16.astype(">u2"), "TIFF")),
         "16-bit colours": ("bad.png", made.png(80, 80, depth=16, data=b"\0" * 80 * 481)),
-        "32-bit integers": ("bad.tif", made.array((NOISE * 2**31).astype(np.int32) - 2**30, "TIFF")),
         "floats": ("bad.tif", made.array(floats, "TIFF")),
         "floats that are no numbers": ("bad.tif", made.array(broken_floats, "TIFF")),
         "lab": ("bad.tif", made.saved(made.picture("LAB"), "TIFF")),

@@ -97,12 +97,11 @@ def texts() -> list[Kind]:
     empty = dict.fromkeys(("empty", "blanks alone", "a folder", "a pipe"), FINE)
     folders = [kind for kind in captions.folders() if not any(word in kind.command + kind.name for word in NOT_OURS)]
     folders = [replace(kind, tells=()) if kind.name.endswith(("/empty", "deep", "alone")) else kind for kind in folders]
-    shadow = {"a Mac's shadow of a picture": FINE}
     return [
         *as_prepared(captions.captions(), empty),
         *as_prepared(captions.indexes(), {}),
         *as_prepared(captions.whole_indexes(), {"one picture alone": FINE}),
-        *as_prepared(folders, {**FOLDERS, **shadow}),
+        *as_prepared(folders, FOLDERS),
         Kind(
             "prepare, folder/called by a year",
             f"prepare 2024_summer {OUT} --trigger sks",
@@ -215,6 +214,21 @@ def _listed(*names: str) -> Edit:
     return in_json(STATE, lambda state: state["files"].extend(names))
 
 
+SECRET = "../../outside/secret.png"
+OUTSIDE = {"source": "picture_00.png", "file": "../../outside/secret.txt", "caption": "sks"}
+"""What a record may say that came with somebody's folder."""
+
+
+def _begun(change: Callable[[dict[str, object]], object]) -> Edit:
+    """A beginning, whose record alone knows of captions that were changed by hand."""
+
+    def edit(out: Path) -> None:
+        in_json(STATE, change)(out)
+        without_files(MANIFEST)(out)
+
+    return edit
+
+
 def records() -> list[Kind]:
     """An earlier preparation that something has been at; without its record its files are somebody else's."""
     table: list[tuple[str, Edit, int]] = [
@@ -235,7 +249,15 @@ def records() -> list[Kind]:
         ("thumbnails: broken", _all("thumbnails", b"no picture"), FINE),
         ("pictures: broken", in_text("10_pictures/picture_00.png", "no picture"), FINE),
         ("pictures: a pipe", _fifo("10_pictures/picture_00.png"), FINE),
+        ("record: edited captions of no kind", _begun(lambda state: state.update(edited=[5, {}])), FINE),
+        ("record: edited captions outside", _begun(lambda state: state.update(edited=[OUTSIDE])), FINE),
         ("manifest: gone", without_files(MANIFEST), FINE),
+        ("manifest: images of no kind", in_json(MANIFEST, lambda told: told.update(images=[5, {}])), FINE),
+        (
+            "manifest: names a caption outside",
+            in_json(MANIFEST, lambda told: told["images"][0].update(file=SECRET)),
+            FINE,
+        ),
     ]
     found = [Kind(f"prepare again/{what}", AGAIN, _prepared(edit), status) for what, edit, status in table]
     unforced = AGAIN.replace(" --force", "")

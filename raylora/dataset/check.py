@@ -12,7 +12,7 @@ from raylora.dataset.batches import own_repeats
 from raylora.dataset.check_captions import check_captions, check_written
 from raylora.dataset.check_diversity import Embed, check_diversity
 from raylora.dataset.check_faults import tell_caption_faults, tell_faults
-from raylora.dataset.check_folders import check_repeats
+from raylora.dataset.check_folders import check_repeats, check_resting
 from raylora.dataset.check_pictures import check_misfits, check_pictures
 from raylora.dataset.check_sets import (
     check_against,
@@ -22,7 +22,8 @@ from raylora.dataset.check_sets import (
     check_splits,
 )
 from raylora.dataset.findings import Finding, by_level
-from raylora.dataset.folder import FEWEST_IMAGES, Picture, elsewhere
+from raylora.dataset.folder import FEWEST_IMAGES, Picture
+from raylora.dataset.places import elsewhere
 from raylora.dataset.split import Groups, Split, read_splits, split_as
 from raylora.dataset.survey import Survey, damaged_pictures, survey
 from raylora.errors import DatasetError
@@ -76,6 +77,7 @@ def check_survey(
         *_check_regularization(seen, splits, experiment),
         *check_images(pictures, root, config, groups, splits),
         *check_repeats(pictures, root, experiment.training),
+        *check_resting(root),
         *check_captions(pictures, root, config.trigger, unreadable),
     ]
     if embed is not None:
@@ -168,7 +170,7 @@ def _check_others(pictures: Sequence[Picture], root: Path, against: Sequence[str
         other = survey(reference)
         what = one_line(redacted(reference))
         if not other.pictures:
-            mend = f"give the folder that its images lie in{elsewhere(other.root, ())}"
+            mend = f"give the folder that its images lie in{elsewhere(other.root)}"
             found.append(Finding("error", "against", f"{what} has no usable image", "nothing was compared", mend))
         faults = tell_faults(other.faults, other.root, False)
         found += [
@@ -192,7 +194,7 @@ def _check_regularization(seen: Survey, splits: Sequence[Split], experiment: Exp
     ]
     found = [replace(fault, found=f"{name}: {fault.found}") for fault in faults]
     if not other.pictures:
-        mend = f"give a folder of images, or leave it out{elsewhere(other.root, ())}"
+        mend = f"give a folder of images, or leave it out{elsewhere(other.root)}"
         found.append(Finding("error", "regularization", f"{name} has no usable image", "no training begins", mend))
     learned = splits[0].train if splits else seen.pictures
     own = sum(own_repeats([picture.repeats for picture in learned], experiment.training))

@@ -8,6 +8,7 @@ from pathlib import Path
 from raylora.config import TrainingConfig
 from raylora.dataset.findings import Finding, names
 from raylora.dataset.folder import MANY_REPEATS, Picture
+from raylora.dataset.places import resting_folders
 from raylora.redaction import one_line
 
 
@@ -23,4 +24,14 @@ def check_repeats(pictures: Sequence[Picture], root: Path, training: TrainingCon
         Finding("warning", "repeats", f"{name}/ asks by its name for {first[1]:,} repeats{more}",
                 "each of its images is learned so often in an epoch",
                 f"if that is a date, rename it as to 10_{name}, or --set training.repeats=10", names(many, root))
+    ]  # fmt: skip
+
+
+def check_resting(root: Path) -> list[Finding]:
+    """Folders that kohya's trainers leave out by their names, and so does raylora."""
+    return [
+        Finding("note", "repeats", f"{one_line(name)}/ asks by its name for 0 repeats",
+                f"the {count} image{'s' * (count != 1)} in it {'are' if count != 1 else 'is'} not learned",
+                "if they should be, write how often in place of the 0")
+        for name, count in resting_folders(root).items()
     ]  # fmt: skip

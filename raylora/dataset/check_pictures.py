@@ -8,8 +8,9 @@ from pathlib import Path
 
 from raylora.config import SIZE_STEP_PX, DatasetConfig
 from raylora.dataset.findings import Finding, names
-from raylora.dataset.folder import FEWEST_IMAGES, Picture, elsewhere
+from raylora.dataset.folder import FEWEST_IMAGES, Picture
 from raylora.dataset.frames import Frame, learned_at
+from raylora.dataset.places import elsewhere
 from raylora.dataset.split import Groups, Split
 
 FEW_IMAGES = 16
@@ -76,7 +77,7 @@ def _few(
     found += f", only {different} of them different" * (different < count)
     if count < FEWEST_IMAGES:
         effect = f"a LoRA of so few learns them by heart, and {FEWEST_IMAGES} or more are needed"
-        mend = f"add different images, at best {FEW_IMAGES} or more{elsewhere(root, pictures)}"
+        mend = f"add different images, at best {FEW_IMAGES} or more{elsewhere(root)}"
         return [Finding("error", "count", found, effect, mend)]
     mend = f"add different images, at best {FEW_IMAGES} or more"
     held = len(splits[0].holdout) if len(splits) == 1 else 0

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,12 +19,20 @@ from raylora.dataset.at_once import at_once
 from raylora.dataset.frames import learned_at
 from raylora.dataset.imagefolder import IMAGE_SUFFIXES, read_index, read_text
 from raylora.dataset.pixels import Look, see
+from raylora.dataset.places import (
+    FEWEST_REPEATS,
+    KOHYA_FOLDER,
+    asked_repeats,
+    elsewhere,
+    folders_in,
+    images_in,
+    resting_folders,
+)
 from raylora.errors import CaptionError, DatasetError, first_line
 from raylora.files import is_file, is_folder, resolved
 from raylora.redaction import is_text, one_line
 
 CAPTION_SUFFIXES = (".txt", ".caption")
-KOHYA_FOLDER = re.compile(r"(\d+)_(.+)")
 FEWEST_IMAGES = 8
 MOST_CAPTION_BYTES = 2**16
 """A caption of thousands of words; encoders read seventy-five tokens."""
@@ -87,6 +94,9 @@ def read_folder(folder: Path, options: ReadOptions = ReadOptions(), warn: Warn =
         raise DatasetError(f"{folder}: there is no such folder; give a folder of images with captions")
     try:
         scanned = scan(folder)
+        for name, count in resting_folders(folder).items():
+            left = "1 image in it is" if count == 1 else f"{count} images in it are"
+            warn(f"{one_line(name)}/: asks by its name for 0 repeats, so {left} left out")
         seen = at_once(lambda picture: looked_at(picture, folder, options.measured_for), scanned)
     except PermissionError as error:
         raise DatasetError(f"{error.filename}: can't be read; let your user read the folder") from None
@@ -95,7 +105,7 @@ def read_folder(folder: Path, options: ReadOptions = ReadOptions(), warn: Warn =
         raise DatasetError(
             f"{folder}: {len(found)} usable images found, at least {options.fewest} are needed; "
             f"looked for {', '.join(sorted(IMAGE_SUFFIXES))} here and in folders named like 10_name"
-            f"{elsewhere(folder, found)}"
+            f"{elsewhere(folder)}"
         )
     finished = [finish(picture, options) for picture in found]
     if options.needs_captions:
@@ -132,10 +142,10 @@ def scan(
     if listed := read_index(folder, suffixes):
         return [Picture(path, caption, repeats=1, folder="", digest="") for path, caption in listed]
     pictures = list(_scan_plain(folder, folder, complain, suffixes))
-    for below in _folders_in(folder):
-        if match := KOHYA_FOLDER.fullmatch(below.name):
-            _check_sub_folder(below, folder, int(match[1]), most_repeats)
-            repeats = max(1, int(match[1]))
+    for below in folders_in(folder):
+        repeats = asked_repeats(below.name)
+        if repeats is not None and repeats >= FEWEST_REPEATS:
+            _check_sub_folder(below, folder, repeats, most_repeats)
             found = _scan_plain(below, folder, complain, suffixes)
             pictures += [replace(picture, folder=below.name, repeats=repeats) for picture in found]
     return pictures
@@ -149,26 +159,8 @@ def _check_sub_folder(below: Path, folder: Path, repeats: int, most_repeats: flo
                            f"rename it as to 10_{below.name}")  # fmt: skip
 
 
-def _folders_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir())
-
-
-def elsewhere(folder: Path, found: Sequence[Picture]) -> str:
-    """Where images lie that were not looked for."""
-    used = {picture.path.parent for picture in found}
-    unused = [below for below in _folders_in(folder) if below not in used and os.access(below, os.R_OK | os.X_OK)]
-    others = {below: sum(1 for _ in _images_in(below)) for below in unused}
-    named = [f"{count} in {below.name}/" for below, count in others.items() if count]
-    return f"; other images: {', '.join(named)}: give that folder, or name it like 10_name" if named else ""
-
-
-def _images_in(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> Iterator[Path]:
-    """Everything that is called like an image, whatever it is."""
-    return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes)
-
-
 def _scan_plain(below: Path, folder: Path, complain: Complain, suffixes: Collection[str]) -> Iterator[Picture]:
-    for path in _images_in(below, suffixes):
+    for path in images_in(below, suffixes):
         caption = ""
         try:
             caption = _caption_beside(path, folder)

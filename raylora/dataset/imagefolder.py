@@ -17,7 +17,7 @@ from raylora.redaction import one_line
 
 INDEX_NAMES = ("metadata.jsonl", "metadata.csv")
 CAPTION_KEYS = ("text", "caption", "prompt")
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff"}
 LONGEST_QUOTE = 100
 MOST_INDEX_BYTES = 2**28
 """Of an index: a kilobyte for each of a quarter of a million pictures."""

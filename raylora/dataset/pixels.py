@@ -31,6 +31,8 @@ TURNS = {
 }
 """What makes a picture of each orientation upright; the same as in Pillow's `ImageOps.exif_transpose`, which fails on
 EXIF that is damaged."""
+WIDE = "I"
+"""Pillow's mode of greys in 32 bits, of which nobody says what is white."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 """What is read, whatever a file is called. Pillow knows more: it gives PostScript to Ghostscript, which runs it."""
 MOST_PIXELS = 2**27
@@ -66,12 +68,19 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
 
 def open_rgb(path: Path, ground: str = "white") -> Image.Image:
-    """A picture upright (EXIF), in RGB, transparent parts on a ground of a colour that Pillow knows."""
+    """A picture upright (EXIF), in RGB, transparent parts on a ground of a colour that Pillow knows.
+
+    Raises:
+        ValueError: it is too large, or has greys in 32 bits.
+        Exception: whatever Pillow's plug-ins raise.
+    """
     with opened(path) as file:
         return _rgb(file, ground)
 
 
 def _rgb(file: Image.Image, ground: str = "white") -> Image.Image:
+    if file.mode == WIDE:
+        raise ValueError("its greys have 32 bits, and nothing says which is white; save it with 8 or 16 bits")
     image = _upright(file)
     if image.mode.startswith("I"):  # 16-bit greys; Pillow's own conversion cuts them at 255
         image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))

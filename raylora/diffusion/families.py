@@ -21,6 +21,7 @@ from raylora.bundled import DEMO_BASE, DEMO_NAME
 from raylora.config import ModelConfig
 from raylora.diffusion.base import UNET, BaseModel, Family
 from raylora.diffusion.hub import is_hub_id, is_meant_as_path, read_hub_config
+from raylora.diffusion.memory import is_out_of_memory
 from raylora.diffusion.model_files import (
     AGAIN,
     DIFFUSERS_WEIGHTS,
@@ -30,6 +31,7 @@ from raylora.diffusion.model_files import (
     check_tokenizer,
     check_weights,
 )
+from raylora.diffusion.prediction import V_MARK, ZERO_SNR_MARK, V, marks_of
 from raylora.diffusion.sd15 import SD15
 from raylora.diffusion.sdxl import SDXL
 from raylora.errors import ConfigError, ModelError, first_line
@@ -46,7 +48,7 @@ SDXL_TEXT_ENCODERS = ("conditioner.embedders.0.", "conditioner.embedders.1.")
 LATENT_CHANNELS = 4
 TRAIN_TIMESTEPS = 1000
 """Of both families; the measures' timesteps are given below it."""
-PREDICTION_TYPES = ("epsilon", "v_prediction")
+PREDICTION_TYPES = ("epsilon", V)
 INDEX_NAME, SCHEDULER_NAME = "model_index.json", "scheduler_config.json"
 CONVOLUTION_DIMENSIONS = 4
 RECOMPILE_LIMIT = 64
@@ -252,18 +254,12 @@ def load_base(
 
 
 def _schedule_of(reference: str, family: Family, model: ModelConfig) -> dict[str, Any]:
-    """What settings and a single file say of the noise schedule.
-
-    Files of v-prediction models say so by empty tensors, `v_pred` and, where the last timestep is noise alone, `ztsnr`;
-    ComfyUI's `supported_models.py` reads them too, and diffusers doesn't.
-    """
-    resolved, marks = Path(resolve_base(reference, family.name)), set[str]()
-    if resolved.suffix == ".safetensors":
-        with safe_open(str(resolved), framework="pt") as file:
-            marks = {"v_pred", "ztsnr"} & set(file.keys())
-    kind = model.prediction_type or ("v_prediction" if "v_pred" in marks else None)
+    """What settings and a single file say of the noise schedule."""
+    resolved = resolve_base(reference, family.name)
+    marks = marks_of(Path(resolved)) if resolved.endswith(".safetensors") else set()
+    kind = model.prediction_type or (V if V_MARK in marks else None)
     change: dict[str, Any] = {"prediction_type": kind} if kind else {}
-    return change | ({"rescale_betas_zero_snr": True} if kind == "v_prediction" and "ztsnr" in marks else {})
+    return change | ({"rescale_betas_zero_snr": True} if kind == V and ZERO_SNR_MARK in marks else {})
 
 
 def _sampler(scheduler: Any, change: Mapping[str, Any]) -> Any:
@@ -314,6 +310,8 @@ def _load_pipeline(reference: str, family: Family, dtype: torch.dtype, config: P
         options["dtype"] = {"vae": torch.float32, "default": dtype}
         return family.pipeline.from_pretrained(resolved, use_safetensors=True, trust_remote_code=False, **options)
     except Exception as error:  # diffusers, transformers and huggingface_hub raise many kinds
+        if is_out_of_memory(error):
+            raise
         hint = f"; {SINGLE_FILE_HINT}" if is_single and not config else ""
         raise ModelError(
             f"{reference}: can't be loaded as a {family.title} model: {first_line(error)}{hint}"

@@ -40,6 +40,7 @@ from raylora.diffusion.lora_weights import (
     only_value,
     with_one_alpha,
 )
+from raylora.diffusion.memory import is_out_of_memory
 from raylora.errors import ModelError, UnknownLayerError
 from raylora.files import is_file, is_folder, parse_json, write_atomically
 
@@ -325,6 +326,8 @@ def load_lora(base: BaseModel, path: Path) -> None:
     except ModelError:
         raise
     except Exception as error:  # peft and diffusers raise many kinds
+        if is_out_of_memory(error):
+            raise
         raise ModelError(f"{misfit}; {mend}") from error
     finally:
         logging.disable(logging.NOTSET)

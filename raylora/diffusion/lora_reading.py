@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from raylora.diffusion.kohya_names import TEXT_PATH, UNET_PATH, Naming, is_sgm, 
 from raylora.diffusion.lora_weights import LoraModule, LoraWeights, magnitude_to_kohya
 from raylora.errors import ModelError, UnknownLayerError
 from raylora.files import is_file, parse_json
+from raylora.patience import within
 
 ADAPTER_METADATA = "lora_adapter_metadata"
 """diffusers' key for peft's settings, in JSON (diffusers/loaders/lora_base.py)."""
@@ -36,6 +38,24 @@ Layer = dict[str, Field]
 Layers = dict[tuple[str, str], Layer]
 """By part and module path."""
 
+
+@dataclass(frozen=True)
+class Pattern:
+    """Layers that have an alpha of their own."""
+
+    text: str
+    regex: re.Pattern[str] | None
+    alpha: float
+
+    def fits(self, module: str) -> bool:
+        """Whether it is meant: by its whole path, an ending of it, or the regular expression."""
+        is_ending = module == self.text or module.endswith(f".{self.text}")
+        return is_ending or (self.regex is not None and self.regex.match(module) is not None)
+
+
+PLAIN = re.compile(r"[\w.]*")
+MOST_MATCH_S = 5.0
+"""Of the processor, for all patterns of a file; those of diffusers and peft take milliseconds."""
 KOHYA_FIELDS = {
     "lora_down.weight": "down",
     "lora_up.weight": "up",
@@ -96,9 +116,11 @@ def read_lora(path: Path, family: str | None = None, unet_config: Mapping[str, A
         else _diffusers_layers(path, tensors)
     )
     config = {} if kohya else _adapter_metadata(path, metadata)
+    alphas = _patterned_alphas(path, layers, config)
     parts: dict[str, dict[str, LoraModule]] = {}
     for (part, module), layer in layers.items():
-        parts.setdefault(part, {})[module] = _module(path, part, module, layer, config)
+        usual = config if (part, module) not in alphas else {**config, f"{part}.lora_alpha": alphas[part, module]}
+        parts.setdefault(part, {})[module] = _module(path, part, module, layer, usual)
     return LoraWeights(chosen, parts, metadata)
 
 
@@ -262,7 +284,7 @@ def _module(path: Path, part: str, module: str, layer: Layer, config: Mapping[st
         raise ModelError(f"{path}: {part}.{module} has matrices of {tuple(up.shape)} and {tuple(down.shape)} "
                          f"({layer['up'].key} and {layer['down'].key}), which don't belong together; "
                          "download the file again")  # fmt: skip
-    alpha = _alpha_in(path, layer["alpha"]) if "alpha" in layer else _alpha_of(path, part, module, len(down), config)
+    alpha = _alpha_in(path, layer["alpha"]) if "alpha" in layer else _alpha_of(path, part, len(down), config)
     return LoraModule(down, up, alpha, _magnitude(path, layer, down, up))
 
 
@@ -299,30 +321,62 @@ def _adapter_metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]
         raise ModelError(f"{path}: its {ADAPTER_METADATA} is not readable as JSON; download the file again") from None
 
 
-def _alpha_of(path: Path, part: str, module: str, rank: int, config: Mapping[str, Any]) -> float:
-    """A layer's alpha by peft's settings; the rank where there are none, as loaders take it.
-
-    peft's patterns are endings of a path, or regular expressions (peft/utils/other.py, `get_pattern_key`).
-    """
-    setting, value = f"{part}.lora_alpha", config.get(f"{part}.lora_alpha", rank)
-    patterns = config.get(f"{part}.alpha_pattern") or {}
-    if not isinstance(patterns, dict):
-        raise _unusable(path, f"{part}.alpha_pattern", patterns, "a table of patterns and alphas")
-    for pattern, alpha in patterns.items():
-        if _fits(path, f"{part}.alpha_pattern", pattern, module):
-            setting, value = f"{part}.alpha_pattern", alpha
-            break
-    if not isinstance(value, int | float) or not abs(value) <= torch.finfo(torch.float32).max:
-        raise _unusable(path, setting, value, "a number")
+def _alpha_of(path: Path, part: str, rank: int, config: Mapping[str, Any]) -> float:
+    """A layer's alpha by peft's settings; the rank where there are none, as loaders take it."""
+    value = config.get(f"{part}.lora_alpha", rank)
+    if not _is_alpha(value):
+        raise _unusable(path, f"{part}.lora_alpha", value, "a number")
     # Rank-stabilized LoRA scales by alpha / sqrt(rank) (https://arxiv.org/abs/2312.03732).
     return value * rank**0.5 if config.get(f"{part}.use_rslora") else float(value)
 
 
-def _fits(path: Path, setting: str, pattern: str, module: str) -> bool:
+def _is_alpha(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) <= torch.finfo(torch.float32).max
+
+
+def _patterned_alphas(path: Path, layers: Layers, config: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+    """The alphas of layers that have one of their own by peft's settings, by part and module path.
+
+    Patterns are endings of a path, or regular expressions, and the first that fits counts (peft/utils/other.py,
+    `get_pattern_key`). Whoever made the file wrote them, so all of them together get a few seconds.
+
+    Raises:
+        ModelError: they are no patterns, no numbers, or take too long.
+    """
     try:
-        return bool(re.match(rf"(.*\.)?({pattern})$", module))
-    except re.error:
-        raise _unusable(path, setting, pattern, "a regular expression") from None
+        with within(MOST_MATCH_S):
+            patterns = {part: _patterns(path, part, config) for part in {part for part, _ in layers}}
+            return {
+                (part, module): pattern.alpha
+                for part, module in layers
+                for pattern in [next((one for one in patterns[part] if one.fits(module)), None)]
+                if pattern
+            }
+    except TimeoutError:
+        raise ModelError(f"{path}: the patterns of alphas in its {ADAPTER_METADATA} take over {MOST_MATCH_S:g} s to "
+                         "compare with its layers; download another version, or take its alpha_pattern "
+                         "out") from None  # fmt: skip
+
+
+def _patterns(path: Path, part: str, config: Mapping[str, Any]) -> list[Pattern]:
+    setting = f"{part}.alpha_pattern"
+    told = config.get(setting) or {}
+    if not isinstance(told, dict):
+        raise _unusable(path, setting, told, "a table of patterns and alphas")
+    for alpha in told.values():
+        if not _is_alpha(alpha):
+            raise _unusable(path, setting, alpha, "a number")
+    return [Pattern(text, _compiled(path, setting, text), alpha) for text, alpha in told.items()]
+
+
+def _compiled(path: Path, setting: str, text: str) -> re.Pattern[str] | None:
+    """None of a plain name, for which the comparison of endings is enough."""
+    if PLAIN.fullmatch(text):
+        return None
+    try:
+        return re.compile(rf"(.*\.)?({text})$")
+    except (re.error, OverflowError, RecursionError, MemoryError):
+        raise _unusable(path, setting, text, "a regular expression") from None
 
 
 def _unusable(path: Path, setting: str, value: object, wanted: str) -> ModelError:

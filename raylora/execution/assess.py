@@ -11,6 +11,7 @@ from raylora.dataset.remote import read_dataset
 from raylora.diffusion.families import resolve_base
 from raylora.diffusion.lora_file import DIFFUSERS_NAME, KOHYA_NAME, load_lora, lora_file_in
 from raylora.diffusion.lora_reading import check_lora_file
+from raylora.diffusion.memory import enough_memory
 from raylora.diffusion.tensor_cache import TensorCache
 from raylora.errors import ConfigError, ModelError
 from raylora.evaluation.scorecard import Evaluator, Metrics
@@ -44,6 +45,12 @@ def evaluate_lora(lora: Path, dataset: str, train_dataset: str | None, experimen
         warn(f"{known} of the {len(held_out)} images to judge by are in the LoRA's own data set; if it learned them, "
              "the numbers say little")  # fmt: skip
     check_hub(experiment)
+    with enough_memory("as it is measured", "use --set evaluation.batch_size=1 or training.mixed_precision=bf16"):
+        return _measured(lora, held_out, unseen, experiment)
+
+
+def _measured(lora: Path, held_out: list[Picture], unseen: list[Picture], experiment: Experiment) -> Metrics:
+    """A LoRA on its base model, by images to judge by and those that it alone has learned."""
     device, cache = pick_device(), TensorCache(None)
     base = fresh_base(experiment, device)
     encoder = encoder_of(experiment, device)

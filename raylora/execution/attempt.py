@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 
+from raylora.diffusion.memory import is_out_of_memory
 from raylora.errors import DIVERGED, RayloraError, StorageError, TrainingDivergedError, WorkerLostError, disk_fault
 from raylora.execution.results import failure
 from raylora.execution.trial_job import HALVED
 
-OUT_OF_CPU_MEMORY = "DefaultCPUAllocator"
-"""Part of torch's message (c10/core/impl/alloc_cpu.cpp) when the operating system gives it no more memory."""
 OF_THE_DEVICE = ("CUDA error", "cuDNN error", "NCCL error", "CUBLAS_STATUS", "gloo/transport", "closed by peer")
 """Parts of torch's messages when a GPU, or another worker, has failed: this process can do nothing more with it."""
 
@@ -77,11 +76,6 @@ def _runs_out_of_memory(config: Config, work: Callable[[Config], None]) -> bool:
             return True
         raise
     return False
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether it may go better with fewer images at once."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or OUT_OF_CPU_MEMORY in str(error)
 
 
 def is_lost(error: Exception) -> bool:

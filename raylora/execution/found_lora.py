@@ -15,21 +15,22 @@ from raylora.config import SIZE_STEP_PX, nest
 from raylora.config_files import Layer
 from raylora.diffusion.lora_file import DIFFUSERS_NAME, KOHYA_NAME, lora_file_in, webui_hash
 from raylora.diffusion.lora_reading import family_of, read_tensors
+from raylora.diffusion.webui import tag_name
 from raylora.errors import ConfigError, TrackingError
 from raylora.execution.assess import check_place
+from raylora.execution.how_to import lora_name
 from raylora.execution.outputs import OutFolder
+from raylora.execution.recipes import LEAST_SIDE_PX, MOST_SIDE_PX
 from raylora.execution.winner import EXPERIMENT_NAME
-from raylora.files import is_file, read_mapping, resolved
+from raylora.files import expanded, is_file, read_mapping, resolved
+from raylora.redaction import is_text
+from raylora.training.epoch_files import EPOCHS_FOLDER
 
 REGISTRY = "models:/"
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 USUAL_SIZE = {"sdxl": [1024, 1024]}
 """Width and height in px where a family was trained on others than `dataset.resolution`'s own default."""
 SIZE = re.compile(r"(\d{2,4})x(\d{2,4})")
-UNSAFE = re.compile(r"[<>:,\"\s\x00-\x1f]+")
-"""What a name in `<lora:NAME:1>` can't hold."""
-FOREIGN = re.compile(r"[^A-Za-z0-9_-]+")
-"""What the report leaves out of the name that it tells to give an output folder's LoRA (`report/usage.py`)."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +80,71 @@ def found_lora(reference: str, tracking_uri: str | None, variables: Mapping[str,
         yield _registered(reference, uri, Path(folder))
 
 
+@dataclass(frozen=True)
+class Home:
+    """What raylora has left around one of its files."""
+
+    name: str
+    """For the file among others."""
+    experiment_file: Path
+    summary: Path | None = None
+    """Of the search whose answer it is."""
+
+
 def _on_disk(reference: str, path: Path) -> FoundLora:
+    path = expanded(path)
     check_place(path)
-    file = resolved(lora_file_in(path))
-    beside = file.parent / EXPERIMENT_NAME
+    place, file = _place(path), resolved(lora_file_in(path))
     family, layers = _told_by_file(file, reference)
-    is_best = file.name in (KOHYA_NAME, DIFFUSERS_NAME) and file.parent.name == OutFolder(file.parent.parent).best.name
-    name = FOREIGN.sub("_", file.parent.parent.name) if is_best else UNSAFE.sub("_", file.stem)
-    strength, source = _measured_strength(OutFolder(file.parent.parent).summary) if is_best else (1.0, "")
+    home = _home(place)
+    strength, source = _measured_strength(home or _home(file))
     return FoundLora(
-        reference, file, _name(name), webui_hash(file), family, strength, source,
-        beside if is_file(beside) else None, layers,
+        reference, file, home.name if home else tag_name(place.stem), webui_hash(file), family, strength, source,
+        experiment_beside(path), layers,
     )  # fmt: skip
+
+
+def _place(path: Path) -> Path:
+    """Where the LoRA of a path lies, under the name that it has there: the link's, as in the hub's cache."""
+    given = lora_file_in(path)
+    return resolved(given.parent) / given.name
+
+
+def experiment_beside(path: Path) -> Path | None:
+    """The settings of a LoRA of raylora's own: beside it, in its output folder, or around what a link leads to.
+
+    Args:
+        path: the file, or a folder that holds it.
+    """
+    place = _place(path)
+    homes = [home for home in (_home(place), _home(resolved(place))) if home]
+    candidates = [place.parent / EXPERIMENT_NAME, *(home.experiment_file for home in homes)]
+    return next((settings for settings in candidates if is_file(settings)), None)
+
+
+def _home(file: Path) -> Home | None:
+    """What there is around a file of raylora's own; None of any other."""
+    folder = file.parent
+    if folder.name == EPOCHS_FOLDER:
+        return _home_of_epochs(file)
+    out = OutFolder(folder.parent)
+    if file.name not in (KOHYA_NAME, DIFFUSERS_NAME) or folder.name != out.best.name:
+        return None
+    return Home(lora_name(out.root.name), folder / EXPERIMENT_NAME, out.summary)
+
+
+def _home_of_epochs(file: Path) -> Home | None:
+    """The same of a file after so many epochs, in `OUT/epochs`, `OUT/trials/t003/epochs` or one fold further down.
+
+    A trial's own settings differ from its search's in what was searched, which pictures don't depend on.
+    """
+    parents = file.parent.parents
+    trials = next((parent for parent in parents[1:3] if parent.name == OutFolder(parent).trials.name), None)
+    out = OutFolder(trials.parent if trials else parents[0])
+    candidates = [out.experiment] if trials else [out.best / EXPERIMENT_NAME, out.experiment]
+    found = next((settings for settings in candidates if is_file(settings)), None)
+    below = file.parent.relative_to(trials or out.root).parts[:-1]
+    return Home(lora_name("_".join([out.root.name, *below, file.stem])), found) if found else None
 
 
 def _registered(reference: str, uri: str, folder: Path) -> FoundLora:
@@ -101,10 +155,8 @@ def _registered(reference: str, uri: str, folder: Path) -> FoundLora:
     told = Layer(reference, nest({"model.base_model": found.base_model, **found.settings}))
     source = "" if found.strength is None else f"by version {found.version}'s tags"
     strength = 1.0 if found.strength is None else found.strength
-    name = _name(UNSAFE.sub("_", found.name))
-    return FoundLora(
-        reference, found.file, name, webui_hash(found.file), family, strength, source, None, (*layers, told)
-    )  # fmt: skip
+    digest, known = webui_hash(found.file), (*layers, told)
+    return FoundLora(reference, found.file, tag_name(found.name), digest, family, strength, source, None, known)
 
 
 def _told_by_file(file: Path, reference: str) -> tuple[str, tuple[Layer, ...]]:
@@ -114,7 +166,7 @@ def _told_by_file(file: Path, reference: str) -> tuple[str, tuple[Layer, ...]]:
     settings: dict[str, Any] = {"model.family": family}
     if size := _size(metadata) or USUAL_SIZE.get(family):
         settings["dataset.resolution"] = size
-    if trigger := metadata.get("modelspec.trigger_phrase", "").strip():
+    if (trigger := metadata.get("modelspec.trigger_phrase", "").strip()) and is_text(trigger):
         settings["dataset.trigger"] = trigger
     if family == "sd15" and re.fullmatch(r"[1-9]\d?", layer := metadata.get("ss_clip_skip", "")):
         settings["model.clip_skip"] = int(layer)  # SDXL's is always its own, whatever kohya's scripts note down
@@ -122,20 +174,19 @@ def _told_by_file(file: Path, reference: str) -> tuple[str, tuple[Layer, ...]]:
 
 
 def _size(metadata: Mapping[str, str]) -> list[int] | None:
-    """Width and height in px that it was trained at, if it says so."""
+    """Width and height in px that it was trained at, if it says so and such can be."""
     told = SIZE.fullmatch(metadata.get("modelspec.resolution", ""))
-    sides = [int(side) for side in told.groups()] if told else [1]
-    return None if any(side % SIZE_STEP_PX for side in sides) else sides
+    sides = [int(side) for side in told.groups()] if told else []
+    can_be = all(side % SIZE_STEP_PX == 0 and LEAST_SIDE_PX <= side <= MOST_SIDE_PX for side in sides)
+    return sides if sides and can_be else None
 
 
-def _measured_strength(summary: Path) -> tuple[float, str]:
+def _measured_strength(home: Home | None) -> tuple[float, str]:
     """What a search found best for its winner; 1 where none did, or the summary can't be read."""
+    if home is None or home.summary is None:
+        return 1.0, ""
     try:
-        strength = float(read_mapping(summary)["best"]["strength"])
+        strength = float(read_mapping(home.summary)["best"]["strength"])
     except (OSError, ValueError, KeyError, TypeError):
         return 1.0, ""
-    return (strength, f"measured by the search, {summary}") if math.isfinite(strength) else (1.0, "")
-
-
-def _name(name: str) -> str:
-    return name.strip("_") or "lora"
+    return (strength, f"measured by the search, {home.summary}") if math.isfinite(strength) else (1.0, "")

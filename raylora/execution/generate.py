@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,24 +17,24 @@ from raylora.config import Experiment, SamplingConfig
 from raylora.dataset.pixels import Pixels
 from raylora.diffusion.adapters import loaded_at_strength
 from raylora.diffusion.base import BaseModel
-from raylora.diffusion.families import FAMILIES, resolve_base
+from raylora.diffusion.families import DTYPES, FAMILIES, check_base_on_hub
 from raylora.diffusion.generate import Request, generate
 from raylora.diffusion.hub import is_hub_id, is_meant_as_path
 from raylora.diffusion.infotext import Origin, Recipe, infotext, png
 from raylora.diffusion.lora_file import load_lora
 from raylora.diffusion.lora_reading import check_family
-from raylora.errors import ConfigError, ModelError, RayloraError, TrainingDivergedError
-from raylora.execution.attempt import is_out_of_memory
+from raylora.diffusion.memory import enough_memory, is_out_of_memory
+from raylora.diffusion.webui import signs_in
+from raylora.errors import ConfigError, ModelError, RayloraError, TrainingDivergedError, UnreachableError
 from raylora.execution.found_lora import FoundLora
 from raylora.execution.numbered import NumberedFolder, check_folder
-from raylora.execution.prepare import check_hub
 from raylora.execution.trial import fresh_base, pick_device
 from raylora.files import exists
 
 Warn = Callable[[str], None]
 HASH_DIGITS, LORA_HASH_DIGITS = 10, 12
-WEIGHT = re.compile(r"\([^()]*:\s*\d*\.?\d+\s*\)")
-"""`(word:1.2)`, by which webuis weigh words."""
+MOST_TOLD, LONGEST_SIGN = 4, 40
+"""Signs in a warning, and characters of one."""
 
 
 @dataclass(frozen=True)
@@ -67,24 +66,40 @@ def check_generation(wanted: Generation, warn: Warn) -> None:
     if model.base_model is None:
         raise ConfigError("no base model: give --base-model, or a LoRA that lies beside its experiment.yaml or is "
                           "registered")  # fmt: skip
-    _check_family(model.base_model, model.family, lora)
+    check_family(lora.file, model.family)
     check_folder(wanted.folder)
-    check_hub(wanted.experiment, judges=False)
-    for weight in {found[0] for recipe in wanted.recipes for found in WEIGHT.finditer(recipe.prompt)}:
-        warn(f"{weight}: webuis weigh words so; here a prompt is read as it stands, brackets and all")
+    _check_base(model.base_model, model.family, lora)
+    _warn_of_signs(_texts(wanted.recipes), warn)
     if any(recipe.negative_prompt and recipe.guidance_scale <= 1 for recipe in wanted.recipes):
         warn("a negative prompt has no effect at a guidance scale of 1 or less")
 
 
-def _check_family(base: str, family: str, lora: FoundLora) -> None:
-    """Whether base model and LoRA are of one family.
+def _texts(recipes: Sequence[Recipe]) -> list[str]:
+    """All prompts and all negative ones that count, each once."""
+    negatives = (recipe.negative_prompt for recipe in recipes if recipe.guidance_scale > 1)
+    return list(dict.fromkeys([*(recipe.prompt for recipe in recipes), *filter(None, negatives)]))
+
+
+def _warn_of_signs(texts: Sequence[str], warn: Warn) -> None:
+    """Prompts that were written for a webui."""
+    signs = list(dict.fromkeys(sign for text in texts for sign in signs_in(text)))
+    if signs:
+        more = f" and {len(signs) - MOST_TOLD} more" if len(signs) > MOST_TOLD else ""
+        told = ", ".join(sign if len(sign) <= LONGEST_SIGN else f"{sign[:LONGEST_SIGN]}…" for sign in signs[:MOST_TOLD])
+        warn(f"{told}{more}: signs by which webuis weigh and part words; here a prompt is read as it stands, to the "
+             "letter; leave them out")  # fmt: skip
+
+
+def _check_base(base: str, family: str, lora: FoundLora) -> None:
+    """Whether there is such a base model, here or on the hub, of the LoRA's family.
 
     Raises:
-        ModelError: they aren't, or there is no such base model.
+        ModelError: there isn't.
     """
-    check_family(lora.file, family)
     try:
-        resolve_base(base, family)
+        check_base_on_hub(base, family)
+    except UnreachableError:
+        raise
     except ModelError as error:
         if is_meant_as_path(base) and not exists(Path(base)):
             raise ModelError(f"{error}, with --base-model") from None
@@ -99,7 +114,7 @@ def _check_family(base: str, family: str, lora: FoundLora) -> None:
 
 def _is_of(base: str, family: str) -> bool:
     try:
-        resolve_base(base, family)
+        check_base_on_hub(base, family)
     except ModelError:
         return False
     return True
@@ -115,8 +130,7 @@ def generate_pictures(wanted: Generation, warn: Warn) -> Iterator[Made]:
         ModelError: base model or LoRA can't be used.
         RayloraError: what comes out is no picture, or memory is too small for a single one.
     """
-    base = fresh_base(wanted.experiment, pick_device())
-    load_lora(base, wanted.lora.file)
+    base = _loaded(wanted)
     folder, origin = NumberedFolder(wanted.folder), origin_of(base, wanted)
     _warn_of_long(base, wanted.recipes, warn)
     at_once = wanted.batch_size
@@ -125,11 +139,32 @@ def generate_pictures(wanted: Generation, warn: Warn) -> Iterator[Made]:
         while waiting:
             pictures = _unless_too_many(base, waiting[:at_once])
             if pictures is None:
-                at_once = _halved(min(at_once, len(waiting)), warn)
+                at_once = _halved(min(at_once, len(waiting)), base.dtype, warn)
                 continue
             for recipe, pixels in zip(waiting, pictures, strict=False):
                 yield Made(recipe, folder.save(png(pixels, infotext(recipe, origin)), recipe.seed))
             waiting = waiting[len(pictures) :]
+
+
+def _loaded(wanted: Generation) -> BaseModel:
+    """The base model with the LoRA on it.
+
+    Raises:
+        ModelError: one of them can't be used.
+        RayloraError: memory is too small for them.
+    """
+    dtype = DTYPES[wanted.experiment.training.mixed_precision]
+    with enough_memory("as base model and LoRA are loaded", _smaller(dtype)):
+        base = fresh_base(wanted.experiment, pick_device())
+        load_lora(base, wanted.lora.file)
+    return base
+
+
+def _smaller(dtype: torch.dtype) -> str:
+    """What takes less memory than these numbers."""
+    if dtype == torch.float32:
+        return "use --set training.mixed_precision=bf16, which takes half of it (fp16, where the GPU has no bf16)"
+    return "end what else uses it, or take a machine that has more"
 
 
 def _kind(recipe: Recipe) -> tuple[object, ...]:
@@ -158,10 +193,9 @@ def _unless_too_many(base: BaseModel, recipes: Sequence[Recipe]) -> list[Pixels]
         raise
 
 
-def _halved(count: int, warn: Warn) -> int:
+def _halved(count: int, dtype: torch.dtype, warn: Warn) -> int:
     if count == 1:
-        raise RayloraError("out of memory with one picture at a time; give a smaller --size, or use --set "
-                           "training.mixed_precision=bf16")  # fmt: skip
+        raise RayloraError(f"out of memory with one picture at a time; give a smaller --size, or {_smaller(dtype)}")
     warn(f"out of memory with {count} pictures at once; going on with {count // 2}")
     gc.collect()
     if torch.cuda.is_available():
@@ -171,7 +205,7 @@ def _halved(count: int, warn: Warn) -> int:
 
 def _warn_of_long(base: BaseModel, recipes: Sequence[Recipe], warn: Warn) -> None:
     """Prompts of which the text encoder reads the beginning alone."""
-    for prompt in dict.fromkeys(recipe.prompt for recipe in recipes):
+    for prompt in _texts(recipes):
         tokens, most = len(base.tokenizer(prompt).input_ids), base.tokenizer.model_max_length
         if tokens > most:
             warn(f"{prompt[:40]}…: has {tokens} tokens, and only the first {most} are read; shorten it")
@@ -185,6 +219,7 @@ def origin_of(base: BaseModel, wanted: Generation) -> Origin:
         model=_model_name(base.reference),
         model_hash=_file_hash(Path(base.reference)),
         sampler=type(base.sampler).__name__,
+        sampler_config=dict(base.sampler.config),
         clip_skip=base.clip_skip if base.clip_skip != base.family.clip_skip else None,
     )
 

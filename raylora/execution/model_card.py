@@ -20,6 +20,7 @@ from raylora.config import Experiment, flatten, shown
 from raylora.diffusion.families import FAMILIES
 from raylora.diffusion.hub import is_hub_id
 from raylora.diffusion.licence import Licence
+from raylora.diffusion.prediction import prediction_of
 from raylora.evaluation.words import BASE_MEASURES, MEANINGS, MEASURES, measure
 from raylora.execution.how_to import HandedOver, lora_name, usages_of
 from raylora.execution.outputs import OutFolder, write_text
@@ -182,7 +183,8 @@ def _gallery(pictures: Sequence[tuple[str, str]], has_strengths: bool) -> str:
 def _how_to_use(told: Described) -> str:
     prompt = next((_prompt_at(told, place) for place in range(len(told.prompts))), "")
     prompt = prompt or told.experiment.dataset.trigger or "your prompt"
-    lora = HandedOver(_with_base_to_fill_in(told), ".", lora_name(told.name), told.strength, prompt)
+    prediction = prediction_of(told.experiment.model)
+    lora = HandedOver(_with_base_to_fill_in(told), ".", lora_name(told.name), told.strength, prompt, prediction)
     parts = ["## Use it", "In the folder of these files:"]
     for usage in usages_of(lora):
         parts.append(f"### {usage.program}")

@@ -74,27 +74,35 @@ def _check_wish(wish: Wish) -> None:
 
 
 def prompts_of(wish: Wish, experiment: Experiment) -> list[Prompt]:
-    """The prompts with the trigger word in its place; those of the settings where none were given.
+    """The prompts, each with a negative one, and the trigger word in its place; the settings' where none were given.
 
     Raises:
-        ConfigError: there are none, one is empty, or a trigger is meant that isn't known.
+        ConfigError: there are none, one is no prompt, or a trigger is meant that isn't known.
     """
-    found = [checked(Prompt(text, f"--prompt {number}")) for number, text in enumerate(wish.prompts, start=1)]
+    sampling = experiment.sampling
+    found = [Prompt(text, f"--prompt {number}") for number, text in enumerate(wish.prompts, start=1)]
     found += read_prompts(wish.prompts_file) if wish.prompts_file else []
-    found = found or [checked(Prompt(text, "sampling.prompts")) for text in experiment.sampling.prompts]
+    found = found or [Prompt(text, "sampling.prompts") for text in sampling.prompts]
     if not found:
         raise ConfigError("no prompts: give --prompt, several times if you like, or --prompts, a file with one a line")
-    checked(Prompt("x", "--negative-prompt", experiment.sampling.negative_prompt))
-    return [_with_trigger(prompt, experiment.dataset.trigger) for prompt in found]
+    usual = _usable(Prompt("x", "--negative-prompt", sampling.negative_prompt), experiment.dataset.trigger)
+    prompts = [_usable(prompt, experiment.dataset.trigger) for prompt in found]
+    return [
+        replace(prompt, negative_prompt=usual.negative_prompt) if prompt.negative_prompt is None else prompt
+        for prompt in prompts
+    ]
 
 
-def _with_trigger(prompt: Prompt, trigger: str | None) -> Prompt:
-    if TRIGGER not in prompt.text:
-        return prompt
-    if not trigger:
-        raise ConfigError(f"{prompt.source}: has {TRIGGER}, and the LoRA says no trigger word; give it with "
-                          "--set dataset.trigger=WORD, or write it out")  # fmt: skip
-    return replace(prompt, text=prompt.text.replace(TRIGGER, trigger))
+def _usable(prompt: Prompt, trigger: str | None) -> Prompt:
+    """A prompt with the trigger word in its place, looked at as it will be drawn: the LoRA's file may hold any word."""
+    negative = prompt.negative_prompt
+    if TRIGGER in prompt.text or TRIGGER in (negative or ""):
+        if not trigger:
+            raise ConfigError(f"{prompt.source}: has {TRIGGER}, and the LoRA says no trigger word; give it with "
+                              "--set dataset.trigger=WORD, or write it out")  # fmt: skip
+        negative = None if negative is None else negative.replace(TRIGGER, trigger)
+        prompt = replace(prompt, text=prompt.text.replace(TRIGGER, trigger), negative_prompt=negative)
+    return checked(prompt)
 
 
 def _seeds(prompt: Prompt, wish: Wish, experiment: Experiment) -> list[int]:
@@ -113,7 +121,7 @@ def _recipes(
     prompt: Prompt, seeds: Sequence[int], strength: float, wish: Wish, experiment: Experiment
 ) -> Iterator[Recipe]:
     sampling = experiment.sampling
-    negative = sampling.negative_prompt if prompt.negative_prompt is None else prompt.negative_prompt
+    negative = prompt.negative_prompt or ""
     steps = sampling.steps if prompt.steps is None else prompt.steps
     guidance = sampling.guidance_scale if prompt.guidance_scale is None else prompt.guidance_scale
     if not 1 <= steps <= MOST_STEPS:

@@ -12,8 +12,9 @@ from ray.train import RunConfig, ScalingConfig, TrainingFailedError, UserCallbac
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from raylora.diffusion.memory import is_out_of_memory
 from raylora.errors import RayloraError, WorkerLostError
-from raylora.execution.attempt import attempt, is_lost, is_out_of_memory
+from raylora.execution.attempt import attempt, is_lost
 from raylora.execution.cluster import DRIVER_CPUS
 from raylora.execution.outputs import OutFolder
 from raylora.execution.results import as_result

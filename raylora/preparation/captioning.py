@@ -11,9 +11,11 @@ from typing import Protocol
 from PIL import Image
 
 from raylora.diffusion.hub import hub_file, is_hub_id
+from raylora.diffusion.model_files import shards_of
 from raylora.errors import ModelError, UnreachableError
 from raylora.files import is_file, is_folder, resolved
 from raylora.preparation.settings import CHARACTER_THRESHOLD, THRESHOLD, PrepareSettings
+from raylora.preparation.work_folder import digest_of
 
 AGAIN = "download the model again"
 
@@ -50,6 +52,8 @@ class CaptionerKind:
     check: Callable[[Path, str], None]
     """Folder and what to call it: raises ModelError where something is missing, before anything is loaded."""
     load: Callable[[Path, str, Thresholds], Captioner]
+    rules: int = 1
+    """Of the entry's own code: raise it when the same model says something else of the same picture."""
 
 
 def _check_blip(folder: Path, reference: str) -> None:
@@ -104,7 +108,7 @@ class CaptionModel:
     reference: str
     folder: Path
     digest: str
-    """sha256 of its weights, hexadecimal."""
+    """sha256 of its weights, hexadecimal; of several files one digest over theirs."""
     files: Mapping[str, str]
     """The same of the small files beside them: lists of tags, tokenizers, preprocessing."""
     thresholds: Thresholds
@@ -116,7 +120,8 @@ class CaptionModel:
     def identity(self) -> dict[str, object]:
         """All that its captions depend on, the pictures aside."""
         sure = {"threshold": self.thresholds.general, "character_threshold": self.thresholds.character}
-        identity = {"captioner": self.kind, "digest": self.digest, "files": dict(self.files)}
+        rules = CAPTIONERS[self.kind].rules
+        identity = {"captioner": self.kind, "rules": rules, "digest": self.digest, "files": dict(self.files)}
         return {**identity, **(sure if self.kind == "tags" else {})}
 
 
@@ -132,10 +137,25 @@ def find_model(settings: PrepareSettings, say: Callable[[str], None] = lambda _:
     reference = settings.caption_model or kind.model
     folder = _folder_of(reference, kind, say)
     kind.check(folder, reference)
-    digests = {name: _sha256(folder / name) for names in kind.files for name in names if is_file(folder / name)}
+    say(f"looking at {reference}")
+    weights = _weights_of(folder, kind.weights)
+    names = {name for names in kind.files for name in names if is_file(folder / name)} - {kind.weights}
     given = {"general": settings.threshold, "character": settings.character_threshold}
     thresholds = Thresholds(**{name: value for name, value in given.items() if value is not None})
-    return CaptionModel(settings.caption, reference, folder, digests.pop(kind.weights), digests, thresholds)
+    digests = {name: _sha256(folder / name) for name in sorted(names)}
+    return CaptionModel(settings.caption, reference, folder, _digest_of_all(weights), digests, thresholds)
+
+
+def _weights_of(folder: Path, name: str) -> list[Path]:
+    """The file of a model's weights, or those among which an index shares them out, and the index."""
+    index = folder / f"{name}.index.json"
+    return [folder / name] if is_file(folder / name) else [index, *(folder / shard for shard in shards_of(index))]
+
+
+def _digest_of_all(files: Sequence[Path]) -> str:
+    """Of one file its own; of several one over theirs and their names."""
+    digests = {file.name: _sha256(file) for file in files}
+    return digests.popitem()[1] if len(digests) == 1 else digest_of(digests)
 
 
 def _sha256(path: Path) -> str:

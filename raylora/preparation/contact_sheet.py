@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from raylora.lettering import Font, font_of, writable
 from raylora.preparation.crop import Box
 from raylora.preparation.cutting import Cut
 from raylora.redaction import one_line
@@ -43,7 +44,7 @@ def page(cells: Sequence[Cell], first: int) -> bytes:
     rows = -(-len(cells) // COLUMNS)
     width = COLUMNS * (CELL_PX + GAP_PX) + GAP_PX
     sheet = Image.new("RGB", (width, GAP_PX + TEXT_PX + rows * (CELL_PX + TEXT_PX + GAP_PX)), GROUND)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_PX)
+    pen, font = ImageDraw.Draw(sheet), font_of(FONT_PX)
     _legend(pen, font)
     for index, cell in enumerate(cells):
         left = GAP_PX + index % COLUMNS * (CELL_PX + GAP_PX)
@@ -55,7 +56,7 @@ def page(cells: Sequence[Cell], first: int) -> bytes:
     return _bytes(sheet, "PNG")
 
 
-def _legend(pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> None:
+def _legend(pen: ImageDraw.ImageDraw, font: Font) -> None:
     left = GAP_PX
     for colour, text in LEGEND:
         pen.rectangle((left, GAP_PX + 2, left + FONT_PX, GAP_PX + 2 + FONT_PX), outline=colour, width=LINE_PX)
@@ -71,9 +72,9 @@ def _words(cell: Cell, number: int) -> list[tuple[str, str]]:
     return [(f"{number} {one_line(cell.name)}", INK), (f"{width}x{height} to {wide}x{high}", INK)]
 
 
-def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def _fitting(text: str, font: Font) -> str:
     """The text, or as much of it as a cell has room for."""
-    fitting = text
+    fitting = text = writable(text, font)
     while font.getlength(fitting) > CELL_PX:
         text = text[:-1]
         fitting = f"{text}…"

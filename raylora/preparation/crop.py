@@ -12,6 +12,15 @@ Box = tuple[int, int, int, int]
 
 
 def choose_size(original: Size, sizes: Sequence[Size]) -> Size:
+    """The size whose shape fits a picture best, of those that it covers, if it covers any.
+
+    Of equal shapes the largest that it covers, else the smallest. A size that it doesn't cover would leave it out, or
+    enlarge it, and costs more than a strip that is cut off.
+    """
+    return nearest_size(original, [size for size in sizes if covers(original, size)] or sizes)
+
+
+def nearest_size(original: Size, sizes: Sequence[Size]) -> Size:
     """The size whose shape fits a picture best; of equal shapes the largest that it covers, else the smallest."""
     width, height = original
 

@@ -7,19 +7,30 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from raylora.config import SIZE_STEP_PX
-from raylora.dataset.pixels import open_rgb, opened
+from raylora.dataset.pixels import WIDE, open_rgb, opened
 from raylora.errors import first_line
-from raylora.preparation.crop import Box, Size, center_box, choose_size, covers, focus_box, whole_size
+from raylora.preparation.crop import Box, Size, center_box, choose_size, covers, focus_box, nearest_size, whole_size
 from raylora.preparation.settings import PrepareSettings
 from raylora.redaction import one_line
 
-RULES = 1
-"""Of this module, `crop.py` and `focus.py`: raise it when the same picture and settings give another cut."""
-FLOATING = "F"
-"""Pillow's mode of pixels that are fractions, of which nobody says what is white."""
+RULES = 2
+"""Of this module, `crop.py`, `focus.py` and `dataset/pixels.py`: raise it when the same picture and settings give other
+cuts or pixels."""
+UNKNOWN_WHITE = {
+    "F": "has fractions for pixels, and nothing says which is white; save it with 8 or 16 bits",
+    WIDE: "has greys in 32 bits, and nothing says which is white; save it with 8 or 16 bits",
+}
+"""Pillow's modes of pixels that come to no colour by themselves."""
+DEEP = "I;16"
+"""Begins Pillow's modes of greys in 16 bits."""
+FEWEST_DEEP = 2**12
+"""Greys that all are below come out nearly black: sensors and scanners put 10 or 12 bits into 16 so."""
+OF_TWO_SHOTS = "MPO"
+"""Pillow's name of a JPEG with a second view or a preview behind the picture, as phones and cameras write it."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +95,9 @@ def read_picture(path: Path, background: str) -> tuple[Image.Image, tuple[str, .
     """
     try:
         with opened(path) as file:
-            moves, is_floating = bool(getattr(file, "is_animated", False)), file.mode == FLOATING
-        if is_floating:
-            raise UnreadableError("has fractions for pixels; save it with 8 or 16 bits")
+            moves = bool(getattr(file, "is_animated", False)) and file.format != OF_TWO_SHOTS
+            if fault := UNKNOWN_WHITE.get(file.mode) or _too_dark(file):
+                raise UnreadableError(fault)
         return open_rgb(path, background), ("has several frames; the first is taken",) if moves else ()
     except UnreadableError:
         raise
@@ -95,11 +106,19 @@ def read_picture(path: Path, background: str) -> tuple[Image.Image, tuple[str, .
         raise UnreadableError(f"can't be read as an image ({one_line(told)})") from None
 
 
+def _too_dark(file: Image.Image) -> str | None:
+    """Why greys in 16 bits can't be told from black, if they can't."""
+    highest = int(np.asarray(file).max()) if file.mode.startswith(DEEP) else 0
+    if not 0 < highest < FEWEST_DEEP:
+        return None
+    return f"uses {highest.bit_length()} of its 16 bits, so it would come out nearly black; save it with 8 bits"
+
+
 def plan_cut(image: Image.Image, settings: PrepareSettings, notes: tuple[str, ...] = ()) -> Cut:
     """Where a picture in RGB is cut, or why it is left out."""
-    size = choose_size(image.size, settings.sizes)
     if settings.crop == "none":
-        return _whole(image.size, size, settings.upscale, notes)
+        return _whole(image.size, nearest_size(image.size, settings.sizes), settings.upscale, notes)
+    size = choose_size(image.size, settings.sizes)
     too_small = not covers(image.size, size)
     if too_small and not settings.upscale:
         reason = f"is {_px(image.size)}, smaller than {_px(size)}; --upscale enlarges it"

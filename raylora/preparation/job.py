@@ -9,13 +9,15 @@ from functools import cached_property
 from pathlib import Path
 
 from raylora import __version__
-from raylora.errors import DatasetError
+from raylora.dataset.check_captions import likely_trigger
+from raylora.dataset.places import MANIFEST, SHEETS
 from raylora.preparation.captioning import CaptionModel, find_model
 from raylora.preparation.contact_sheet import PER_PAGE
+from raylora.preparation.edited import caption_file
 from raylora.preparation.settings import PrepareSettings
 from raylora.preparation.sources import LeftOut, Source, Sources, find_sources
 from raylora.preparation.tags import Edits, distinct, split_tags
-from raylora.preparation.work_folder import MANIFEST, SHEETS, TAGS, Claim, digest_of
+from raylora.preparation.work_folder import TAGS, Claim, digest_of
 from raylora.redaction import cleared
 
 
@@ -48,7 +50,7 @@ class Job:
     @cached_property
     def digest(self) -> str:
         """Of all that decides the result."""
-        sources = [(picture.name, picture.digest, picture.caption, picture.target) for picture in self.pictures]
+        sources = [(one.name, one.digest, one.caption, one.target, one.words) for one in self.pictures]
         model = self.model.identity if self.model else None
         return digest_of([__version__, self.settings.model_dump(mode="json"), sources, model])
 
@@ -72,20 +74,47 @@ class Job:
         """Whether the captioner is asked for a caption."""
         return self.model is not None and not (source.caption and self.settings.existing == "keep")
 
+    def has_own(self, source: Source) -> bool:
+        """Whether a caption is there that stays."""
+        return bool(source.caption) and self.settings.existing != "replace"
+
     def caption(self, source: Source, found: str | None) -> str:
         """The caption that is written.
 
         Args:
             found: what the captioner says; None where it wasn't asked.
         """
-        existing, before, found_text = self.settings.existing, cleared(source.caption), cleared(found or "")
-        if existing == "extend":
-            return self.edits(", ".join(distinct(split_tags(before) + split_tags(found_text))))
-        return self.edits(before if existing == "keep" and found is None else found_text)
+        before, found_text = cleared(source.caption), cleared(found or "")
+        if self.settings.existing == "extend":
+            words = ", ".join(distinct(split_tags(before) + split_tags(found_text)))
+        else:
+            words = before if self.settings.existing == "keep" and found is None else found_text
+        return self.edits(words or cleared(source.words))
 
+    def on_purpose(self, captions: Sequence[str]) -> list[str]:
+        """Tags that are there because somebody wants them."""
+        return [*self.edits.add, self.edits.trigger or likely_trigger(captions) or ""]
 
-def caption_file(target: str) -> str:
-    return f"{target.removesuffix('.png')}.txt"
+    def takes_words(self, source: Source, found: str | None) -> bool:
+        """Whether its folder's words are its caption, since there is no other."""
+        return bool(source.words) and not self.has_own(source) and not found
+
+    def fault_of(self, source: Source) -> str | None:
+        """Why no caption can be written for it, with the mend; None where one can.
+
+        Of a picture that is left out it doesn't matter.
+        """
+        if source.fault and self.settings.existing != "replace":
+            return source.fault
+        if self.has_own(source) or source.words or self.model or self.settings.trigger is not None or self.settings.add:
+            return None
+        fault = "loses its caption by --existing replace" if source.caption else "has no caption"
+        count = sum(not (self.has_own(one) or one.words) for one in self.pictures)
+        those = f" ({count} such images)" if count > 1 else ""
+        return (
+            f"{source.path}: {fault}{those}; have captions written with --caption tags or --caption blip, or give a "
+            "word for all with --trigger WORD"
+        )
 
 
 def sheet_name(page: int) -> str:
@@ -99,24 +128,10 @@ def plan_job(reference: str, settings: PrepareSettings, say: Callable[[str], Non
         reference: a folder, or `demo`.
 
     Raises:
-        UserError: something is wrong with the folder, its captions or the model.
+        UserError: something is wrong with the folder, the edits or the model. `Job.fault_of` tells of captions.
     """
-    sources = find_sources(reference, settings.repeats)
-    if settings.caption == "none" and settings.trigger is None and not settings.add:
-        _check_captions(sources, settings.existing == "replace")
+    sources = find_sources(reference, settings.repeats, say)
     job = Job(settings, sources, find_model(settings, say))
     for picture in job.pictures:
         job.caption(picture, None)  # a pattern that takes too long is told now
     return job
-
-
-def _check_captions(sources: Sources, are_dropped: bool) -> None:
-    """Whether there is a caption for each picture, where nobody writes one and no word serves for it."""
-    bare = [picture for picture in sources.pictures if are_dropped or not picture.caption]
-    if bare:
-        more = f" (and {len(bare) - 1} more)" if len(bare) > 1 else ""
-        fault = "loses its caption by --existing replace" if are_dropped else "has no caption"
-        raise DatasetError(
-            f"{bare[0].path}{more}: {fault}; have captions written with --caption tags or --caption blip, or "
-            "give a word for all with --trigger WORD"
-        )

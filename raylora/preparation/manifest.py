@@ -53,6 +53,7 @@ def _image(one: Done, prepared: Prepared) -> dict[str, Any]:
         "caption_before": source.caption,
         "caption_found": prepared.found.get(source.name),
         "caption": prepared.captions[source.name],
+        "caption_edited": source.name in prepared.edited,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from raylora.preparation.cutting import Cut
@@ -32,6 +32,8 @@ class Prepared:
     """What the captioner said, by the pictures' names."""
     captions: Mapping[str, str] = field(default_factory=dict)
     """As written, by the pictures' names."""
+    edited: Collection[str] = ()
+    """Pictures by their names, whose captions somebody has changed by hand in the prepared folder."""
     tags: Sequence[TagCount] = ()
     sheets: Sequence[str] = ()
     """Below the folder."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
 
-from raylora.dataset.check_captions import likely_trigger
 from raylora.dataset.pixels import open_rgb
-from raylora.errors import DatasetError
+from raylora.dataset.places import MANIFEST
+from raylora.errors import ConfigError, DatasetError, RayloraError
 from raylora.files import is_file, write_atomically
 from raylora.preparation.captioning import Captioner
 from raylora.preparation.contact_sheet import PER_PAGE, Cell, page, thumbnail
@@ -25,13 +25,14 @@ from raylora.preparation.cutting import (
     plan_cut,
     read_picture,
 )
-from raylora.preparation.job import Job, caption_file, sheet_name
+from raylora.preparation.edited import Edited, caption_file, named
+from raylora.preparation.job import Job, sheet_name
 from raylora.preparation.manifest import LIBRARIES, USED_FOR, as_bytes, manifest_of, versions
 from raylora.preparation.prepared import Done, Prepared
 from raylora.preparation.settings import PrepareSettings
 from raylora.preparation.sources import LeftOut, Source
 from raylora.preparation.tag_table import as_csv, count_tags
-from raylora.preparation.work_folder import MANIFEST, TAGS, WorkFolder, digest_of
+from raylora.preparation.work_folder import TAGS, WorkFolder, digest_of
 from raylora.redaction import one_line
 
 AT_ONCE = 8
@@ -48,42 +49,87 @@ class Preparing:
     """One run over a job."""
 
     job: Job
-    work: WorkFolder | None
-    """None: nothing is written or kept."""
+    work: WorkFolder
     tell: Tell = lambda *_: None
     warn: Warn = lambda _: None
     force: bool = False
     """Replace what an earlier preparation has left."""
+    is_dry: bool = False
+    """Write nothing. What was done before is looked up all the same."""
+    drops_edited: bool = False
+    """Write captions anew that somebody has changed by hand in the prepared folder."""
+    edited: Mapping[str, Edited] = field(default_factory=dict)
+    """Those that stay, by the pictures' names; `run` finds them."""
 
     def run(self) -> Prepared:
         """Everything.
 
         Raises:
             OutputError: the folder can't be this work's.
-            DatasetError: no picture can be used.
+            DatasetError: no picture can be used, or a caption can't.
             ModelError: the captioner fails.
+            RayloraError: an edit takes too long for what the captioner says.
         """
-        captioner = self._tried()
-        if self.work is None:
-            return self._made(captioner)
+        if self.is_dry:
+            return self._knowing_edited()._checked_and_made()
         with self.work.claimed(self.job.claim(self.force)):
-            self.work.begin(self.job.digest, self.job.files)
-            return self._made(captioner)
+            return self._knowing_edited()._checked_and_made()
 
-    def _made(self, captioner: Captioner | None) -> Prepared:
+    def _knowing_edited(self) -> Preparing:
+        """The same, with what was changed by hand in the folder; and that told."""
+        edited = self.work.edited(are_kept=not self.drops_edited)
+        if edited and self.drops_edited:
+            self.warn(f"{named(edited)}: changed by hand, and written anew, as --existing replace wants it")
+        elif edited:
+            self.warn(f"{named(edited)}: changed by hand, and kept so; --existing replace writes them anew")
+        return replace(self, edited={} if self.drops_edited else {one.source: one for one in edited})
+
+    def _checked_and_made(self) -> Prepared:
+        captioner = self._tried()
+        if not self.is_dry:
+            self.work.begin(self.job.digest, self.job.files, [*self.edited.values()])
         looked_at = self._cut_all()
         done = [one for one in looked_at if isinstance(one, Done) and not one.cut.refused]
         left_out = [*self.job.left_out, *(refusal for one in looked_at if (refusal := _refusal(one)))]
         self._warn_of_sources(left_out)
         found = self._caption_all(done, captioner)
-        captions = {one.source.name: self.job.caption(one.source, found.get(one.source.name)) for one in done}
-        if bare := [name for name, caption in captions.items() if not caption]:
-            are = "1 caption is" if len(bare) == 1 else f"{len(bare)} captions are"
-            self.warn(f"{are} empty, such as {one_line(bare[0])}'s; training takes the folder's words in their place")
-        texts = list(captions.values())
-        tags = count_tags(texts, [*self.job.edits.add, self.job.edits.trigger or likely_trigger(texts) or ""])
-        prepared = Prepared(done, left_out, found, captions, tags)
-        return self._written(prepared, looked_at) if self.work else prepared
+        captions = self._captions(done, found)
+        texts = [*captions.values()]
+        tags = count_tags(texts, self.job.on_purpose(texts))
+        left_out = [*left_out, *self.job.sources.unread]
+        edited = {name for name in captions if name in self.edited}
+        prepared = Prepared(done, left_out, found, captions, edited, tags)
+        return prepared if self.is_dry else self._written(prepared, looked_at)
+
+    def _captions(self, done: Sequence[Done], found: Mapping[str, str]) -> dict[str, str]:
+        """By the pictures' names, as they will be written; what is odd of them is told."""
+        captions = {one.source.name: self._caption(one.source, found.get(one.source.name)) for one in done}
+        sources = [one.source for one in done if one.source.name not in self.edited]
+        if bare := [one for one in sources if self.job.takes_words(one, found.get(one.name))]:
+            those = "1 image has" if len(bare) == 1 else f"{len(bare)} images have"
+            self.warn(f"{those} no caption, such as {one_line(bare[0].name)}; the words of its folder stand in, "
+                      f"{one_line(bare[0].words)!r}")  # fmt: skip
+        if dropped := [one for one in sources if one.fault]:
+            those = (
+                "1 caption that can't be read is"
+                if len(dropped) == 1
+                else f"{len(dropped)} captions that can't be read are"
+            )
+            self.warn(f"{those} dropped by --existing replace, such as {one_line(dropped[0].name)}'s")
+        if empty := [name for name, caption in captions.items() if not caption]:
+            are = "1 caption is" if len(empty) == 1 else f"{len(empty)} captions are"
+            self.warn(f"{are} empty, such as {one_line(empty[0])}'s; training takes the folder's words in their place")
+        return captions
+
+    def _caption(self, source: Source, found: str | None) -> str:
+        if source.name in self.edited:
+            return self.edited[source.name].caption
+        try:
+            return self.job.caption(source, found)
+        except ConfigError as error:  # what is there already was tried before anything was begun
+            if self.is_dry:
+                raise
+            raise RayloraError(f"{error}; then go on with --force: cuts and captions that are made stay") from None
 
     def _tried(self) -> Captioner | None:
         """Everything that can fail as a whole, before anything of an earlier preparation is touched.
@@ -92,12 +138,29 @@ class Preparing:
             the captioner, loaded and tried on a picture, where it will be asked for something.
         """
         kept = [self._cut_before(source, self._cut_key(source)) for source in self.job.pictures]
+        self._check_captions(kept)
         source, cut = self._first_usable(kept)
         if self.job.model is None or not any(map(self._needs_words, self.job.pictures, kept)):
             return None
         captioner = self.job.model.load()
-        captioner.captions([self._cut_out(source, cut)])
+        self.job.caption(source, captioner.captions([self._cut_out(source, cut)])[0])
         return captioner
+
+    def _check_captions(self, kept: Sequence[Done | None]) -> None:
+        """Whether pictures that can be used have captions that can, and edits that come to an end with them."""
+        for source, one in zip(self.job.pictures, kept, strict=True):
+            if source.name in self.edited:
+                continue
+            if (fault := self.job.fault_of(source)) and self._is_usable(source, one):
+                raise DatasetError(fault)
+            if one and self._asks(source) and (said := self._said_before(one)) is not None:
+                self.job.caption(source, said)
+
+    def _is_usable(self, source: Source, one: Done | None) -> bool:
+        try:
+            return not (one.cut if one else plan_cut(*self._read(source))).refused
+        except UnreadableError:
+            return False
 
     def _first_usable(self, kept: Sequence[Done | None]) -> tuple[Source, Cut]:
         faults = [(one.name, one.reason) for one in self.job.left_out]
@@ -115,9 +178,12 @@ class Preparing:
 
     def _needs_words(self, source: Source, kept: Done | None) -> bool:
         """Whether the captioner is going to be asked about it, as far as can be told before it is cut."""
-        if not self.job.asks(source):
+        if not self._asks(source):
             return False
         return kept is None or (not kept.cut.refused and self._said_before(kept) is None)
+
+    def _asks(self, source: Source) -> bool:
+        return source.name not in self.edited and self.job.asks(source)
 
     def _warn_of_sources(self, left_out: Sequence[LeftOut]) -> None:
         for note in self.job.sources.notes:
@@ -147,7 +213,7 @@ class Preparing:
         cut = plan_cut(image, settings, notes)
         content = b"" if cut.refused else _png(apply_cut(image, cut))
         digest = _sha256(content) if content else ""
-        if self.work:
+        if not self.is_dry:
             small = thumbnail(image)
             write_atomically(self.work.thumbnail(key), small)
             if content:
@@ -170,8 +236,8 @@ class Preparing:
         return digest_of([RULES, libraries, source.digest, source.target, settings])
 
     def _cut_before(self, source: Source, key: str) -> Done | None:
-        kept = self.work.recall(CUTS, key) if self.work else None
-        if self.work is None or kept is None:
+        kept = self.work.recall(CUTS, key)
+        if kept is None:
             return None
         try:
             done = Done(source, cut_from_json(kept["cut"]), str(kept["digest"]), key)
@@ -183,7 +249,7 @@ class Preparing:
 
     def _caption_all(self, done: Sequence[Done], captioner: Captioner | None) -> dict[str, str]:
         """What the captioner says of the pictures that it is asked about."""
-        asked = [one for one in done if self.job.asks(one.source)]
+        asked = [one for one in done if self._asks(one.source)]
         found: dict[str, str] = {}
         for first in range(0, len(asked), AT_ONCE):
             batch = asked[first : first + AT_ONCE]
@@ -198,11 +264,11 @@ class Preparing:
         return found
 
     def _said_before(self, one: Done) -> str | None:
-        kept = self.work.recall(CAPTIONS, self._caption_key(one)) if self.work else None
+        kept = self.work.recall(CAPTIONS, self._caption_key(one))
         return str(kept["caption"]) if kept and "caption" in kept else None
 
     def _kept(self, one: Done, caption: str) -> str:
-        if self.work:
+        if not self.is_dry:
             self.work.keep(CAPTIONS, self._caption_key(one), {"caption": caption})
         return caption
 
@@ -213,13 +279,10 @@ class Preparing:
 
     def _pixels(self, one: Done) -> Image.Image:
         """The prepared picture again."""
-        if self.work:
-            return open_rgb(self.work.root / one.source.target)
-        return self._cut_out(one.source, one.cut)
+        return self._cut_out(one.source, one.cut) if self.is_dry else open_rgb(self.work.root / one.source.target)
 
     def _written(self, prepared: Prepared, looked_at: Sequence[Done | LeftOut]) -> Prepared:
         """Captions, tags, sheets and, last, the manifest."""
-        assert self.work
         for one in prepared.done:
             caption = prepared.captions[one.source.name]
             text = f"{caption}\n".encode("utf-8", "replace")  # an index may hold halves of characters
@@ -228,11 +291,18 @@ class Preparing:
         sheets = self._draw_sheets([one for one in looked_at if isinstance(one, Done)])
         written = [name for one in prepared.done for name in (one.source.target, caption_file(one.source.target))]
         files = [*written, TAGS, MANIFEST, *sheets]
-        self.work.finish(self.job.digest, files, as_bytes(manifest_of(self.job, prepared)))
+        manifest = as_bytes(manifest_of(self.job, prepared))
+        self.work.finish(self.job.digest, files, manifest, [*self.edited.values()], self._spared(prepared, files))
         return replace(prepared, sheets=sheets)
 
+    def _spared(self, prepared: Prepared, files: Sequence[str]) -> list[str]:
+        """Captions that somebody has changed by hand, of pictures that are no longer prepared."""
+        lost = [one for name, one in self.edited.items() if name not in prepared.captions and one.file not in files]
+        if lost:
+            self.warn(f"{named(lost)}: changed by hand, so they stay, though their images are no longer prepared")
+        return [one.file for one in lost]
+
     def _draw_sheets(self, looked_at: Sequence[Done]) -> list[str]:
-        assert self.work
         sheets = []
         for number, first in enumerate(range(0, len(looked_at), PER_PAGE)):
             part = looked_at[first : first + PER_PAGE]

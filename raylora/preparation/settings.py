@@ -16,7 +16,7 @@ from raylora.config_section import Section
 from raylora.dataset.folder import MOST_REPEATS
 from raylora.errors import ConfigError, DatasetError
 from raylora.files import read_mapping
-from raylora.preparation.tags import parse_replacement, parse_wanted, split_tags
+from raylora.preparation.tags import parse_replacement, parse_tag, parse_wanted
 from raylora.redaction import is_text, one_line
 
 OPTIONS = {
@@ -95,16 +95,15 @@ class PrepareSettings(Section):
             raise ValueError("must be lines of text in UTF-8, without control characters")
         return entries
 
-    @field_validator("add", "trigger")
+    @field_validator("add")
     @classmethod
-    def _is_a_tag(cls, value: tuple[str, ...] | str | None) -> tuple[str, ...] | str | None:
-        """As captions have it: without blanks or commas around it."""
-        if value is None:
-            return None
-        found = [split_tags(entry) for entry in ((value,) if isinstance(value, str) else value)]
-        if any(len(tags) != 1 for tags in found):
-            raise ValueError("must be one tag, without commas")
-        return found[0][0] if isinstance(value, str) else tuple(tags[0] for tags in found)
+    def _are_tags(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(parse_tag, entries))
+
+    @field_validator("trigger")
+    @classmethod
+    def _is_a_tag(cls, value: str | None) -> str | None:
+        return None if value is None else parse_tag(value)
 
     @model_validator(mode="after")
     def _is_heard(self) -> PrepareSettings:
@@ -132,8 +131,10 @@ def build_settings(given: Mapping[str, Any], like: Path | None = None) -> Prepar
     """
     options = {name: value for name, value in given.items() if value is not None}
     earlier, version = _settings_of(like) if like else ({}, __version__)
-    if options.get("caption", earlier.get("caption")) != earlier.get("caption"):
+    if (captioner := options.get("caption", earlier.get("caption"))) != earlier.get("caption"):
         earlier = {name: value for name, value in earlier.items() if name not in OF_A_CAPTIONER}
+        if captioner == "none" and earlier.get("existing") == "extend":
+            del earlier["existing"]  # by a captioner's words
     try:
         return PrepareSettings.model_validate({**earlier, **options})
     except ValidationError as error:
@@ -162,8 +163,9 @@ def _told(problem: Mapping[str, Any], options: Mapping[str, Any], like: Path | N
     if not problem["loc"]:  # a rule over several settings begins with the one that it is about
         name, _, message = message.partition(": ")
         return f"{_source(name, options, like)}: {message}"
-    found = repr(problem["input"])[:LONGEST_QUOTE]
-    return f"{_source(str(problem['loc'][0]), options, like)}: {message} (found {found})"
+    names_it = message.startswith("'")  # one entry of several
+    found = "" if names_it else f" (found {repr(problem['input'])[:LONGEST_QUOTE]})"
+    return f"{_source(str(problem['loc'][0]), options, like)}: {message}{found}"
 
 
 def _source(name: str, options: Mapping[str, Any], like: Path | None) -> str:

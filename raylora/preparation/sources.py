@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from raylora.dataset.folder import KOHYA_FOLDER, MANY_REPEATS, Picture, elsewhere, misplaced, resolve_dataset, scan
+from raylora.dataset.folder import MANY_REPEATS, Picture, misplaced, resolve_dataset, scan
 from raylora.dataset.imagefolder import IMAGE_SUFFIXES
-from raylora.errors import DatasetError
+from raylora.dataset.places import KOHYA_FOLDER, elsewhere, in_short, unread
+from raylora.errors import CaptionError, DatasetError
 from raylora.files import is_file, is_folder
 from raylora.redaction import is_text, one_line
 from raylora.storage import is_uri
@@ -36,6 +37,10 @@ class Source:
     caption: str
     target: str
     """Below the prepared folder, with slashes: `10_name/picture.png`."""
+    words: str = ""
+    """Those of its `10_name` folder, which serve where there is no caption."""
+    fault: str | None = None
+    """Why its caption can't be read, if it can't."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +58,20 @@ class Sources:
     folder: Path
     pictures: tuple[Source, ...]
     left_out: tuple[LeftOut, ...]
+    unread: tuple[LeftOut, ...] = ()
+    """Pictures at places that nobody reads, or of kinds that nobody does."""
     notes: tuple[str, ...] = ()
     """What its owner should know of the folders."""
 
 
-def find_sources(reference: str, repeats: int | None) -> Sources:
+def find_sources(reference: str, repeats: int | None, say: Callable[[str], None] = lambda _: None) -> Sources:
     """All pictures of a folder in any of the three layouts, `demo` the bundled one, in the order of their names.
 
     Args:
         repeats: for the prepared folders' names; None: as the source's own names have it.
 
     Raises:
-        DatasetError: no folder, no pictures in it, or a caption that can't be read.
+        DatasetError: no folder, or no pictures in it. A caption that can't be read is its picture's `fault`.
     """
     if is_uri(reference):
         raise DatasetError(f"{reference}: lies on object storage; give a folder on this machine")
@@ -73,37 +80,49 @@ def find_sources(reference: str, repeats: int | None) -> Sources:
         raise DatasetError(f"{reference}: {'is a file' if is_file(folder) else 'there is no such folder'}; "
                            "give a folder of images")  # fmt: skip
     try:
-        scanned = scan(folder, suffixes=SUFFIXES, most_repeats=math.inf)
+        faults: dict[Path, str] = {}
+        scanned = scan(folder, lambda error: _note_fault(faults, error), SUFFIXES, most_repeats=math.inf)
         found = sorted(scanned, key=lambda picture: picture.path)
         if not found:
             raise DatasetError(f"{folder}: no images found; looked for {', '.join(sorted(SUFFIXES))} here and in "
-                               f"folders named like 10_name{elsewhere(folder, found)}")  # fmt: skip
-        return _sorted_out(folder, found, repeats)
+                               f"folders named like 10_name{elsewhere(folder, SUFFIXES)}")  # fmt: skip
+        say(f"reading {len(found)} image{'s' * (len(found) != 1)} in {folder}")
+        return _sorted_out(folder, found, repeats, faults)
     except PermissionError as error:
         raise DatasetError(f"{error.filename}: can't be read; let your user read the folder") from None
 
 
-def _sorted_out(folder: Path, found: Sequence[Picture], repeats: int | None) -> Sources:
+def _note_fault(faults: dict[Path, str], error: CaptionError) -> None:
+    faults[error.picture] = str(error)
+
+
+def _sorted_out(folder: Path, found: Sequence[Picture], repeats: int | None, faults: Mapping[Path, str]) -> Sources:
     looked_at = [_looked_at(picture, folder) for picture in found]
     good = [one for one in looked_at if isinstance(one, Picture)]
     left_out = [one for one in looked_at if isinstance(one, LeftOut)]
     if not good:
         raise DatasetError(f"{folder}: no image can be used; {one_line(left_out[0].name)} {left_out[0].reason}")
-    targets = _targets(good, folder, repeats)
     pictures = [
-        Source(picture.path, _name(picture.path, folder), picture.digest, picture.caption, target)
-        for picture, target in zip(good, targets, strict=True)
+        Source(
+            picture.path, _name(picture.path, folder), picture.digest, picture.caption, target,
+            words=_class_words(picture.folder or folder.name), fault=faults.get(picture.path),
+        )
+        for picture, target in zip(good, _targets(good, folder, repeats), strict=True)
+    ]  # fmt: skip
+    aside = unread(folder, SUFFIXES)
+    notes = [
+        *_dates(good, folder, repeats),
+        *([f"not read: other images: {one_line(in_short(aside))}"] if aside else []),
     ]
-    return Sources(folder, tuple(pictures), tuple(left_out), tuple(_notes(good, folder, repeats)))
+    left = tuple(LeftOut(_name(one.path, folder), one.reason) for one in aside)
+    return Sources(folder, tuple(pictures), tuple(left_out), left, tuple(notes))
 
 
-def _notes(pictures: Sequence[Picture], folder: Path, repeats: int | None) -> Iterator[str]:
-    """Numbers that are no repeats, and images in folders that nobody reads."""
+def _dates(pictures: Sequence[Picture], folder: Path, repeats: int | None) -> Iterator[str]:
+    """Numbers that are no repeats."""
     dated = {name for picture in pictures if is_date(name := picture.folder or folder.name)} if repeats is None else {}
     for name in sorted(dated):
         yield f"{one_line(name)}: its number is taken for a date, not for repeats; --repeats says how many"
-    if unread := elsewhere(folder, pictures):
-        yield f"not read: {one_line(unread.removeprefix('; '))}"
 
 
 def _looked_at(picture: Picture, folder: Path) -> Picture | LeftOut:
@@ -147,10 +166,16 @@ def target_folder(below: str, source: str, repeats: int | None) -> str:
         source: the source folder's own name, which may be of kohya's kind too.
     """
     name = below or source
-    match = KOHYA_FOLDER.fullmatch(name)
-    own_repeats, words = (int(match[1]), match[2]) if match and not is_date(name) else (DEFAULT_REPEATS, name)
+    match = None if is_date(name) else KOHYA_FOLDER.fullmatch(name)
+    own_repeats, words = (int(match[1]), match[2]) if match else (0, name)
     words = _shortened(words) if words.strip() and is_text(words) else "pictures"
-    return f"{repeats or max(1, own_repeats)}_{words}"
+    return f"{repeats or own_repeats or DEFAULT_REPEATS}_{words}"
+
+
+def _class_words(name: str) -> str:
+    """What training takes for a caption where there is none: a folder's name behind its repeats, if it has any."""
+    match = None if is_date(name) else KOHYA_FOLDER.fullmatch(name)
+    return " ".join(match[2].replace("_", " ").split()) if match else ""
 
 
 def is_date(name: str) -> bool:

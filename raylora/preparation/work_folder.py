@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from raylora.dataset.places import MANIFEST
 from raylora.errors import OutputError
 from raylora.files import exists, is_file, is_folder, read_mapping, resolved, write_atomically
+from raylora.preparation.edited import Edited, as_records, edited_since, from_records
 from raylora.redaction import is_text
 
-MANIFEST, TAGS, SHEETS = "manifest.json", "tags.csv", "contact_sheet"
+TAGS = "tags.csv"
 KEPT = ".prepare"
 """The folder below it with what need not be done again."""
 ANOTHER = "give another folder"
@@ -150,7 +152,8 @@ class WorkFolder:
         try:
             state = read_mapping(self._state)
             names = [str(name) for name in state["files"]]
-            return {"job": str(state["job"]), "files": [name for name in names if self._may_be_own(name)]}
+            files = [name for name in names if self._may_be_own(name)]
+            return {"job": str(state["job"]), "files": files, "edited": state.get("edited", [])}
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -158,6 +161,29 @@ class WorkFolder:
         """A record that came with somebody's folder may name anything; what lies elsewhere is never removed."""
         can_be = is_text(name) and all(len(part.encode()) <= LONGEST_NAME for part in name.split("/"))
         return can_be and self._is_inside((self.root / name).parent)
+
+    def is_whole(self, job: str) -> bool:
+        """Whether all that this very job writes is there already."""
+        state = self._read_state()
+        return (
+            state is not None
+            and state["job"] == job
+            and is_file(self.manifest)
+            and all(is_file(self.root / name) for name in state["files"])
+        )
+
+    def edited(self, are_kept: bool) -> list[Edited]:
+        """Captions that somebody has changed by hand since they were written.
+
+        Raises:
+            OutputError: one is to be kept, and can't be read.
+        """
+        state = self._read_state()
+        if state is None:
+            return []
+        if is_file(self.manifest):
+            return edited_since(self.root, self.manifest, state["files"], are_kept)
+        return from_records(self.root, state, are_kept)
 
     @contextmanager
     def claimed(self, claim: Claim) -> Iterator[None]:
@@ -190,16 +216,23 @@ class WorkFolder:
             for folder in (self.root / KEPT, *made):
                 folder.rmdir()
 
-    def begin(self, job: str, files: Collection[str]) -> None:
-        """From here on the folder is this work's: what an earlier one has left is no longer whole."""
+    def begin(self, job: str, files: Collection[str], edited: Sequence[Edited] = ()) -> None:
+        """From here on the folder is this work's: what an earlier one has left is no longer whole.
+
+        Args:
+            edited: captions that are to stay, whatever becomes of this work.
+        """
         state = self._read_state()
         own = sorted({*files, *(state["files"] if state else ())})
+        if state:  # what was edited is known by the manifest alone
+            self._write_state(state["job"], state["files"], edited)
         self.manifest.unlink(missing_ok=True)  # which says that all of the rest is there
-        self._write_state(job, own)
+        self._write_state(job, own, edited)
         self._sweep(own)
 
-    def _write_state(self, job: str, files: Collection[str]) -> None:
-        write_atomically(self._state, json.dumps({"job": job, "files": sorted(files)}).encode())
+    def _write_state(self, job: str, files: Collection[str], edited: Sequence[Edited]) -> None:
+        content = {"job": job, "files": sorted(files), "edited": as_records(edited)}
+        write_atomically(self._state, json.dumps(content).encode())
 
     def _sweep(self, files: Collection[str]) -> None:
         """Remove halves that a kill has left beside the places of whole files (`write_atomically`)."""
@@ -209,17 +242,25 @@ class WorkFolder:
                 if (match := HALF.fullmatch(half.name)) and half.with_name(match[1]) in whole:
                     half.unlink(missing_ok=True)
 
-    def finish(self, job: str, files: Collection[str], manifest: bytes) -> None:
-        """Take away what earlier preparations had and this one hasn't, and put the manifest there, last of all."""
+    def finish(
+        self, job: str, files: Collection[str], manifest: bytes,
+        edited: Sequence[Edited] = (), spared: Collection[str] = (),
+    ) -> None:  # fmt: skip
+        """Take away what earlier preparations had and this one hasn't, and put the manifest there, last of all.
+
+        Args:
+            edited: captions as their owner has them, which were written so again.
+            spared: files that stay all the same, and are nobody's from now on.
+        """
         state = self._read_state()
-        for name in set(state["files"] if state else ()) - {*files}:
+        for name in set(state["files"] if state else ()) - {*files, *spared}:
             path = self.root / name
             with suppress(FileNotFoundError, NotADirectoryError):
                 if not is_folder(path):  # which is somebody else's by now
                     path.unlink()
             with suppress(OSError):  # others' files are in it
                 path.parent.rmdir()
-        self._write_state(job, files)
+        self._write_state(job, files, edited)
         write_atomically(self.manifest, manifest)
 
     def recall(self, kind: str, key: str) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from raylora.config import Experiment
+from raylora.diffusion.prediction import prediction_of
 from raylora.execution.how_to import KOHYA_NAME, HandedOver, Usage, lora_name, usages_of
 from raylora.files import is_file
 from raylora.report.reading import Work
@@ -15,8 +16,9 @@ def usages(work: Work) -> list[Usage]:
     if not work.summary or not is_file(work.out.best / KOHYA_NAME):
         return []
     strength = float(work.summary["best"].get("strength", 1))
-    name = lora_name(work.out.root.name)
-    return usages_of(HandedOver(_of_winner(work), str(work.out.best), name, strength, _prompt(work)))
+    name, experiment = lora_name(work.out.root.name), _of_winner(work)
+    prediction = prediction_of(experiment.model)
+    return usages_of(HandedOver(experiment, str(work.out.best), name, strength, _prompt(work), prediction))
 
 
 def _of_winner(work: Work) -> Experiment:

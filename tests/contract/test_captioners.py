@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -14,8 +15,10 @@ import pytest
 from onnx import helper
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import BlipForConditionalGeneration
 
 from raylora.errors import ModelError, UnreachableError
+from raylora.preparation import captioning
 from raylora.preparation.captioning import CAPTIONERS, CaptionModel, find_model
 from raylora.preparation.settings import PrepareSettings, build_settings
 from raylora.preparation.tagger import read_tags, spoken, square
@@ -89,6 +92,15 @@ def test_a_model_is_known_by_what_it_makes_of_its_answers_too(kind: str, folder:
 
 
 @every_captioner
+def test_a_model_is_known_by_the_code_that_asks_it(
+    kind: str, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = found(kind, models[kind]).identity
+    monkeypatch.setattr(captioning, "CAPTIONERS", {**CAPTIONERS, kind: replace(CAPTIONERS[kind], rules=99)})
+    assert found(kind, models[kind]).identity == {**before, "rules": 99} != before
+
+
+@every_captioner
 def test_a_model_without_weights_is_told_in_one_message(kind: str, folder: Path) -> None:
     (folder / CAPTIONERS[kind].weights).unlink()
     with pytest.raises(ModelError, match=rf"--caption-model .*(has|holds) no {CAPTIONERS[kind].weights}; download"):
@@ -147,6 +159,20 @@ def test_a_blip_that_lacks_a_file_is_told(kind: str, name: str, told: str, folde
     (folder / name).unlink()
     with pytest.raises(ModelError, match=told):
         found(kind, folder)
+
+
+@pytest.mark.parametrize("kind", ["blip"])
+def test_weights_may_lie_in_several_files(kind: str, folder: Path, models: dict[str, Path], tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shutil.copytree(folder, shards, ignore=shutil.ignore_patterns("model.safetensors"))
+    BlipForConditionalGeneration.from_pretrained(folder).save_pretrained(shards, max_shard_size="60KB")
+    files = sorted(shards.glob("model-*.safetensors"))
+    assert len(files) > 1
+    pictures = [plain(colour) for colour in COLOURS]
+    model = found(kind, shards)
+    assert model.load().captions(pictures) == found(kind, models[kind]).load().captions(pictures)
+    files[-1].write_bytes(files[-1].read_bytes()[:-1] + b"\1")
+    assert found(kind, shards).identity != model.identity
 
 
 @pytest.mark.parametrize("kind", ["blip"])

@@ -32,7 +32,7 @@ def points(*ranks: int) -> dict[str, Any]:
 def folder(tmp_path: Path, tiny_experiment: Experiment) -> Path:
     """An experiment in which a LoRA of rank 4 has 0.046 MB."""
     params = {"lora.alpha": 2, "search.confirm_seeds": 1, "search.confirm_trials": 1, "search.refit": False,
-              "evaluation.score.w_sim": 0, "evaluation.score.w_copy": 0}  # fmt: skip
+              "search.max_concurrent": 1, "evaluation.score.w_sim": 0, "evaluation.score.w_copy": 0}  # fmt: skip
     tree = tiny_experiment.with_params(params)
     write_experiment(tree, tmp_path / "experiment.yaml")
     content = yaml.safe_load((tmp_path / "experiment.yaml").read_text())

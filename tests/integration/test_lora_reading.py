@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from raylora.diffusion import lora_reading
 from raylora.diffusion.export import Export, export_lora
 from raylora.diffusion.lora_reading import read_lora
 from raylora.errors import ModelError
@@ -147,6 +148,27 @@ def test_a_magnitude_of_diffusers_layout_that_cannot_be_is_named(shape: tuple[in
     tensors = {"A.weight": torch.zeros(4, 32), "B.weight": torch.zeros(32, 4), "magnitude_vector": torch.ones(shape)}
     save_file({layer + key: tensor for key, tensor in tensors.items()}, tmp_path / "lora.safetensors")
     with pytest.raises(ModelError, match=rf"lora\.safetensors: {layer}magnitude_vector .*each of 32 outputs"):
+        read_lora(tmp_path / "lora.safetensors")
+
+
+@pytest.mark.parametrize("first", ["attentions.0.proj_in", r"mid_block\..*", "mid_block.attentions.0.proj_in"])
+def test_the_first_pattern_that_fits_counts(first: str, tmp_path: Path) -> None:
+    """Plain names are endings of paths, as the rest are regular expressions of peft's."""
+    layer = "unet.mid_block.attentions.0.proj_in.lora_"
+    tensors = {f"{layer}A.weight": torch.zeros(4, 32), f"{layer}B.weight": torch.zeros(32, 4)}
+    patterns = {"proj_out": 9, "tentions.0.proj_in": 8, first: 3, "proj_in": 7}
+    settings = json.dumps({"unet.lora_alpha": 6, "unet.alpha_pattern": patterns})
+    save_file(tensors, tmp_path / "lora.safetensors", {"lora_adapter_metadata": settings})
+    assert only(read_lora(tmp_path / "lora.safetensors")).alpha == 3
+
+
+def test_a_pattern_that_takes_for_ever_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lora_reading, "MOST_MATCH_S", 0.2)
+    layer = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.lora_"
+    tensors = {f"{layer}A.weight": torch.zeros(4, 32), f"{layer}B.weight": torch.zeros(32, 4)}
+    settings = json.dumps({"unet.alpha_pattern": {"([a-z0-9_.]+)+!": 1}})
+    save_file(tensors, tmp_path / "lora.safetensors", {"lora_adapter_metadata": settings})
+    with pytest.raises(ModelError, match=r"lora\.safetensors: the patterns of alphas .* take over 0\.2 s"):
         read_lora(tmp_path / "lora.safetensors")
 
 

@@ -7,24 +7,27 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from PIL import Image
 
-from raylora.errors import OutputError
 from raylora.preparation import manifest, preparing
 from raylora.preparation.captioning import CaptionModel
-from raylora.preparation.job import plan_job
-from raylora.preparation.settings import build_settings
-from raylora.preparation.work_folder import WorkFolder
 from tests.caption_models import make_tagger
-from tests.preparing import Prepare, captions_in, command_line, files_of, make_colours, make_photos, manifest_in
-
-FOCUS = "--size 64x64 --trigger sks --caption tags --caption-model tagger --threshold 0.8"
-LINE = f"{FOCUS} --crop center"
+from tests.preparing import (
+    CENTERED,
+    TAGGED,
+    Prepare,
+    captions_in,
+    command_line,
+    files_of,
+    make_colours,
+    make_photos,
+    make_squares,
+    manifest_in,
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +41,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return command_line(monkeypatch, capsys, tmp_path)
 
 
-def make_squares(folder: Path, count: int) -> None:
-    """Small ones, all of another colour."""
-    folder.mkdir()
-    for number in range(count):
-        Image.new("RGB", (72, 64), (number * 9 % 256, 80, 160)).save(folder / f"{number:02}.png")
-
-
 def test_a_manifests_settings_give_the_same_bytes_anywhere(run: Prepare, tmp_path: Path) -> None:
     make_photos(tmp_path / "a" / "photos")
     for name in ("astronaut", "flower"):
         (tmp_path / "a" / "photos" / f"{name}.png").unlink()
     (tmp_path / "tags.txt").write_text("green eyes\n/.*background/\n")
-    done = run(f"prepare a/photos first {FOCUS} --size 128x64 --remove @tags.txt --add grass --background gray "
+    done = run(f"prepare a/photos first {TAGGED} --size 128x64 --remove @tags.txt --add grass --background gray "
                "--existing extend --repeats 3 --replace '>_<=shut eyes'")  # fmt: skip
     assert done.status == 0, done.stderr
     (tmp_path / "a" / "photos").rename(tmp_path / "photos")
@@ -75,6 +71,10 @@ def test_another_captioner_takes_nothing_of_the_earlier_ones(run: Prepare, tmp_p
     done = run("prepare in second --like first/manifest.json --caption none --trigger 'sks,'")
     assert done.status == 0, done.stderr
     assert captions_in(tmp_path / "second") == {"red": "sks, hat\n"}
+    assert run("prepare in third --like first/manifest.json --existing extend").status == 0
+    done = run("prepare in fourth --like third/manifest.json --caption none --trigger sks")
+    assert done.status == 0, done.stderr
+    assert manifest_in(tmp_path / "fourth")["settings"]["existing"] == "keep"
 
 
 def test_nothing_is_said_of_time_or_place(run: Prepare, tmp_path: Path) -> None:
@@ -144,11 +144,11 @@ def test_captions_that_were_found_before_a_stop_are_not_asked_for_again(
             return self._real.captions(pictures)
 
     monkeypatch.setattr(CaptionModel, "load", lambda model: Stopping(model))
-    stopped = run(f"prepare in set {LINE}")
+    stopped = run(f"prepare in set {CENTERED}")
     assert stopped.status == 130
     assert stopped.stderr.endswith("interrupted; the same command goes on\n")
     seen[:] = [0, 0, 0]
-    done = run(f"prepare in set {LINE}")
+    done = run(f"prepare in set {CENTERED}")
     assert done.status == 0, done.stderr
     assert seen == [0, 0, 0, 1, 8, 4]
 
@@ -157,26 +157,26 @@ def test_halves_that_a_kill_left_are_swept_away_and_a_spoilt_picture_is_made_aga
     run: Prepare, tmp_path: Path
 ) -> None:
     make_squares(tmp_path / "in", 3)
-    assert run(f"prepare in whole {LINE}").status == 0
-    assert run(f"prepare in set {LINE}").status == 0
+    assert run(f"prepare in whole {CENTERED}").status == 0
+    assert run(f"prepare in set {CENTERED}").status == 0
     (tmp_path / "set" / "manifest.json").unlink()
     half = tmp_path / "set" / "10_in" / ".00.png.123.abcdef01"
     half.write_bytes(b"half")
     (tmp_path / "set" / "10_in" / "01.png").write_bytes(b"half")
     record = next((tmp_path / "set" / ".prepare" / "cuts").glob("*.json"))
     record.write_text("{")
-    assert run(f"prepare in set {LINE}").status == 0
+    assert run(f"prepare in set {CENTERED}").status == 0
     assert files_of(tmp_path / "set") == files_of(tmp_path / "whole")
 
 
 def test_other_settings_do_not_go_on_with_a_beginning(run: Prepare, tmp_path: Path) -> None:
     make_squares(tmp_path / "in", 3)
-    assert run(f"prepare in set {LINE}").status == 0
+    assert run(f"prepare in set {CENTERED}").status == 0
     (tmp_path / "set" / "manifest.json").unlink()
-    done = run(f"prepare in set {LINE} --add grass")
+    done = run(f"prepare in set {CENTERED} --add grass")
     assert done.status == 2
     assert "holds the beginning of another preparation" in done.stderr
-    assert run(f"prepare in set {LINE} --add grass --force").status == 0
+    assert run(f"prepare in set {CENTERED} --add grass --force").status == 0
     assert captions_in(tmp_path / "set")["00"].endswith(", grass\n")
 
 
@@ -184,10 +184,10 @@ def test_one_folder_belongs_to_one_process_at_a_time(run: Prepare, tmp_path: Pat
     make_squares(tmp_path / "in", 1)
     (tmp_path / "set" / ".prepare").mkdir(parents=True)
     with FileLock(tmp_path / "set" / ".prepare" / "lock"):
-        done = run(f"prepare in set {LINE}")
+        done = run(f"prepare in set {CENTERED}")
     assert done.status == 2
     assert "another raylora works in it" in done.stderr
-    assert run(f"prepare in set {LINE}").status == 0
+    assert run(f"prepare in set {CENTERED}").status == 0
 
 
 # Over an earlier preparation.
@@ -197,30 +197,79 @@ def test_other_edits_need_neither_cuts_nor_captions_again(
     run: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_squares(tmp_path / "in", 3)
-    assert run(f"prepare in set {LINE}").status == 0
+    assert run(f"prepare in set {CENTERED}").status == 0
 
     def fail(*_: object) -> None:
         raise AssertionError("was done again")
 
     monkeypatch.setattr(CaptionModel, "load", fail)
     monkeypatch.setattr(preparing, "plan_cut", fail)
-    done = run(f"prepare in set {LINE} --remove '/some name.*/' --force")
+    done = run(f"prepare in set {CENTERED} --remove '/some name.*/' --force")
     assert done.status == 0, done.stderr
     assert "some name" not in captions_in(tmp_path / "set")["00"]
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
-    assert run(f"prepare in whole {LINE} --remove '/some name.*/'").status == 0
+    assert run(f"prepare in whole {CENTERED} --remove '/some name.*/'").status == 0
     assert files_of(tmp_path / "set") == files_of(tmp_path / "whole")
+
+
+def test_a_dry_run_uses_what_was_done_before(run: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_squares(tmp_path / "in", 3)
+    assert run(f"prepare in set {CENTERED}").status == 0
+    before = files_of(tmp_path / "set", hidden=True)
+
+    def fail(*_: object) -> None:
+        raise AssertionError("was done again")
+
+    monkeypatch.setattr(CaptionModel, "load", fail)
+    monkeypatch.setattr(preparing, "plan_cut", fail)
+    done = run(f"prepare in set {CENTERED} --remove '/some name.*/' --force --dry-run")
+    assert done.status == 0, done.stderr
+    assert "Would be prepared: 3 images" in done.stdout
+    assert "some name" not in done.stdout
+    assert files_of(tmp_path / "set", hidden=True) == before
+
+
+def test_the_same_command_on_what_it_has_finished_says_the_same_again(
+    run: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_squares(tmp_path / "in", 3)
+    (tmp_path / "in" / "more").mkdir()
+    (tmp_path / "in" / "more" / "a.heic").write_bytes(b"picture")
+    first, as_json = run(f"prepare in set {CENTERED}"), run(f"prepare in other {CENTERED} --json")
+    before = files_of(tmp_path / "set", hidden=True)
+    monkeypatch.setattr(CaptionModel, "load", None)
+    again = run(f"prepare in set {CENTERED}")
+    assert again.status == 0, again.stderr
+    assert "set: is prepared so already, and nothing was done again" in again.stderr
+    assert again.stdout == first.stdout
+    assert files_of(tmp_path / "set", hidden=True) == before
+    assert run(f"prepare in other {CENTERED} --json").stdout == as_json.stdout
+    (tmp_path / "set" / "10_in" / "00.txt").write_text("mine")
+    assert "1 caption (10_in/00.txt): changed by hand since" in run(f"prepare in set {CENTERED}").stderr
+    (tmp_path / "set" / "10_in" / "01.png").unlink()
+    done = run(f"prepare in set {CENTERED}")
+    assert done.status == 2
+    assert "holds prepared images; do it anew with --force" in done.stderr
+
+
+def test_a_finished_folder_whose_record_is_spoilt_is_told(run: Prepare, tmp_path: Path) -> None:
+    make_squares(tmp_path / "in", 1)
+    assert run(f"prepare in set {CENTERED}").status == 0
+    (tmp_path / "set" / "manifest.json").write_text("{}")
+    done = run(f"prepare in set {CENTERED}")
+    assert done.status == 2
+    assert "manifest.json: can't be read; make it anew with --force" in done.stderr
 
 
 def test_other_versions_of_libraries_do_all_of_it_again(
     run: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_squares(tmp_path / "in", 3)
-    assert run(f"prepare in set {LINE}").status == 0
+    assert run(f"prepare in set {CENTERED}").status == 0
     kept = {kind: len([*(tmp_path / "set" / ".prepare" / kind).iterdir()]) for kind in ("cuts", "captions")}
     monkeypatch.setattr(manifest, "_version", lambda _: "99")
-    assert run(f"prepare in set {LINE} --force").status == 0
+    assert run(f"prepare in set {CENTERED} --force").status == 0
     assert manifest_in(tmp_path / "set")["libraries"]["pillow"] == "99"
     for kind, count in kept.items():
         assert len([*(tmp_path / "set" / ".prepare" / kind).iterdir()]) == 2 * count
@@ -228,11 +277,11 @@ def test_other_versions_of_libraries_do_all_of_it_again(
 
 def test_force_takes_away_what_was_prepared_before_and_nothing_else(run: Prepare, tmp_path: Path) -> None:
     make_squares(tmp_path / "in", 3)
-    assert run(f"prepare in set {LINE}").status == 0
+    assert run(f"prepare in set {CENTERED}").status == 0
     (tmp_path / "set" / "10_in" / "own.txt").write_text("mine")
     (tmp_path / "in" / "00.png").unlink()
-    assert "holds prepared images; do it anew with --force" in run(f"prepare in set {LINE}").stderr
-    done = run(f"prepare in set {LINE} --repeats 5 --force")
+    assert "holds prepared images; do it anew with --force" in run(f"prepare in set {CENTERED}").stderr
+    done = run(f"prepare in set {CENTERED} --repeats 5 --force")
     assert done.status == 0, done.stderr
     assert [*files_of(tmp_path / "set")] == [
         "10_in/own.txt", "5_in/01.png", "5_in/01.txt", "5_in/02.png", "5_in/02.txt", "contact_sheet/page_1.png",
@@ -244,15 +293,15 @@ def test_others_files_stay_and_are_not_written_over(run: Prepare, tmp_path: Path
     make_squares(tmp_path / "in", 1)
     (tmp_path / "set" / "10_in").mkdir(parents=True)
     (tmp_path / "set" / "10_in" / "00.txt").write_text("mine")
-    done = run(f"prepare in set {LINE}")
+    done = run(f"prepare in set {CENTERED}")
     assert done.status == 2
     assert "set: is not empty" in done.stderr
-    done = run(f"prepare in set {LINE} --force")
+    done = run(f"prepare in set {CENTERED} --force")
     assert done.status == 2
     assert "00.txt: is in the way, and no earlier preparation's" in done.stderr
     assert files_of(tmp_path / "set", hidden=True).keys() == {"10_in/00.txt"}
     (tmp_path / "set" / "10_in" / "00.txt").rename(tmp_path / "set" / "10_in" / "other.txt")
-    assert run(f"prepare in set {LINE} --force").status == 0
+    assert run(f"prepare in set {CENTERED} --force").status == 0
     assert (tmp_path / "set" / "10_in" / "other.txt").read_text() == "mine"
 
 
@@ -261,7 +310,7 @@ def test_a_link_in_the_prepared_folder_leads_nothing_out_of_it(run: Prepare, tmp
     (tmp_path / "set").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "set" / "10_in").symlink_to(tmp_path / "elsewhere")
-    done = run(f"prepare in set {LINE} --force")
+    done = run(f"prepare in set {CENTERED} --force")
     assert done.status == 2
     assert "is a link that leads out of" in done.stderr
     assert [*(tmp_path / "elsewhere").iterdir()] == []
@@ -272,7 +321,7 @@ def test_a_file_where_a_folder_has_to_be_is_told(name: str, run: Prepare, tmp_pa
     make_squares(tmp_path / "in", 1)
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / name).write_text("mine")
-    done = run(f"prepare in set {LINE} --force")
+    done = run(f"prepare in set {CENTERED} --force")
     assert done.status == 2
     assert f"{name}: is a file where a folder has to be" in done.stderr
     assert files_of(tmp_path / "set", hidden=True).keys() == {name}
@@ -285,88 +334,35 @@ def test_a_record_that_names_files_elsewhere_has_none_of_them_removed(run: Prepa
     strangers = [tmp_path / name for name in names]
     for path in strangers:
         path.write_text("mine")
-    assert run(f"prepare in set {LINE}").status == 0
+    assert run(f"prepare in set {CENTERED}").status == 0
     (tmp_path / "set" / "9_in").symlink_to(tmp_path / "elsewhere")
     record = tmp_path / "set" / ".prepare" / "state.json"
     told = json.loads(record.read_text())
     named = ["../stranger.txt", str(strangers[0]), "9_in/a.png", "9_in/b.png", "..", "contact_sheet", "\0", "a" * 999,
              "tags.csv/below", f"{'a' * 300}/below"]  # fmt: skip
     record.write_text(json.dumps({**told, "files": [*told["files"], *named]}))
-    done = run(f"prepare in set {LINE} --add grass --force")
+    done = run(f"prepare in set {CENTERED} --add grass --force")
     assert done.status == 0, done.stderr
     assert all(path.read_text() == "mine" for path in strangers)
     assert (tmp_path / "set" / "contact_sheet" / "page_1.png").exists()
 
 
-# What fails loses nothing.
-
-
-def garbage(path: Path) -> None:
-    path.write_bytes(b"garbage")
-
-
-@pytest.mark.parametrize(
-    ("spoil", "options", "told"),
-    [
-        (lambda root: garbage(root / "tagger" / "model.onnx"), "", "model.onnx can't be loaded"),
-        (lambda root: (root / "tagger" / "selected_tags.csv").write_text("name,category\na,0\n"), "", "has 1 tags"),
-        (lambda root: [garbage(path) for path in (root / "in").iterdir()], "", "none of its images can be used"),
-        (lambda root: (root / "in" / "00.txt").write_text("a" * 40), "--remove '/(a+)+b/'", "takes over 1 s"),
-    ],
-)
-def test_what_can_not_be_done_leaves_an_earlier_preparation_as_it_was(
-    spoil: Callable[[Path], object], options: str, told: str, run: Prepare, tmp_path: Path
-) -> None:
-    make_squares(tmp_path / "in", 2)
-    assert run(f"prepare in set {LINE}").status == 0
-    before = files_of(tmp_path / "set", hidden=True)
-    spoil(tmp_path)
-    done = run(f"prepare in set {LINE} --existing extend --force {options}")
-    assert done.status == 2
-    assert told in done.stderr
-    assert files_of(tmp_path / "set", hidden=True) == before
-
-
-def test_who_came_first_is_seen_under_the_lock_too(run: Prepare, tmp_path: Path) -> None:
-    """Two begin at once, and both find the folder empty before the first has locked it."""
-    make_squares(tmp_path / "in", 1)
-    work, job = (
-        WorkFolder(tmp_path / "set"),
-        plan_job(str(tmp_path / "in"), build_settings({"sizes": ["64x64"], "trigger": "a"})),
-    )
-    claim = job.claim(force=False)
-    work.check(claim)
-    assert run("prepare in set --size 64x64 --trigger sks").status == 0
-    before = files_of(tmp_path / "set", hidden=True)
-    with pytest.raises(OutputError, match="holds prepared images"), work.claimed(claim):
-        pytest.fail("it was claimed")
-    assert files_of(tmp_path / "set", hidden=True) == before
-
-
-def test_a_claim_on_a_folder_that_is_not_begun_leaves_nothing(run: Prepare, tmp_path: Path) -> None:
-    make_squares(tmp_path / "in", 1)
-    job = plan_job(str(tmp_path / "in"), build_settings({"sizes": ["64x64"], "trigger": "a"}))
-    with WorkFolder(tmp_path / "deep" / "set").claimed(job.claim(force=False)):
-        assert (tmp_path / "deep" / "set").is_dir()
-    assert not (tmp_path / "deep").exists()
-
-
 def test_spoilt_notes_on_earlier_work_are_made_again(run: Prepare, tmp_path: Path) -> None:
     make_squares(tmp_path / "in", 3)
-    assert run(f"prepare in set {LINE}").status == 0
+    assert run(f"prepare in set {CENTERED}").status == 0
     before = files_of(tmp_path / "set")
     kept = tmp_path / "set" / ".prepare"
-    garbage(next((kept / "thumbnails").iterdir()))
+    next((kept / "thumbnails").iterdir()).write_bytes(b"garbage")
     record = next((kept / "cuts").iterdir())
     told = json.loads(record.read_text())
     record.write_text(json.dumps({**told, "cut": {**told["cut"], "original": [0, 0]}}))
-    assert run(f"prepare in set {LINE} --force").status == 0
+    assert run(f"prepare in set {CENTERED} --force").status == 0
     assert files_of(tmp_path / "set") == before
 
 
 def test_progress_goes_to_stderr_and_json_to_stdout(run: Prepare, tmp_path: Path) -> None:
     make_squares(tmp_path / "in", 25)
-    done = run(f"prepare in set {LINE} --json")
+    done = run(f"prepare in set {CENTERED} --json")
     assert json.loads(done.stdout)["prepared"] == 25
     assert "cut 25 of 25" in done.stderr
     assert "captioned 25 of 25" in done.stderr

@@ -43,7 +43,12 @@ def reports_in(out: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def folder(tmp_path: Path, tiny_experiment: Experiment) -> Path:
-    settings = {"search.confirm_trials": 0, "search.refit": False, "evaluation.encoder": "own_measures:Colours"}
+    settings = {
+        "search.confirm_trials": 0,
+        "search.refit": False,
+        "search.max_concurrent": 1,
+        "evaluation.encoder": "own_measures:Colours",
+    }
     tree = tiny_experiment.with_params(settings).model_dump(mode="json", exclude_none=True)
     del tree["optimizer"]  # it is searched
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(tree))

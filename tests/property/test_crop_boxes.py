@@ -13,6 +13,7 @@ from raylora.preparation.crop import (
     covers,
     focus_box,
     largest,
+    nearest_size,
     whole_size,
 )
 
@@ -77,19 +78,23 @@ def test_all_that_is_wanted_is_whole_if_one_cut_could_hold_it(picture: tuple[Siz
 
 @tried
 @given(PICTURES, st.lists(SIZES, min_size=1, max_size=4))
-def test_no_size_fits_a_picture_better_than_the_chosen_one(original: Size, sizes: list[Size]) -> None:
-    chosen = choose_size(original, sizes)
-    ratio = original[0] / original[1]
+def test_no_size_that_is_covered_fits_a_picture_better_than_the_chosen_one(original: Size, sizes: list[Size]) -> None:
+    for choose, rivals in (
+        (choose_size, [size for size in sizes if covers(original, size)] or sizes),
+        (nearest_size, sizes),
+    ):
+        chosen = choose(original, sizes)
+        assert chosen in rivals
+        assert misfit(original, chosen) <= min(misfit(original, size) for size in rivals) * (1 + 1e-6)
+        same = [size for size in sizes if size[0] * chosen[1] == size[1] * chosen[0]]
+        if any(covers(original, size) for size in same):
+            assert covers(original, chosen)
 
-    def misfit(size: Size) -> float:
-        own = size[0] / size[1]
-        return max(own / ratio, ratio / own)
 
-    assert chosen in sizes
-    assert misfit(chosen) <= min(map(misfit, sizes)) * (1 + 1e-6)
-    same = [size for size in sizes if size[0] * chosen[1] == size[1] * chosen[0]]
-    if any(covers(original, size) for size in same):
-        assert covers(original, chosen)
+def misfit(original: Size, size: Size) -> float:
+    """How many times as wide, or as narrow, one is as the other."""
+    ratio, own = original[0] / original[1], size[0] / size[1]
+    return max(own / ratio, ratio / own)
 
 
 @tried

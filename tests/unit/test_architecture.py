@@ -17,12 +17,12 @@ from raylora.config import Experiment, Section
 from raylora.search.space import Parameter, SearchSpace
 
 FLOORS = (
-    {"__init__", "errors", "files", "redaction", "yaml_text"},
+    {"__init__", "errors", "files", "patience", "redaction", "yaml_text"},
     {"config_section", "own_code", "storage_access"},
     {"storage"},
     {"config_evaluation", "config_optimization", "config_search"},
     {"bundled", "config", "world"},
-    {"completion", "config_files"},
+    {"completion", "config_files", "lettering"},
     {"dataset"},
     {"diffusion"},
     {"evaluation"},
@@ -30,7 +30,7 @@ FLOORS = (
     {"execution"},
     {"report"},
     {"cli_options"},
-    {"cli_export", "cli_output", "request"},
+    {"cli_export", "cli_output", "cli_prepared", "request"},
     {"cli_check", "cli_doctor", "cli_evaluate", "cli_generate", "cli_prepare", "cli_promote", "cli_submit"},
     {"cli_resume"},
     {"cli"},

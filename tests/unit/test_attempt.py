@@ -10,6 +10,7 @@ import pytest
 import torch
 from ray.train import WorkerGroupError
 
+from raylora.diffusion.memory import enough_memory
 from raylora.errors import RayloraError, StorageError, TrainingDivergedError, WorkerLostError
 from raylora.execution.attempt import attempt, halving
 from raylora.execution.results import BREAKS_OFF, FAILED, as_result, failure_in
@@ -121,3 +122,14 @@ def test_of_several_workers_the_one_that_failed_tells_why(failures: list[Excepti
 @pytest.mark.parametrize("failures", [[CLOSED], [], [CLOSED, ValueError("seen by the other")]])
 def test_of_several_workers_one_is_lost(failures: list[Exception]) -> None:
     assert isinstance(most_telling(WorkerGroupError("all", dict(enumerate(failures)))), WorkerLostError)
+
+
+@pytest.mark.parametrize("error", [FULL, MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't")])
+def test_memory_that_runs_out_is_told_in_one_message(error: Exception) -> None:
+    with (
+        pytest.raises(RayloraError, match="out of memory as it is tried; use less"),
+        enough_memory("as it is tried", "use less"),
+    ):
+        raise error
+    with pytest.raises(KeyError), enough_memory("as it is tried", "use less"):
+        raise KeyError

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from raylora.errors import ConfigError, DatasetError
 from raylora.preparation.tag_table import as_csv, count_tags
-from raylora.preparation.tags import Edits, distinct, parse_replacement, parse_wanted, read_entries, split_tags
+from raylora.preparation.tags import (
+    Edits,
+    as_entry,
+    distinct,
+    parse_replacement,
+    parse_tag,
+    parse_wanted,
+    read_entries,
+    split_tags,
+)
 
 CAPTION = "1girl, blue_eyes, Long Hair, smile"
 
@@ -30,6 +41,10 @@ def test_without_edits_a_caption_stays_letter_by_letter() -> None:
         (Edits(replace=("1girl=woman",)), "woman, blue_eyes, Long Hair, smile"),
         (Edits(replace=("/.*girl/=woman, standing",)), "woman, standing, blue_eyes, Long Hair, smile"),
         (Edits(replace=("smile=1girl",)), "1girl, blue_eyes, Long Hair"),
+        (Edits(replace=(r"/(.*)[_ ]hair/=\1 fur, has \g<1> fur",)), "1girl, blue_eyes, Long fur, has Long fur, smile"),
+        (Edits(replace=(r"/blue eyes|(no one)/=\1",)), "1girl, Long Hair, smile"),
+        (Edits(replace=(r"/sm(il)e/=\\\1\000,x",)), "1girl, blue_eyes, Long Hair, \\il, x"),
+        (Edits(replace=(r"smile=\m/",)), r"1girl, blue_eyes, Long Hair, \m/"),
         (Edits(trigger="sks"), "sks, 1girl, blue_eyes, Long Hair, smile"),
         (Edits(trigger="smile"), "smile, 1girl, blue_eyes, Long Hair"),
         (Edits(trigger="sks", replace=("smile=grin",), remove=("grin", "1girl"), add=("1girl",)),
@@ -55,7 +70,7 @@ def test_an_empty_caption_becomes_the_trigger_alone() -> None:
 
 @pytest.mark.parametrize("entry", ["/(/", "/a{9999999999}/", "/*/", "a, b", "", " "])
 def test_what_names_no_tag_is_refused(entry: str) -> None:
-    with pytest.raises(ValueError, match=r"must be one tag|is no pattern"):
+    with pytest.raises(ValueError, match=rf"^'{re.escape(entry)}' (must be one tag|is no pattern)"):
         parse_wanted(entry)
 
 
@@ -63,6 +78,26 @@ def test_what_names_no_tag_is_refused(entry: str) -> None:
 def test_what_is_no_replacement_is_refused(entry: str) -> None:
     with pytest.raises(ValueError, match=r"must be OLD=NEW|is no pattern"):
         parse_replacement(entry)
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        (r"/(.*) hair/=\2 fur", r"^'/\(\.\*\) hair/=\\2 fur': invalid group reference 2"),
+        (r"/(.*) hair/=\g<kind> fur", "unknown group name 'kind'"),
+        (r"/(.*) hair/=\m/", r"bad escape \\m .* a backslash itself is two"),
+    ],
+)
+def test_a_group_that_a_pattern_has_not_is_told(entry: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        parse_replacement(entry)
+
+
+@pytest.mark.parametrize("tag", ["/m/", "@artist", "-_-", "blue eyes", "@_@", "a (b)", "//"])
+def test_what_a_tag_is_removed_by_means_that_tag_alone(tag: str) -> None:
+    (entry,) = read_entries([as_entry(tag)], parse_wanted)
+    assert not entry.startswith("-")
+    assert [one for one in (tag, "m", "artist", "x") if parse_wanted(entry)(one)] == [tag]
 
 
 @pytest.mark.parametrize("edits", [Edits(remove=("/(a+)+b/",)), Edits(replace=("/(a+)+b/=c",))])
@@ -75,23 +110,40 @@ def test_a_pattern_that_takes_for_ever_is_told(edits: Edits, monkeypatch: pytest
 
 
 def test_the_last_equals_sign_divides() -> None:
-    wanted, new = parse_replacement("=_==closed eyes")
-    assert wanted("=_=")
-    assert new == "closed eyes"
+    replaced = parse_replacement("=_==closed eyes")
+    assert replaced("=_=") == ["closed eyes"]
+    assert replaced("_==closed eyes") == ["_==closed eyes"]
 
 
 def test_a_list_file_stands_for_its_lines(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("blue eyes\n\n  /.* hair/  \n", encoding="utf-8")
-    assert read_entries(["smile", f"@{tmp_path / 'list.txt'}"]) == ("smile", "blue eyes", "/.* hair/")
+    entries = ("smile", "blue eyes", "/.* hair/")
+    assert read_entries(["smile", f"@{tmp_path / 'list.txt'}"], parse_wanted) == entries
+
+
+def test_a_list_at_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "list.txt").write_text("smile")
+    assert read_entries(["@~/list.txt"], parse_wanted) == ("smile",)
+
+
+@pytest.mark.parametrize(
+    ("parse", "bad"), [(parse_wanted, "/(/"), (parse_wanted, "a, b"), (parse_replacement, "a"), (parse_tag, "a, b")]
+)
+def test_a_bad_line_of_a_list_is_named(parse: Callable[[str], object], bad: str, tmp_path: Path) -> None:
+    file = tmp_path / "list.txt"
+    file.write_text("\n".join([*(f"tag {number}=other" for number in range(49)), "", bad, "last"]))
+    with pytest.raises(ConfigError, match=rf"{re.escape(str(file))}, line 51: '{re.escape(bad)}' "):
+        read_entries([f"@{file}"], parse)
 
 
 def test_a_face_of_signs_is_no_list_file() -> None:
-    assert read_entries(["@_@"]) == ("@_@",)
+    assert read_entries(["@_@"], parse_wanted) == ("@_@",)
 
 
 def test_a_list_that_is_not_there_is_told() -> None:
     with pytest.raises(DatasetError, match=r"missing\.txt: can't be read"):
-        read_entries(["@missing.txt"])
+        read_entries(["@missing.txt"], parse_wanted)
 
 
 def test_a_tag_is_known_by_any_spelling() -> None:

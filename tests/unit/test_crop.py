@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raylora.preparation.crop import Size, center_box, choose_size, focus_box, whole_size
+from raylora.preparation.crop import Size, center_box, choose_size, focus_box, nearest_size, whole_size
 
 SIZES = ((512, 512), (512, 768), (768, 512))
 
@@ -20,6 +20,12 @@ def test_a_picture_goes_to_the_size_of_its_shape(original: Size, size: Size) -> 
 @pytest.mark.parametrize(("side", "expected"), [(2000, 1024), (1000, 768), (600, 512), (100, 512)])
 def test_of_equal_shapes_the_largest_that_needs_no_enlarging(side: int, expected: int) -> None:
     assert choose_size((side, side), ((512, 512), (1024, 1024), (768, 768))) == (expected, expected)
+
+
+def test_a_size_that_is_covered_goes_before_one_whose_shape_is_nearer() -> None:
+    assert choose_size((600, 760), SIZES) == (512, 512)
+    assert nearest_size((600, 760), SIZES) == (512, 768)
+    assert choose_size((400, 600), SIZES) == (512, 768)  # where none is covered
 
 
 def test_the_middle_is_the_middle() -> None:

@@ -60,6 +60,22 @@ def test_kohya_folders_give_repeats_and_are_kept_apart(tmp_path: Path) -> None:
     assert len(read_folder(tmp_path)) == 9
 
 
+def test_a_folder_for_no_repeats_is_left_out_as_kohyas_scripts_do(tmp_path: Path) -> None:
+    make_pictures(tmp_path / "10_sks", 8)
+    make_pictures(tmp_path / "0_rejects", 3)
+    told: list[str] = []
+    assert {picture.folder for picture in read_folder(tmp_path, warn=told.append)} == {"10_sks"}
+    assert told == ["0_rejects/: asks by its name for 0 repeats, so 3 images in it are left out"]
+    (tmp_path / "10_sks").rename(tmp_path / "0_sks")
+    assert "8 in 0_sks/: by its name for 0 repeats" in complaint(tmp_path)
+
+
+def test_what_macos_puts_beside_files_is_no_picture(tmp_path: Path) -> None:
+    make_pictures(tmp_path, 8)
+    (tmp_path / "._picture_00.png").write_bytes(b"\0\5\26\7")
+    assert len(read_folder(tmp_path)) == 8
+
+
 def test_caption_files_may_end_in_caption_and_hold_line_breaks(tmp_path: Path) -> None:
     make_pictures(tmp_path, 8, captions=False)
     for number in range(8):
@@ -69,10 +85,10 @@ def test_caption_files_may_end_in_caption_and_hold_line_breaks(tmp_path: Path) -
 
 def test_other_kinds_of_pictures_are_read(tmp_path: Path) -> None:
     make_pictures(tmp_path, 8)
-    for suffix in (".JPG", ".webp", ".bmp", ".tiff"):
+    for suffix in (".JPG", ".webp", ".bmp", ".tiff", ".jfif"):
         Image.new("RGB", (64, 64), "red").save(tmp_path / f"other{suffix}")
         (tmp_path / f"other{suffix}").with_suffix(".txt").write_text("red")
-    assert len(read_folder(tmp_path)) == 12
+    assert len(read_folder(tmp_path)) == 13
 
 
 def test_imagefolder(tmp_path: Path) -> None:
@@ -162,6 +178,15 @@ def test_images_that_were_not_looked_for_are_named(tmp_path: Path) -> None:
     message = complaint(tmp_path)
     assert "2 usable images" in message
     assert "other images: 9 in train/: give that folder, or name it like 10_name" in message
+
+
+def test_raylora_s_own_sheets_are_not_named(tmp_path: Path) -> None:
+    make_pictures(tmp_path / "10_sks", 2)
+    make_pictures(tmp_path / "contact_sheet", 1)
+    (tmp_path / "manifest.json").write_text('{"raylora": "1.0"}')
+    assert "other images" not in complaint(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    assert "other images: 1 in contact_sheet/" in complaint(tmp_path)
 
 
 def test_repeats_that_folders_name(tmp_path: Path) -> None:
@@ -341,6 +366,12 @@ def test_grey_and_print_colours_become_rgb(tmp_path: Path, mode: str, value: Any
 def test_sixteen_bit_greys_keep_their_brightness(tmp_path: Path) -> None:
     Image.fromarray(np.full((64, 64), 128 * 257, dtype=np.uint16)).save(tmp_path / "grey.png")
     assert np.abs(load_pixels(tmp_path / "grey.png", (64, 64)).astype(int) - 128).max() <= 1
+
+
+def test_greys_of_which_no_one_knows_the_white_are_no_pixels(tmp_path: Path) -> None:
+    Image.fromarray(np.full((64, 64), 252, dtype=np.int32)).save(tmp_path / "grey.tif")
+    with pytest.raises(ValueError, match="its greys have 32 bits, and nothing says which is white"):
+        load_pixels(tmp_path / "grey.tif", (64, 64))
 
 
 def test_pixels_cover_the_size_and_are_cut_at_the_centre(tmp_path: Path) -> None:

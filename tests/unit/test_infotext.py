@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,8 +15,9 @@ from raylora import __version__
 from raylora.diffusion.infotext import Origin, Recipe, infotext, png
 from tests.infotexts import LORA, read_text
 
+SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 RECIPE = Recipe("sks, red hair", "blurry", 7, (512, 768), 20, 6.5, 0.8)
-ORIGIN = Origin("mine", "0123456789ab", "anything-v5", "fedcba9876", "EulerAncestralDiscreteScheduler", None)
+ORIGIN = Origin("mine", "0123456789ab", "anything-v5", "fedcba9876", "EulerAncestralDiscreteScheduler", {}, None)
 
 
 def test_a_webui_reads_back_everything() -> None:
@@ -24,23 +27,68 @@ def test_a_webui_reads_back_everything() -> None:
     assert read.values == {
         "Steps": "20",
         "Sampler": "Euler a",
+        "Schedule type": "Uniform",
         "CFG scale": "6.5",
         "Seed": "7",
         "Size": "512x768",
         "Model hash": "fedcba9876",
         "Model": "anything-v5",
+        "RNG": "CPU",
         "Lora hashes": "mine: 0123456789ab",
         "Version": f"raylora {__version__}",
     }
 
 
 @pytest.mark.parametrize(
-    "prompt", ["one\ntwo, three", 'say "hi": now', "red_hair (series)", "señora, 日本", "a: b, c: d"]
-)
-def test_words_of_all_kinds_come_back(prompt: str) -> None:
+    "prompt", ["one\ntwo, three", 'say "hi": now', "red_hair (series)", "[art], [a:b:0.5]", r"\(x\) \\ y", "a: b, c: d",
+               "señora, 日本", "((much)) (more:1.2"]
+)  # fmt: skip
+def test_words_of_all_kinds_are_drawn_as_they_stand(prompt: str) -> None:
     read = read_text(infotext(replace(RECIPE, prompt=prompt, negative_prompt=prompt), ORIGIN))
-    assert (read.prompt, read.negative) == (f"{prompt} <lora:mine:0.8>", prompt)
+    assert read.words == (prompt, prompt)
+    assert read.prompt.endswith(" <lora:mine:0.8>")
     assert read.values["Seed"] == "7"
+
+
+def test_comfyui_finds_the_line_of_the_negative_prompt() -> None:
+    """Its `importA1111` makes nothing of a picture without one."""
+    assert "\nNegative prompt: \nSteps: 20" in infotext(replace(RECIPE, negative_prompt=""), ORIGIN)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "config", "name", "schedule"),
+    [
+        ("DDIMScheduler", {"timestep_spacing": "leading"}, "DDIM", "Automatic"),
+        ("EulerDiscreteScheduler", {"timestep_spacing": "leading"}, "Euler", "DDIM"),
+        ("EulerDiscreteScheduler", {"timestep_spacing": "linspace"}, "Euler", "Uniform"),
+        ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}, "Euler", "SGM Uniform"),
+        ("HeunDiscreteScheduler", {"use_exponential_sigmas": True}, "Heun", "Exponential"),
+        ("DPMSolverMultistepScheduler", {}, "DPM++ 2M", "SGM Uniform"),
+        ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}, "DPM++ 2M", "Karras"),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, "DPM++ 2M SDE", "SGM Uniform"),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "solver_order": 3}, "DPM++ 3M SDE",
+         "SGM Uniform"),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver"}, "DPMSolverMultistepScheduler", "SGM Uniform"),
+        ("MyScheduler", {}, "MyScheduler", "Automatic"),
+    ],
+)  # fmt: skip
+def test_a_webui_takes_the_noise_levels_that_were_taken(
+    sampler: str, config: dict[str, Any], name: str, schedule: str
+) -> None:
+    filled = read_text(infotext(RECIPE, replace(ORIGIN, sampler=sampler, sampler_config=config))).filled
+    assert (filled["Sampler"], filled["Schedule type"], filled["RNG"]) == (name, schedule, "CPU")
+    assert "Noise Schedule" not in filled
+
+
+def test_dpm_leaves_the_last_timestep_out_as_sgm_uniform_does() -> None:
+    dpm = diffusers.DPMSolverMultistepScheduler(**SD)
+    dpm.set_timesteps(10)
+    assert dpm.timesteps.tolist() == pytest.approx([999 * (10 - step) / 10 for step in range(10)], abs=1)
+
+
+def test_a_last_timestep_of_noise_alone_is_told() -> None:
+    origin = replace(ORIGIN, sampler_config={"rescale_betas_zero_snr": True})
+    assert read_text(infotext(RECIPE, origin)).values["Noise Schedule"] == "Zero Terminal SNR"
 
 
 @pytest.mark.parametrize("model", ["v1, pruned", "a: b", 'the "best", really', "back\\slash, here"])

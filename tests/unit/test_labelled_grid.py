@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +19,12 @@ from raylora.report.labelled_grid import GAP_PX, HEAD_PX, LABEL_PX, MOST_PX, _ce
 COLOURS = ("red", "lime", "blue", "yellow", "magenta", "cyan")
 
 
-def recipe(prompt: str, seed: int, strength: float = 1.0, size: tuple[int, int] = (256, 128)) -> Recipe:
-    return Recipe(prompt, "", seed, size, 5, 7.0, strength)
+def recipe(prompt: str, seed: int, strength: float = 1.0, size: tuple[int, int] = (256, 128), **fields: Any) -> Recipe:
+    return replace(Recipe(prompt, "", seed, size, 5, 7.0, strength), **fields)
+
+
+def labels(recipes: list[Recipe]) -> list[tuple[str, str]]:
+    return [(row.prompt, row.apart) for row in lay_out(recipes).rows]
 
 
 def drawn(folder: Path, recipes: list[Recipe]) -> list[tuple[Recipe, Path]]:
@@ -56,14 +62,51 @@ def test_several_strengths_go_across_and_seeds_down(tmp_path: Path) -> None:
         red, lime, blue, yellow = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
         assert middles(grid, 2, 2, (256, 128)) == [red, blue, lime, yellow]
     layout = lay_out(recipes)
-    assert list(layout.rows.values()) == ["a\nseed 3", "a\nseed 4"]
-    assert list(layout.columns.values()) == ["base model", "strength 0.5"]
+    assert labels(recipes) == [("a", "seed 3"), ("a", "seed 4")]
+    assert layout.columns == ("base model", "strength 0.5")
 
 
-def test_a_seed_of_one_prompt_alone_leaves_others_cells_empty(tmp_path: Path) -> None:
-    with Image.open(io.BytesIO(labelled_grid(drawn(tmp_path, [recipe("a", 0), recipe("b", 1)])))) as grid:
-        white, red, lime = (255, 255, 255), (255, 0, 0), (0, 255, 0)
-        assert middles(grid, 2, 2, (256, 128)) == [red, white, white, lime]
+def test_prompts_with_seeds_of_their_own_leave_no_empty_columns(tmp_path: Path) -> None:
+    recipes = [recipe("a", 0), recipe("b", 1), recipe("b", 2)]
+    with Image.open(io.BytesIO(labelled_grid(drawn(tmp_path, recipes)))) as grid:
+        white, red, lime, blue = (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255)
+        assert middles(grid, 2, 2, (256, 128)) == [red, white, lime, blue]
+    assert labels(recipes) == [("a", "seed 0"), ("b", "seeds 1 2")]
+    assert lay_out(recipes).columns == ("1st seed", "2nd seed")
+    many = lay_out([recipe(f"prompt {number}", 11 * number) for number in range(40)])
+    assert (len(many.rows), many.columns) == (40, ("",))
+
+
+def test_what_tells_rows_of_one_prompt_apart_stands_beside_them() -> None:
+    recipes = [
+        recipe("fox", 0), recipe("fox", 0, steps=9), recipe("fox", 0, guidance_scale=2.5),
+        recipe("fox", 0, size=(64, 128)), recipe("fox", 0, negative_prompt="dull"),
+    ]  # fmt: skip
+    assert labels(recipes[:2]) == [("fox", "5 steps"), ("fox", "9 steps")]
+    assert labels([recipes[0], recipes[2]]) == [("fox", "guidance 7"), ("fox", "guidance 2.5")]
+    assert labels([recipes[0], recipes[4]]) == [("fox", "no negative prompt"), ("fox", "not: dull")]
+    assert len(set(labels(recipes))) == 5
+    assert labels(recipes)[3] == ("fox", "64×128, 5 steps, guidance 7, no negative prompt")
+
+
+def test_what_tells_rows_apart_is_seen_beside_the_longest_prompt(tmp_path: Path) -> None:
+    long = "word " * 200
+    sheets = []
+    for steps in (5, 6):
+        made = drawn(tmp_path, [recipe(long, 0, steps=steps), recipe(long, 0, steps=9)])
+        sheets.append(np.asarray(Image.open(io.BytesIO(labelled_grid(made)))))
+    one, other = (sheet[HEAD_PX : HEAD_PX + 128, :LABEL_PX] for sheet in sheets)
+    assert (one != other).any()
+
+
+def test_letters_of_other_languages_are_no_boxes(tmp_path: Path) -> None:
+    def label(prompt: str) -> bytes:
+        made = drawn(tmp_path, [recipe(prompt, 0)])
+        with Image.open(io.BytesIO(labelled_grid(made))) as grid:
+            return grid.crop((0, HEAD_PX, LABEL_PX, grid.height)).tobytes()
+
+    words = ["ñ", "ж", "é", "日", "本", "\U0001f98a", "\uffff"]
+    assert len({label(word) for word in words}) == len(words)
 
 
 def test_small_pictures_are_enlarged_and_large_grids_made_small(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_it_tells_no_path_no_file_name_and_no_real_picture(made: Made, tmp_path:
     for secret in (str(tmp_path), "/home/me", "0.png |", "grid.png"):
         assert secret not in body
     assert "m.safetensors names no licence" in card(made, licence=Licence())[1]
-    assert "from_single_file('path/to/m.safetensors')" in body
+    assert "from_single_file('path/to/m.safetensors', torch_dtype=dtype)" in body
 
 
 @pytest.mark.parametrize(

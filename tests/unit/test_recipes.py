@@ -72,7 +72,8 @@ def test_sides_may_be_multiples_of_eight() -> None:
     [
         (Wish(), "no prompts: give --prompt"),
         (Wish(prompts=["a", " "]), "--prompt 2: the prompt is empty"),
-        (Wish(prompts=["a <lora:x:1>"]), "<lora:…> is how a webui loads a LoRA"),
+        (Wish(prompts=["a <lora:x:1>"]), "--prompt 1: the prompt has <lora:…>, by which a webui loads a LoRA"),
+        (Wish(prompts=["a <LyCO:x:1>"]), "the prompt has <LyCO:…>"),
         (Wish(prompts=["a\nNegative prompt: b"]), "give that with --negative-prompt"),
         (Wish(prompts=["a\x1bb"]), "control characters"),
         (Wish(prompts=["a\udcffb"]), "no UTF-8"),
@@ -113,6 +114,7 @@ def test_what_no_picture_can_have_is_refused(wish: Wish, told: str) -> None:
         (b"a --w 515", "line 1: 515x512: both sides must be multiples of 8 px"),
         (b"a --w 0", "line 1: 0x512"),
         (b"--n alone", "line 1: the prompt is empty"),
+        (b"a --d", "line 1: --d : must be a whole number"),
     ],
 )
 def test_a_files_faults_are_told_with_their_line(content: bytes, told: str, tmp_path: Path) -> None:
@@ -126,6 +128,38 @@ def test_a_files_faults_are_told_with_their_line(content: bytes, told: str, tmp_
 def test_a_file_that_cannot_be_read_is_told(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--prompts"):
         made(Wish(prompts_file=tmp_path / name))
+
+
+def test_capitals_and_tabs_serve_as_in_kohyas_files(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("fox --W 640 --H\t512 --n\tblurry, dull --D  5 --n\nhat --N blurry")
+    fox, hat, _ = made(Wish(prompts_file=file))
+    assert (fox.size, fox.negative_prompt, fox.seed) == ((640, 512), "", 5)
+    assert hat.negative_prompt == "blurry"
+
+
+@pytest.mark.parametrize(("name", "form"), [("p.toml", "TOML"), ("p.JSON", "JSON")])
+def test_kohyas_other_forms_are_not_drawn_line_by_line(name: str, form: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("[prompt]\nwidth = 512\n")
+    with pytest.raises(ConfigError, match=f"prompts in {form} are not read here; write them into a .txt file"):
+        made(Wish(prompts_file=tmp_path / name))
+
+
+def test_the_trigger_stands_in_negative_prompts_too(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("{trigger} --n old {trigger}\nhat\n")
+    experiment = SETTINGS.with_params({"sampling.negative_prompt": "{trigger}, dull", "sampling.seeds": (1,)})
+    told = [(one.prompt, one.negative_prompt) for one in made(Wish(prompts_file=tmp_path / "prompts.txt"),
+                                                             experiment=experiment)]  # fmt: skip
+    assert told == [("sks", "old sks"), ("hat", "sks, dull")]
+
+
+@pytest.mark.parametrize("negative", ["", "{trigger}"])
+def test_a_trigger_that_loads_something_is_refused_where_it_is_used(negative: str) -> None:
+    """It comes out of a file that anybody may have written."""
+    experiment = SETTINGS.with_params({"dataset.trigger": "x <lora:evil:1>", "sampling.negative_prompt": negative})
+    with pytest.raises(ConfigError, match=r"has <lora:…>, by which a webui loads a LoRA"):
+        made(Wish(prompts=["hat" if negative else "{trigger}"]), experiment=experiment)
+    assert made(Wish(prompts=["hat"]), experiment=experiment.with_params({"sampling.negative_prompt": ""}))
 
 
 def test_a_trigger_that_is_not_known_is_asked_for() -> None:

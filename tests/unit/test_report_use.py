@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from raylora.report.reading import read_work
 from raylora.report.usage import usages
@@ -24,7 +26,7 @@ def test_how_to_use_it_names_file_trigger_and_strength(made: Made) -> None:
     code = diffusers.pieces[0].text
     compile(code, "usage", "exec")
     for part in (
-        "from_pretrained('some/base')",
+        "from_pretrained('some/base', torch_dtype=dtype)",
         repr(str(made.out.best)),
         "set_adapters('portraits', 0.8)",
         "clip_skip=1",
@@ -72,6 +74,31 @@ def test_a_file_of_weights_and_v_prediction_are_loaded_as_such(made: Made) -> No
     made = made.with_settings(**sdxl, model__train_text_encoder=False, model__clip_skip=2)
     diffusers, comfy, _ = usages(read_work(made.write()))
     code = diffusers.pieces[0].text
-    assert "StableDiffusionXLPipeline.from_single_file('/x/m.safetensors')" in code
-    assert "prediction_type='v_prediction'" in code and "clip_skip" not in code
+    assert "StableDiffusionXLPipeline.from_single_file('/x/m.safetensors', torch_dtype=dtype)" in code
+    assert "prediction_type='v_prediction')" in code and "clip_skip" not in code
     assert '"strength_clip": 0.0' in comfy.pieces[1].text
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+@pytest.mark.parametrize("marks", [(), ("v_pred", "ztsnr")])
+def test_programs_are_told_of_v_prediction_where_no_mark_tells_them(
+    made: Made, marks: tuple[str, ...], family: str, tmp_path: Path
+) -> None:
+    """ComfyUI reads marks in SDXL's files alone."""
+    base = tmp_path / "m.safetensors"
+    save_file({name: np.zeros(0, np.float32) for name in ("model.x", *marks)}, base)
+    unmarked = {} if marks else {"model__prediction_type": "v_prediction"}
+    made = made.with_settings(model__base_model=str(base), model__family=family, **unmarked)
+    diffusers, comfy, a1111 = usages(read_work(made.write()))
+    assert ("prediction_type='v_prediction', rescale_betas_zero_snr=True)" in diffusers.pieces[0].text) == bool(marks)
+    node = f"node ModelSamplingDiscrete (sampling v_prediction{', zsnr true' * bool(marks)})"
+    assert (node in comfy.hint) == (not marks or family == "sd15")
+    assert "The base model predicts v: lay beside the checkpoint a .yaml" in a1111.hint
+    assert ("Zero Terminal SNR" in a1111.hint) == bool(marks)
+
+
+@pytest.mark.parametrize(("chosen", "half"), [("no", "float16"), ("fp16", "float16"), ("bf16", "bfloat16")])
+def test_diffusers_loads_half_the_bytes_on_a_gpu(made: Made, chosen: str, half: str) -> None:
+    code = usages(read_work(made.with_settings(training__mixed_precision=chosen).write()))[0].pieces[0].text
+    assert f'("cuda", torch.{half}) if torch.cuda.is_available() else ("cpu", torch.float32)' in code
+    assert "torch_dtype=dtype" in code and "negative_prompt=''" in code
