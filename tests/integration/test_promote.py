@@ -14,6 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from raylora.diffusion.base import BaseModel
 from raylora.execution.model_card import CARD_NAME
 from raylora.execution.outputs import OutFolder
+from raylora.execution.registering import describe
 from raylora.tracking.entry import ENTRY_NAME
 from tests.bad_world import Result, Run
 from tests.registries import finished, job_of
@@ -96,6 +97,11 @@ def test_a_version_tells_what_it_is(run: Run, client: MlflowClient, good: OutFol
     below = client.list_logged_model_artifacts(version.source.removeprefix("models:/"), "samples")
     assert "samples/sample_00.png" in [file.path for file in below]
     assert "samples/grid.png" not in [file.path for file in below]  # real images are on it
+
+
+def test_without_a_refit_the_files_have_learned_what_the_trial_has(good: OutFolder) -> None:
+    summary, job = json.loads(good.summary.read_text()), job_of(read(good))
+    assert [describe(good, job, {**summary, "refit": refit}).learned for refit in (True, False)] == [12, 9]
 
 
 def test_a_better_one_takes_the_alias_and_a_worse_one_does_not(

@@ -8,6 +8,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.models import Model
 
 from raylora.config import LoraConfig
 from raylora.diffusion.adapters import Adapter
@@ -63,6 +64,15 @@ def test_a_version_is_found_by_alias_and_number(
     assert found.strength == {"1": 0.6, "2": None}[version]
     assert found.file.is_relative_to(tmp_path)
     assert found.file.read_bytes() == (store / DIFFUSERS_NAME).read_bytes()
+
+
+def test_a_base_model_on_the_hub_is_loaded_at_the_commit_that_it_was_trained_on(store: Path, tmp_path: Path) -> None:
+    """MLflow by itself takes the newest."""
+    handed = Handed(store / DIFFUSERS_NAME, "some/base", (64, 64), 2, 3.0, revision="0" * 40)
+    handed.save_model(str(tmp_path / "model"), Model())
+    flavours = Model.load(str(tmp_path / "model")).flavors
+    assert flavours["diffusers"]["base_model"] == "some/base"
+    assert flavours["diffusers"]["base_model_revision"] == "0" * 40
 
 
 def test_its_model_says_how_pictures_are_made(
