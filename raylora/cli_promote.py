@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -29,7 +30,11 @@ def promote(
     alias: Annotated[str, typer.Option("--alias", help="The alias to give.", metavar="ALIAS")] = "champion",
     tracking_uri: Annotated[
         Optional[str],
-        typer.Option("--tracking-uri", help="MLflow server or store; by default that of OUT's search.", metavar="URI"),
+        typer.Option(
+            "--tracking-uri",
+            help="MLflow server or store; by default that of OUT's search, else MLFLOW_TRACKING_URI.",
+            metavar="URI",
+        ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Give the alias though the other LoRA isn't worse.", metavar=FLAG)
@@ -49,10 +54,11 @@ def promote(
     """
     _check("--name", "tracking.register_name", name)
     _check("--tracking-uri", "tracking.uri", tracking_uri)
+    from raylora.execution.found_lora import URI_VARIABLE
     from raylora.execution.promoting import Promotion, promote
 
-    console = on_stderr()
-    placed = promote(Promotion(target, name, alias, tracking_uri, force), say_on(console))
+    console, usual_uri = on_stderr(), os.environ.get(URI_VARIABLE)
+    placed = promote(Promotion(target, name, alias, tracking_uri, force, usual_uri), say_on(console))
     if placed.forced:
         warn_on(console)(f"--force: version {placed.holder} had {alias}, and {placed.forced}")
     print(json.dumps(_as_dict(placed), indent=2) if as_json else _line(placed))

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from raylora.config import Experiment, LoraConfig
 from raylora.config_files import write_experiment
 from raylora.dataset.folder import Picture
@@ -21,6 +23,8 @@ from raylora.tracking.mlflow_runs import MlflowTracker
 from tests.report_world import Made
 
 IMAGES = 12
+EFFECT = 0.3
+"""Standard deviation of a LoRA's weights."""
 
 
 def picture(number: int, caption: str = "") -> Picture:
@@ -51,7 +55,7 @@ def finished(
     experiment = made.experiment.with_params(settings or {})
     job = job or job_of(experiment)
     out = made.write()
-    adapter = Adapter(base, LoraConfig(rank=2, alpha=2), "a", train_text_encoder=True, seed=0)
+    adapter = trained(base)
     write_diffusers(adapter, out.best, "fp16", LoraCard(root.name, (64, 64), 8))
     write_kohya(adapter, out.best / KOHYA_NAME, LoraCard(root.name, (64, 64), 8))
     adapter.close()
@@ -67,6 +71,17 @@ def finished(
     out.write_state("finished", tracking_uri=uri, parent_run_id=tracker.parent_run_id)
     write_entry(out, describe(out, job, summary), claim_of(job, summary["best"], "weights", "encoder"))
     return out
+
+
+def trained(base: BaseModel) -> Adapter:
+    """A LoRA that does something: a new one has no effect."""
+    adapter = Adapter(base, LoraConfig(rank=2, alpha=2), "a", train_text_encoder=True, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for part in adapter.peft_configs:
+            for _, weight in adapter.parameters(part):
+                weight.copy_(torch.randn(weight.shape, generator=generator) * EFFECT)
+    return adapter
 
 
 def send_trials(out: OutFolder, uri: str) -> str:

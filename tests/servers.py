@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,17 @@ def serving(command: Sequence[str], folder: Path, health: str, environment: Mapp
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
         server.wait()
+
+
+@contextmanager
+def mlflow_server(folder: Path, uri: str, port: int) -> Iterator[str]:
+    """MLflow's server on a store, with its files in the folder; its address while the block lasts."""
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
+    words = [*command, "--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
+    environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    address = f"http://127.0.0.1:{port}"
+    with serving(words, folder, f"{address}/health", environment):
+        yield address
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes], told: Path) -> None:

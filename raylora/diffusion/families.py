@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -319,6 +321,8 @@ def _load_pipeline(reference: str, family: Family, dtype: torch.dtype, config: P
 def save_as_folder(reference: str, model: ModelConfig, folder: Path, config: Path | None = None) -> Path:
     """A base model as a diffusers folder in fp16 that says what the model predicts, for programs that ask nothing else.
 
+    It is there whole or not at all; one that was there is replaced.
+
     Args:
         model: as for `load_base`.
         config: of a single file, as for `load_base`.
@@ -326,7 +330,13 @@ def save_as_folder(reference: str, model: ModelConfig, folder: Path, config: Pat
     family = FAMILIES[model.family]
     pipe = _load_pipeline(reference, family, torch.float16, config)
     pipe.scheduler = _sampler(pipe.scheduler, _schedule_of(reference, family, model))
-    pipe.save_pretrained(folder)
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        pipe.save_pretrained(beside)
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
     return folder
 
 

@@ -94,6 +94,19 @@ def cached_folder(reference: str, name: str, weights: Sequence[str]) -> Path | N
     return folder if is_whole else None  # a download that broke off: none
 
 
+def cached_revision(reference: str, name: str) -> str | None:
+    """The commit of a model that was downloaded before, whose files are loaded here; None where there is none.
+
+    Args:
+        name: a small file that every such model has.
+    """
+    try:
+        folder = _copy_here(reference, name).parents[name.count("/")]
+    except (HFValidationError, LocalEntryNotFoundError):
+        return None
+    return folder.name
+
+
 def why_silent() -> str | None:
     """Why the hub can't be asked, if so: huggingface_hub itself tries for half a minute, and says so on stderr."""
     if constants.HF_HUB_OFFLINE:

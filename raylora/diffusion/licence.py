@@ -16,7 +16,7 @@ from raylora.files import MOST_TEXT_BYTES, is_folder, read_mapping, read_ordinar
 from raylora.redaction import one_line
 from raylora.yaml_text import load_yaml
 
-CARD_NAME = "README.md"
+HUB_CARD_NAME = "README.md"
 FENCE = "---"
 """A line of it begins the YAML of a model card, and the next one ends it: https://huggingface.co/docs/hub/model-cards"""
 LICENCE_KEY = "modelspec.license"
@@ -43,10 +43,10 @@ def licence_of(reference: str, family: str) -> Licence:
     resolved = resolve_base(reference, family)
     if is_hub_id(resolved):
         with suppress(ModelError):
-            return _of_card(hub_file(resolved, CARD_NAME))
+            return _of_card(hub_file(resolved, HUB_CARD_NAME))
         return Licence()
     if is_folder(Path(resolved)):
-        told = _of_card(Path(resolved) / CARD_NAME)
+        told = _of_card(Path(resolved) / HUB_CARD_NAME)
         return told if told.name else _of_index(Path(resolved))
     return _of_file(Path(resolved))
 

@@ -52,8 +52,10 @@ class Described:
     summary: Mapping[str, Any]
     """Of the search or training: `best` and `baseline`, as in `summary.json`."""
     images: int
+    learned: int
+    """How many of them the files were trained on in the end."""
     digest: str
-    """Of all images and captions, regularization included."""
+    """Of all images and captions, regularization included; empty where it isn't known any more."""
     held_out: int
     prompts: Sequence[str]
     """Of `best/samples`, in their order; empty where they aren't known."""
@@ -75,16 +77,26 @@ class Described:
 
     @property
     def base_name(self) -> str:
-        """A hub id whole; of a path its last part, since the rest is somebody's disk."""
+        """As others may read it."""
         base = self.experiment.model.base_model or ""
-        return "raylora’s demo" if base == DEMO_NAME else base if is_hub_id(base) else Path(base).name
+        return "raylora’s demo" if base == DEMO_NAME else public_name(base)
 
 
-def write_card(out: OutFolder, told: Described) -> str:
-    """Write the card; returns what it says without pictures and code, for a place that shows neither.
+def public_name(model: str) -> str:
+    """A hub id whole; of a path its last part, since the rest is somebody's disk."""
+    return model if is_hub_id(model) else Path(model).name
+
+
+def facts_of(told: Described) -> str:
+    """What a card says without pictures and code, for a place that shows neither.
 
     Its first line says what it is: of a version's description MLflow's table shows no more.
     """
+    return "\n\n".join(_facts(told))
+
+
+def write_card(out: OutFolder, told: Described) -> None:
+    """Write `best/model_card.md`."""
     pictures = sorted((out.best / "samples").glob("sample_*.png"))[:MOST_PICTURES]
     has_strengths = (out.best / "samples" / STRENGTHS_NAME).is_file()
     shown_pictures = [(f"samples/{path.name}", _prompt_at(told, place)) for place, path in enumerate(pictures)]
@@ -98,7 +110,6 @@ def write_card(out: OutFolder, told: Described) -> str:
         *facts[1:],
     ]
     write_text(out.best / CARD_NAME, "\n\n".join(part for part in parts if part) + "\n")
-    return "\n\n".join(facts)
 
 
 def _prompt_at(told: Described, place: int) -> str:
@@ -140,7 +151,7 @@ def _facts(told: Described) -> list[str]:
 def _head(told: Described) -> str:
     trigger, resolution = told.experiment.dataset.trigger, told.experiment.dataset.resolution
     lines = [
-        f"A LoRA for {told.title}, trained on {escaped(told.base_name)} with {told.images} images at "
+        f"A LoRA for {told.title}, trained on {escaped(told.base_name)} with {told.learned} images at "
         f"{resolution[0]}×{resolution[1]} px. {_found_by(told)}",
         f"Trigger word: {code(trigger)}. Strength to begin with: {told.strength:g}."
         if trigger
@@ -229,9 +240,10 @@ def _value(value: Any) -> str:
 
 def _data(told: Described) -> str:
     held_out = f", of which {told.held_out} were held out to judge by" if told.held_out else ""
+    digest = f" Digest of all images and captions: {code(told.digest)}." if told.digest else ""
     return (
-        f"## Data\n\n{told.images} images with captions{held_out}. Digest of all images and captions: "
-        f"{code(told.digest)}. Their names and the other captions are not told here."
+        f"## Data\n\n{told.images} images with captions{held_out}.{digest} Their names and the other captions are not "
+        "told here."
     )
 
 

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from raylora.config import Experiment
 from raylora.config_files import read_experiment
+from raylora.diffusion.hub import is_hub_id
+from raylora.diffusion.lora_file import DIFFUSERS_NAME
 from raylora.errors import ConfigError, OutputError
-from raylora.execution.model_card import Described
+from raylora.execution.found_lora import REGISTRY, URI_VARIABLE
+from raylora.execution.model_card import CARD_NAME, Described, write_card
 from raylora.execution.outputs import OutFolder
-from raylora.execution.registering import base_folder, known_licence, log_winner, needs_folder
-from raylora.execution.winner import EXPERIMENT_NAME
+from raylora.execution.registering import entry_of, known_licence, log_winner
+from raylora.execution.winner import EXPERIMENT_NAME, GRID_NAME
 from raylora.files import is_file, is_folder, read_mapping, resolved
 from raylora.tracking.entry import ENTRY_NAME, Entry, read_entry
 
 if TYPE_CHECKING:
-    from raylora.tracking.registry import Placed
+    from raylora.tracking.registry import Found, Placed
 
-MODEL_SCHEME = "models:/"
+NEW_STORE = "registry.db"
+"""In an output folder, where its search's own store is gone."""
+PRIVATE = (EXPERIMENT_NAME, f"samples/{GRID_NAME}")
+"""What of `best/` is not sent to a store that the search didn't write to: paths, and real pictures."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,20 @@ class Promotion:
     alias: str
     tracking_uri: str | None
     force: bool = False
+    usual_uri: str | None = None
+    """The tracking URI of what lies in MLflow alone, where none is given."""
+
+
+@dataclass(frozen=True)
+class FinishedSearch:
+    """What a finished search's folder says of it."""
+
+    out: OutFolder
+    summary: Mapping[str, Any]
+    experiment: Experiment
+    """That of `best/`."""
+    tracking_uri: str
+    run_id: str
 
 
 def promote(wanted: Promotion, say: Callable[[str], None]) -> Placed:
@@ -40,55 +64,75 @@ def promote(wanted: Promotion, say: Callable[[str], None]) -> Placed:
     Raises:
         UserError: there is no such thing, or the store can't be used; nothing has changed.
     """
-    from raylora.tracking.finding import RUN_ID, answering, check_alias
+    from raylora.tracking.finding import RUN_ID, check_alias
 
     check_alias(wanted.alias)
-    with answering(wanted.tracking_uri or f"of {wanted.target}"):
-        if wanted.target.startswith(MODEL_SCHEME):
-            return _promote_version(wanted)
-        if is_folder(Path(wanted.target)) or not RUN_ID.fullmatch(wanted.target):
-            return _promote_output(wanted, OutFolder(resolved(Path(wanted.target))), say)
-        return _promote_run(wanted)
+    if wanted.target.startswith(REGISTRY):
+        return _promote_version(wanted)
+    if is_folder(Path(wanted.target)) or not RUN_ID.fullmatch(wanted.target):
+        return _promote_output(wanted, OutFolder(resolved(Path(wanted.target))), say)
+    return _promote_run(wanted)
 
 
-def _store(uri: str | None, target: str) -> str:
+def _store(wanted: Promotion) -> str:
     """The tracking URI of something that lies in MLflow alone."""
     from raylora.tracking.finding import check_registry
     from raylora.tracking.mlflow_store import tracking_uri
 
-    if uri is None:
-        raise ConfigError(f"{target}: say where that is; give --tracking-uri (a search's is in its summary.json)")
+    uri = wanted.tracking_uri or wanted.usual_uri
+    if not uri:
+        raise ConfigError(
+            f"{wanted.target}: say where that is; give --tracking-uri (a search's is in its summary.json), or set "
+            f"{URI_VARIABLE}"
+        )
     found = tracking_uri(uri, Path())
     check_registry(found)
     return found
 
 
 def _promote_version(wanted: Promotion) -> Placed:
-    from raylora.tracking.finding import version_at
+    from raylora.tracking.finding import answering, version_at
     from raylora.tracking.registry import place, registry
 
-    uri = _store(wanted.tracking_uri, wanted.target)
-    with registry(uri) as client:
-        found = version_at(client, wanted.target)
-    if wanted.name not in (None, found.name):
-        raise ConfigError(f"--name {wanted.name}: {wanted.target} is a version of {found.name}; leave --name out")
-    return place(uri, found.name, found.version, wanted.alias, wanted.force)
+    uri = _store(wanted)
+    with answering(uri):
+        with registry(uri) as client:
+            found = version_at(client, wanted.target)
+        if wanted.name not in (None, found.name):
+            raise ConfigError(f"--name {wanted.name}: {wanted.target} is a version of {found.name}; leave --name out")
+        return place(uri, found.name, str(found.version), wanted.alias, wanted.force)
 
 
 def _promote_run(wanted: Promotion) -> Placed:
-    from raylora.tracking.finding import run_at
-    from raylora.tracking.registry import model_of, place, register, registry
+    from raylora.tracking.finding import answering, run_at
+    from raylora.tracking.registry import loras_of, place, register, registry
 
-    name, uri = _name(wanted), _store(wanted.tracking_uri, wanted.target)
-    with registry(uri) as client:
-        run_at(client, wanted.target)
-        model_uri = model_of(uri, wanted.target) or model_of(uri, wanted.target, whole=False)
-    if model_uri is None:
+    name, uri = _name(wanted), _store(wanted)
+    with answering(uri):
+        with registry(uri) as client:
+            run_at(client, wanted.target)
+            model = _served(wanted.target, list(loras_of(client, wanted.target)))
+        return place(uri, name, register(uri, model.uri, name), wanted.alias, wanted.force)
+
+
+def _served(run_id: str, found: list[Found]) -> Found:
+    """The LoRA of a run that MLflow alone serves as it was trained; the newest of those that tell most.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    served = [one for one in found if one.told.fault is None]
+    if served:
+        return max(served, key=lambda one: one.told.entry is not None)
+    if found:
         raise ConfigError(
-            f"{wanted.target}: this run has no LoRA; its search isn't finished, or is of another program: "
-            "give the search's output folder"
+            f"{run_id}: MLflow alone can't serve this run's LoRA as it was trained: {found[0].told.fault}; give the "
+            "search's output folder, from which it is logged anew"
         )
-    return place(uri, name, register(uri, model_uri, name), wanted.alias, wanted.force)
+    raise ConfigError(
+        f"{run_id}: this run has no LoRA; its search isn't finished, or is of another program: "
+        "give the search's output folder"
+    )
 
 
 def _name(wanted: Promotion) -> str:
@@ -98,29 +142,48 @@ def _name(wanted: Promotion) -> str:
 
 
 def _promote_output(wanted: Promotion, out: OutFolder, say: Callable[[str], None]) -> Placed:
-    from raylora.tracking.finding import check_registry
-    from raylora.tracking.mlflow_store import check_reachable, tracking_uri
+    from raylora.tracking.finding import answering
     from raylora.tracking.registry import place, register
 
-    name, state = _name(wanted), _finished_search(out)
-    if wanted.tracking_uri is None:
-        uri = str(state["tracking_uri"])
-        check_registry(uri)
-    else:
-        uri = tracking_uri(wanted.tracking_uri, out.root)
-        check_reachable(uri)
-    with out.locked():
-        entry = _entry(out)
-        model_uri = _logged(out, uri, str(state["parent_run_id"]), entry, say)
-        version = register(uri, model_uri, name, entry)
-    return place(uri, name, version, wanted.alias, wanted.force)
+    name, search = _name(wanted), _finished_search(out)
+    uri = _store_of(wanted, search)
+    with answering(uri):
+        with out.locked():
+            entry = _entry(search)
+            version = register(uri, _logged(search, uri, entry, say), name, entry)
+        return place(uri, name, version, wanted.alias, wanted.force)
 
 
-def _finished_search(out: OutFolder) -> dict[str, Any]:
-    """The state of a search whose LoRA is there.
+def _store_of(wanted: Promotion, search: FinishedSearch) -> str:
+    """The tracking URI that is given, else the search's own.
 
     Raises:
-        OutputError: there is none.
+        UserError: there is no such store.
+    """
+    from raylora.tracking.finding import check_registry
+    from raylora.tracking.mlflow_store import check_reachable, store_file, tracking_uri
+
+    root, uri = search.out.root, search.tracking_uri
+    if wanted.tracking_uri is not None:
+        uri = tracking_uri(wanted.tracking_uri, root)
+        check_reachable(uri)
+    elif (file := store_file(uri)) and not is_file(file):
+        words = ["raylora", "promote", str(root), "--name", _name(wanted), "--tracking-uri"]
+        how = shlex.join([*words, f"sqlite:///{root / NEW_STORE}"])
+        raise OutputError(
+            f"{root}: the MLflow store of this search, {file}, is gone; was the folder moved or copied? "
+            f"Move it back, or register the LoRA in a new store: `{how}`"
+        )
+    else:
+        check_registry(uri)
+    return uri
+
+
+def _finished_search(out: OutFolder) -> FinishedSearch:
+    """A search whose LoRA is there.
+
+    Raises:
+        UserError: there is none.
     """
     if not is_folder(out.root):
         raise OutputError(
@@ -134,73 +197,128 @@ def _finished_search(out: OutFolder) -> dict[str, Any]:
             "promote what `raylora tune` has found"
         )
     if state["state"] != "finished":
-        raise OutputError(f"{out.root}: this search isn't finished; go on by `raylora resume {out.root}` first")
-    if not all(isinstance(state.get(part), str) for part in ("tracking_uri", "parent_run_id")):
+        how = shlex.join(["raylora", "resume", str(out.root)])
+        raise OutputError(f"{out.root}: this search isn't finished; go on by `{how}` first")
+    uri, run_id = state.get("tracking_uri"), state.get("parent_run_id")
+    if not isinstance(uri, str) or not isinstance(run_id, str):
         raise OutputError(
             f"{out.root}: its state.json doesn't say which run in MLflow is its own; put back a copy of it"
         )
-    for file in (out.summary, out.best / EXPERIMENT_NAME):
+    for file in (out.best / EXPERIMENT_NAME, out.best / DIFFUSERS_NAME):
         if not is_file(file):
-            raise OutputError(f"{file}: is gone, and without it the LoRA can't be registered; put back a copy of it")
-    return state
+            raise OutputError(_lost(file, "is gone"))
+    return FinishedSearch(out, _summary(out), read_experiment(out.best / EXPERIMENT_NAME), uri, run_id)
 
 
-def _entry(out: OutFolder) -> Entry:
-    """What the registry is to be told, as the search has left it; of searches from before that, less."""
-    file = out.root / ENTRY_NAME
+def _lost(file: Path, how: str) -> str:
+    return f"{file}: {how}, and without it the LoRA can't be registered; put back a copy of it"
+
+
+def _summary(out: OutFolder) -> dict[str, Any]:
+    """The answer of a search, with all that a registry is told of it.
+
+    Raises:
+        OutputError: it is gone, or damaged.
+    """
     try:
-        return read_entry(file) if is_file(file) else _entry_without_claim(out)
+        summary = read_mapping(out.summary)
+        best = summary["best"]
+        is_one = isinstance(best["params"], dict) and "total" in summary["trials"]
+        _ = [float(value) for value in (best["score"], *best["metrics"].values())]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        is_one = False
+    if not is_one:
+        raise OutputError(_lost(out.summary, "is damaged" if is_file(out.summary) else "is gone"))
+    return summary
+
+
+def _entry(search: FinishedSearch) -> Entry:
+    """What the registry is to be told, as the search has left it; of searches from before that, less.
+
+    A card that is there is left as it is: it tells more.
+    """
+    file = search.out.root / ENTRY_NAME
+    if not is_file(search.out.best / CARD_NAME):
+        write_card(search.out, _described(search))
+    if not is_file(file):
+        return entry_of(_described(search), None)
+    try:
+        return read_entry(file)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         raise OutputError(
             f"{file}: is damaged; put back a copy of it, or remove it to register without scores"
         ) from None
 
 
-def _entry_without_claim(out: OutFolder) -> Entry:
-    """Of a folder that doesn't say what its score is worth."""
-    from raylora.execution.registering import write_entry
+def _described(search: FinishedSearch) -> Described:
+    """What can be told of a search's LoRA without its pictures.
 
-    summary, split = read_mapping(out.summary), read_mapping(out.split)
-    first = split["folds"][0] if "folds" in split else split
-    experiment = read_experiment(out.best / EXPERIMENT_NAME)
-    held_out = len(first["holdout"])
-    told = Described(
+    Raises:
+        OutputError: the record of who was held out is gone or damaged.
+    """
+    out, experiment = search.out, search.experiment
+    try:
+        split = read_mapping(out.split)
+        first = split["folds"][0] if "folds" in split else split
+        held_out, learned = len(first["holdout"]), int(first["train_images"])
+        captions = [str(row.get("caption", "")) for row in first["holdout"]]
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError):
+        raise OutputError(_lost(out.split, "is damaged" if is_file(out.split) else "is gone")) from None
+    return Described(
         name=out.root.name,
         experiment=experiment,
-        summary=summary,
-        images=held_out + int(first["train_images"]),
+        summary=search.summary,
+        images=held_out + learned,
+        learned=held_out + learned if search.summary.get("refit") else learned,
         digest="",
         held_out=held_out,
-        prompts=[str(row.get("caption", "")) for row in first["holdout"]][: experiment.evaluation.max_images],
+        prompts=captions[: experiment.evaluation.max_images],
         licence=known_licence(experiment),
     )
-    return write_entry(out, told, None)
 
 
-def _logged(out: OutFolder, uri: str, search_run: str, entry: Entry, say: Callable[[str], None]) -> str:
-    """The search's LoRA as a model in a store: the one that is there, else logged now."""
+def _logged(search: FinishedSearch, uri: str, entry: Entry, say: Callable[[str], None]) -> str:
+    """The search's LoRA as a model in a store: the one that is there and can be served, else logged now."""
     from raylora.tracking.finding import run_of_search
-    from raylora.tracking.registry import model_of, registry
+    from raylora.tracking.registry import loras_of, registry
 
-    experiment = read_experiment(out.best / EXPERIMENT_NAME)
     with registry(uri) as client:
-        run_id = run_of_search(client, search_run)
-        is_loadable = not needs_folder(experiment) or is_folder(base_folder(out))
-        there = model_of(uri, run_id) if run_id and is_loadable else None
+        run_id = run_of_search(client, search.run_id)
+        there = next((one.uri for one in loras_of(client, run_id) if _is_whole(one)), None) if run_id else None
     if there:
         return there
     say("Writing the LoRA to MLflow …")
-    return log_winner(out, uri, run_id or _open_run(out, uri, search_run), entry, as_folder=True)
+    return log_winner(search.out, uri, run_id or _open_run(search, uri), entry, as_folder=True)
 
 
-def _open_run(out: OutFolder, uri: str, search_run: str) -> str:
+def _is_whole(found: Found) -> bool:
+    """Whether a logged LoRA is served as it was trained, by a base model that is still there, and tells what it is."""
+    told = found.told
+    has_base = is_hub_id(told.base_model) or is_folder(Path(told.base_model))
+    return told.fault is None and told.entry is not None and has_base
+
+
+def _open_run(search: FinishedSearch, uri: str) -> str:
     """A run for a search's LoRA in another store than its own, with what it found and the files of `best/`."""
     from raylora.tracking.finding import ORIGIN_TAG
     from raylora.tracking.mlflow_runs import MlflowTracker
 
-    summary = read_mapping(out.summary)
+    out, best = search.out, search.summary["best"]
     tracker = MlflowTracker(uri, read_experiment(out.experiment).tracking.experiment)
-    tracker.start(out.root.name, summary["best"]["params"], {ORIGIN_TAG: search_run})
-    measured = {**summary["best"]["metrics"], "score": summary["best"]["score"]}
-    tracker.finish({f"best.{key}": float(value) for key, value in measured.items()}, out.best)
+    tracker.start(out.root.name, best["params"], {ORIGIN_TAG: search.run_id})
+    measured = {**best["metrics"], "score": best["score"]}
+    with _without_private(out.best) as folder:
+        tracker.finish({f"best.{key}": float(value) for key, value in measured.items()}, folder)
     return tracker.parent_run_id
+
+
+@contextmanager
+def _without_private(best: Path) -> Iterator[Path]:
+    """The files of `best/` that others may see, in a folder of links while the block lasts."""
+    with TemporaryDirectory(prefix="raylora-") as made:
+        for file in sorted(path for path in best.rglob("*") if path.is_file()):
+            name = file.relative_to(best)
+            if name.as_posix() not in PRIVATE:
+                (Path(made) / name).parent.mkdir(parents=True, exist_ok=True)
+                (Path(made) / name).symlink_to(file)
+        yield Path(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,12 @@ from raylora import __version__
 from raylora.config import Experiment, flatten
 from raylora.config_files import read_experiment
 from raylora.dataset.folder import Picture
-from raylora.diffusion.families import resolve_base, save_as_folder
+from raylora.diffusion.families import INDEX_NAME, resolve_base, save_as_folder
+from raylora.diffusion.hub import cached_revision, is_hub_id
 from raylora.diffusion.licence import Licence, licence_of
 from raylora.errors import RayloraError
 from raylora.execution.job import Job
-from raylora.execution.model_card import CARD_NAME, Described, write_card
+from raylora.execution.model_card import CARD_NAME, Described, facts_of, public_name, write_card
 from raylora.execution.outputs import OutFolder
 from raylora.execution.winner import EXPERIMENT_NAME, lora_paths
 from raylora.redaction import redacted
@@ -31,6 +33,9 @@ JUDGING = (
 """Settings that measures and score depend on, whatever is learned: see `search.searchable.WHY_NOT`."""
 NOT_JUDGING = ("evaluation.batch_size", "evaluation.encoder", "sampling.prompts")
 """Speed, a place, and prompts that are only looked at."""
+REVISION_SHOWN = 12
+"""Characters of a commit."""
+BASE, ENCODER = "model.base_model", "evaluation.encoder"
 
 
 def claim_of(job: Job, best: Mapping[str, Any], base: str | None, encoder: str) -> Claim:
@@ -44,13 +49,26 @@ def claim_of(job: Job, best: Mapping[str, Any], base: str | None, encoder: str) 
     experiment = job.experiment
     flat = flatten(experiment.model_dump(mode="json"))
     judged_by = {path: flat[path] for path in flat if path.startswith(JUDGING) and path not in NOT_JUDGING}
-    judged_by |= {"model.base_model": base or experiment.model.base_model, "evaluation.encoder": short_digest(encoder)}
+    judged_by |= {BASE: base or experiment.model.base_model, ENCODER: short_digest(encoder)}
+    names = {BASE: _named(experiment), ENCODER: public_name(experiment.evaluation.encoder)}
     most, also = experiment.evaluation.max_images, digests(picture.digest for picture in job.regularization)
     folds = [
         Fold(_judges(split.holdout[:most]), digests(picture.digest for picture in split.train) | also)
         for split in job.splits
     ]
-    return Claim(float(best["score"]), len(best.get("new_seed_scores", ())), judged_by, folds)
+    return Claim(float(best["score"]), len(best.get("new_seed_scores", ())), judged_by, folds, names)
+
+
+def _named(experiment: Experiment) -> str:
+    """The base model's name, with the hub's commit where one is known."""
+    base = experiment.model.base_model
+    assert base is not None
+    revision = _revision(base)
+    return f"{base}@{revision[:REVISION_SHOWN]}" if revision else public_name(base)
+
+
+def _revision(base: str) -> str | None:
+    return cached_revision(base, INDEX_NAME) if is_hub_id(base) else None
 
 
 def _judges(pictures: Sequence[Picture]) -> dict[str, str]:
@@ -71,6 +89,7 @@ def describe(out: OutFolder, job: Job, summary: Mapping[str, Any], prompts: Sequ
         experiment=experiment,
         summary=summary,
         images=len(job.pictures),
+        learned=len(job.pictures if summary.get("refit") else job.splits[0].train),  # a trial's, or all of a training's
         digest=job.digest,
         held_out=len(held_out),
         prompts=captions if prompts is None else prompts,
@@ -89,10 +108,15 @@ def known_licence(experiment: Experiment) -> Licence:
 
 def write_entry(out: OutFolder, told: Described, claim: Claim | None) -> Entry:
     """The card and what the registry is to be told, written beside each other; the second is not for others' eyes."""
-    text = fitting(write_card(out, told))
-    entry = Entry(_tags(told, claim), text, claim)
+    write_card(out, told)
+    entry = entry_of(told, claim)
     entry.write(out.root / ENTRY_NAME)
     return entry
+
+
+def entry_of(told: Described, claim: Claim | None) -> Entry:
+    """What the registry is to be told."""
+    return Entry(_tags(told, claim), fitting(facts_of(told)), claim)
 
 
 def fitting(text: str) -> str:
@@ -117,7 +141,7 @@ def _tags(told: Described, claim: Claim | None) -> dict[str, str]:
             "score_seeds": len(best.get("new_seed_scores", ())),
             "refit": str(bool(told.summary.get("refit"))).lower(),
             "trial": best["trial_id"],
-            "images": told.images,
+            "images": told.learned,
             "dataset": told.digest,
             "held_out": claim.held_out if claim else None,
             "judged_by": claim.measure if claim else None,
@@ -131,21 +155,23 @@ def log_winner(out: OutFolder, uri: str, run_id: str, entry: Entry, as_folder: b
     Args:
         as_folder: make a folder of a base model that MLflow can't load as it is.
     """
-    from raylora.tracking.registry import log_lora  # MLflow takes seconds, and only the end needs it
+    from raylora.tracking.registry import Handed, log_lora  # MLflow takes seconds, and only the end needs it
 
     experiment = read_experiment(out.best / EXPERIMENT_NAME)
+    base = loadable_base(experiment, base_folder(out) if as_folder else None)
     files = [out.best / CARD_NAME, *sorted((out.best / "samples").glob("s*.png"))]  # the grid has real pictures
-    return log_lora(
-        uri,
-        run_id,
+    handed = Handed(
         lora=Path(lora_paths(out)["lora_diffusers"]),
-        base_model=loadable_base(experiment, base_folder(out) if as_folder else None),
+        base_model=base,
         size=experiment.dataset.resolution,
         steps=experiment.sampling.steps,
         guidance_scale=experiment.sampling.guidance_scale,
         entry=entry,
         files={file.relative_to(out.best).as_posix(): file for file in files},
+        revision=_revision(base),
+        is_as_trained=as_folder or not needs_folder(experiment),
     )
+    return log_lora(uri, run_id, handed)
 
 
 def base_folder(out: OutFolder) -> Path:
@@ -176,7 +202,8 @@ def how_it_ended(placed: Placed, target: str) -> str | None:
     if placed.why_not is None:
         return None
     it = placed.registered
+    how = shlex.join(["raylora", "promote", target, "--name", it["name"], "--force"])
     return (
         f"the winner is version {it['version']} of {it['name']}, but another stays @champion: {placed.why_not}; "
-        f"`raylora promote {target} --name {it['name']} --force` gives it the alias all the same"
+        f"`{how}` gives it the alias all the same"
     )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
@@ -17,6 +18,9 @@ FORMAT = 1
 """Of what is written: a later raylora that writes otherwise says so, and an earlier one then compares nothing."""
 DIGEST_LENGTH = 32
 """Hexadecimal characters of a sha256 that tell images apart, 128 bits."""
+DIGEST = re.compile(r"[0-9a-f]{32,64}")
+SHOWN = 12
+"""Characters of a digest in a message."""
 MOST_NAMED = 4
 SAME_SPLIT = "search again with --split and the split.json of the other search"
 
@@ -41,6 +45,8 @@ class Claim:
     judged_by: Mapping[str, Any]
     """By dotted path, the settings that measures and score depend on; base model and encoder by their weights."""
     folds: Sequence[Fold]
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What is called how that `judged_by` has digests of: told, and never compared."""
 
     @property
     def held_out(self) -> str:
@@ -54,8 +60,8 @@ class Claim:
 
     def as_dict(self) -> dict[str, Any]:
         folds = [{"judges": dict(fold.judges), "learned": sorted(fold.learned)} for fold in self.folds]
-        told = {"score": self.score, "seeds": self.seeds, "judged_by": dict(self.judged_by), "folds": folds}
-        return {"format": FORMAT, **told}
+        told = {"score": self.score, "seeds": self.seeds, "judged_by": dict(self.judged_by)}
+        return {"format": FORMAT, **told, "names": dict(self.names), "folds": folds}
 
 
 def read_claim(told: Mapping[str, Any]) -> Claim:
@@ -69,7 +75,8 @@ def read_claim(told: Mapping[str, Any]) -> Claim:
     folds = [
         Fold({str(k): str(v) for k, v in one["judges"].items()}, frozenset(one["learned"])) for one in told["folds"]
     ]
-    claim = Claim(float(told["score"]), int(told["seeds"]), dict(told["judged_by"]), folds)
+    names = {str(path): str(name) for path, name in told.get("names", {}).items()}  # claims of before have none
+    claim = Claim(float(told["score"]), int(told["seeds"]), dict(told["judged_by"]), folds, names)
     if not isfinite(claim.score) or not folds:
         raise ValueError("has no score")
     return claim
@@ -99,7 +106,7 @@ def why_not_better(new: Claim | None, holder: Claim | None, who: str) -> str | N
 
 
 def _incomparable(new: Claim, holder: Claim, who: str) -> str | None:
-    if differing := _differing(new.judged_by, holder.judged_by):
+    if differing := _differing(new, holder):
         return f"scores don't compare: it was judged by other settings than {who}: {differing}"
     if told := _seen(new, holder, "its", f"{who} was") or _seen(holder, new, f"{who}'s", "it was"):
         return f"scores don't compare: {told}; {SAME_SPLIT}"
@@ -115,17 +122,23 @@ def _incomparable(new: Claim, holder: Claim, who: str) -> str | None:
     return None
 
 
-def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+def _differing(new: Claim, holder: Claim) -> str:
     """`sampling.steps 25 and not 30, …`: what differs, with both values."""
+    ours, theirs = new.judged_by, holder.judged_by
     paths = [path for path in dict.fromkeys([*ours, *theirs]) if ours.get(path) != theirs.get(path)]
-    told = [f"{path} {_value(ours.get(path))} and not {_value(theirs.get(path))}" for path in paths[:MOST_NAMED]]
+    told = [f"{path} {_value(new, path)} and not {_value(holder, path)}" for path in paths[:MOST_NAMED]]
     more = [f"{len(paths) - MOST_NAMED} more"] if len(paths) > MOST_NAMED else []
     return ", ".join([*told, *more])
 
 
-def _value(value: Any) -> str:
+def _value(claim: Claim, path: str) -> str:
+    """A setting's value; of a model its name, with the beginning of its weights' digest."""
+    value, name = claim.judged_by.get(path), claim.names.get(path, "")
     text = "unset" if value is None else str(value)
-    return f"{text[:12]}…" if len(text) == 64 else text[:100]  # a digest
+    if not DIGEST.fullmatch(text):
+        return (name or text)[:100]
+    digest = f"{text[:SHOWN]}…"
+    return f"{name[:100]} (weights {digest})" if name else digest
 
 
 def _seen(learner: Claim, judged: Claim, whose: str, judged_was: str) -> str | None:

@@ -16,6 +16,7 @@ ENTRY_NAME = "registry.json"
 ENTRY_FOLDER = "raylora"
 TAG = "raylora."
 """Begins the name of every tag."""
+STRENGTH_TAG = f"{TAG}strength"
 LONGEST_TAG = 500
 LONGEST_TEXT = 5000
 """Characters of a version's description, by MLflow's databases (`store/model_registry/dbmodels/models.py`)."""

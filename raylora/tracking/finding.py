@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import LifecycleStage, Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
@@ -21,15 +20,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from raylora.config_section import nearest
 from raylora.errors import ConfigError, TrackingError, first_line
 from raylora.files import is_file
-from raylora.tracking.mlflow_store import check_reachable, reason_of
+from raylora.tracking.mlflow_store import check_reachable, reason_of, store_file
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
-VERSION = re.compile(r"models:/(?P<name>[^/@:]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
+VERSION = re.compile(r"models:/(?P<name>[^/@:]+)(?:/(?P<version>\d{1,9})|@(?P<alias>[^/@]+))")
+"""Databases take numbers of 32 bits."""
 ORIGIN_TAG = "raylora.search_run"
 """On the run of a search's LoRA in another store than the search's own: the run that the search has there."""
 MOST_LOOKED_AT = 1000
 MOST_TOLD = 10
 UNKNOWN = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
+"""What MLflow's stores say of a thing that isn't there; the second of an alias that no version has."""
 
 Answer = TypeVar("Answer")
 
@@ -56,7 +57,7 @@ def check_registry(uri: str) -> None:
     Raises:
         TrackingError: there isn't, or it doesn't answer.
     """
-    if uri.startswith("sqlite:///") and not is_file(Path(uri.removeprefix("sqlite:///"))):
+    if (file := store_file(uri)) and not is_file(file):
         raise TrackingError(
             f"tracking URI {uri}: there is no such file; a search's own is in its summary.json (tracking_uri)"
         )
@@ -87,15 +88,15 @@ def version_at(client: MlflowClient, reference: str) -> ModelVersion:
     if wanted is None:
         raise ConfigError(f"{reference}: names no version; give models:/NAME/VERSION or models:/NAME@ALIAS")
     name, alias, number = wanted["name"], wanted["alias"], wanted["version"]
-    model: RegisteredModel | None = _or_none(lambda: client.get_registered_model(name))
+    model: RegisteredModel | None = or_none(lambda: client.get_registered_model(name))
     if model is None:
         names = [one.name for one in client.search_registered_models(max_results=MOST_LOOKED_AT)]
         raise ConfigError(f"{reference}: nothing is registered as {name}{_near(name, names)}")
     if alias is not None:
-        version: ModelVersion | None = _or_none(lambda: client.get_model_version_by_alias(name, alias))
+        version = holder_of(client, name, alias)
         why_not = f"{name} has no alias {alias}{_near(alias, sorted(model.aliases))}"
     else:
-        version = _or_none(lambda: client.get_model_version(name, number))
+        version = or_none(lambda: client.get_model_version(name, number))
         why_not = f"{name} has no version {number}{_near(number, _versions(client, name))}"
     if version is None:
         raise ConfigError(f"{reference}: {why_not}")
@@ -109,7 +110,12 @@ def _versions(client: MlflowClient, name: str) -> list[str]:
     return [str(number) for number in sorted((int(one.version) for one in found), reverse=True)]
 
 
-def _or_none(ask: Callable[[], Answer]) -> Answer | None:
+def holder_of(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    """The version that has an alias; None if none has."""
+    return or_none(lambda: client.get_model_version_by_alias(name, alias))
+
+
+def or_none(ask: Callable[[], Answer]) -> Answer | None:
     """What MLflow answers; None where it says that there is no such thing."""
     try:
         return ask()
@@ -123,13 +129,12 @@ def run_at(client: MlflowClient, run_id: str) -> Run:
     """The run of a whole search.
 
     Raises:
-        ConfigError: there is none of that id, or it is a trial's.
+        ConfigError: there is none of that id, it was deleted, or it is a trial's.
     """
-    try:
-        run = client.get_run(run_id)
-    except MlflowException:
+    run = _run(client, run_id)
+    if run is None:
         known = [one.info.run_id for one in _searches(client)]
-        raise ConfigError(f"{run_id}: MLflow has no such run{_near(run_id, known)}") from None
+        raise ConfigError(f"{run_id}: MLflow has no such run{_near(run_id, known)}")
     parent = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
     if parent:
         raise ConfigError(
@@ -139,12 +144,26 @@ def run_at(client: MlflowClient, run_id: str) -> Run:
 
 
 def run_of_search(client: MlflowClient, run_id: str) -> str | None:
-    """The run of a search's LoRA in this store: its own, or one that was opened for it; None if there is neither."""
-    try:
-        return str(client.get_run(run_id).info.run_id)
-    except MlflowException:
-        found = client.search_runs(_experiments(client), f"tags.`{ORIGIN_TAG}` = '{run_id}'", max_results=1)
-        return str(found[0].info.run_id) if found else None
+    """The run of a search's LoRA in this store: its own, or one that was opened for it; None if there is neither.
+
+    Raises:
+        ConfigError: its own was deleted.
+    """
+    if _run(client, run_id):
+        return run_id
+    found = client.search_runs(_experiments(client), f"tags.`{ORIGIN_TAG}` = '{run_id}'", max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def _run(client: MlflowClient, run_id: str) -> Run | None:
+    """A run by its id, unless there is none; MLflow finds deleted ones too, but writes nothing to them."""
+    run: Run | None = or_none(lambda: client.get_run(run_id))
+    if run is not None and run.info.lifecycle_stage == LifecycleStage.DELETED:
+        raise ConfigError(
+            f"{run_id}: this run was deleted in MLflow; bring it back by `mlflow runs restore --run-id {run_id}`, or "
+            "promote the search's output folder into another store by --tracking-uri"
+        )
+    return run
 
 
 def _searches(client: MlflowClient) -> Sequence[Run]:

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -15,6 +15,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Experiment as MlflowExperiment
 from mlflow.entities import LifecycleStage
+from mlflow.utils.logging_utils import MLFLOW_LOGGING_STREAM
 from sqlalchemy import create_engine, make_url
 
 from raylora.errors import TrackingError, first_line
@@ -26,12 +27,14 @@ DATABASES = {
     "mssql": (1433, "timeout"),
 }
 """Those that MLflow has stores for: the port that each listens on, and its drivers' word for how long to wait."""
+SQLITE = "sqlite:///"
 DEFAULT_STORE = "mlflow.db"
 DEFAULT_ARTIFACTS = "mlartifacts"
 REACH_S = 10
 """How long a small call may take: Tune's loop waits for it."""
 UPLOAD_S = 120
 """The same for the winner's files, which nothing waits for; MLflow's own default for every call."""
+BARS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
 
 def tracking_uri(configured: str | None, out: Path) -> str:
@@ -57,9 +60,13 @@ def tracking_uri(configured: str | None, out: Path) -> str:
 def artifacts_of(uri: str) -> str | None:
     """Where a new experiment keeps its files, as MLflow wants it said: beside a sqlite file, and not in `mlruns` of
     whatever the working directory is. A server knows a place of its own."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return (Path(uri.removeprefix("sqlite:///")).parent / DEFAULT_ARTIFACTS).resolve().as_uri()
+    file = store_file(uri)
+    return (file.parent / DEFAULT_ARTIFACTS).resolve().as_uri() if file else None
+
+
+def store_file(uri: str) -> Path | None:
+    """The file of a sqlite store; None of any other."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
 @contextmanager
@@ -70,6 +77,24 @@ def patience(seconds: int) -> Iterator[None]:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
         "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
     }
+    with _environment(wanted):
+        yield
+
+
+@contextmanager
+def without_news() -> Iterator[None]:
+    """MLflow draws a bar for each file, and prints what it has registered, whatever its loggers may say."""
+    before, MLFLOW_LOGGING_STREAM.enabled = MLFLOW_LOGGING_STREAM.enabled, False
+    try:
+        with _environment({BARS: "false"}):
+            yield
+    finally:
+        MLFLOW_LOGGING_STREAM.enabled = before
+
+
+@contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    """MLflow's settings are variables, which it reads at each call."""
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
@@ -84,7 +109,7 @@ def uploading(client: MlflowClient) -> Iterator[None]:
     """Files get more time than small calls, but only a store that answers at all gets files."""
     with patience(REACH_S):
         client.search_experiments(max_results=1)
-    with patience(UPLOAD_S):
+    with patience(UPLOAD_S), without_news():
         yield
 
 
@@ -98,8 +123,7 @@ def check_reachable(uri: str, experiment: str | None = None) -> None:
         TrackingError: no answer, or that experiment was deleted.
     """
     quieten()
-    if uri.startswith("sqlite:///"):
-        file = Path(uri.removeprefix("sqlite:///"))
+    if file := store_file(uri):
         _check_sqlite(file)
         if not file.exists():  # asking would make it
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from raylora.diffusion.families import load_base
 from tests.integration.test_report_page import PROGRAM
 from tests.integration.test_search import free_port
 from tests.registries import finished, send_trials
-from tests.servers import serving
+from tests.servers import mlflow_server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -59,12 +58,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, tiny_base_
     client = MlflowClient(uri, uri)
     experiment = client.get_run(search).info.experiment_id
     (trial,) = client.search_runs([experiment], "run_name = 't001'")
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
-    environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    words = [*command, "--host", "127.0.0.1", "--port", str(port)]
-    with serving(words, folder, f"http://127.0.0.1:{port}/health", environment):
-        yield Site(f"http://127.0.0.1:{port}", experiment, search, trial.info.run_id)
+    with mlflow_server(folder, uri, free_port()) as address:
+        yield Site(address, experiment, search, trial.info.run_id)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,9 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from raylora.diffusion.base import BaseModel
+from raylora.execution.model_card import CARD_NAME
 from raylora.execution.outputs import OutFolder
+from raylora.execution.registering import describe
 from raylora.tracking.entry import ENTRY_NAME
 from tests.bad_world import Result, Run
 from tests.registries import finished, job_of
@@ -97,6 +99,11 @@ def test_a_version_tells_what_it_is(run: Run, client: MlflowClient, good: OutFol
     assert "samples/grid.png" not in [file.path for file in below]  # real images are on it
 
 
+def test_without_a_refit_the_files_have_learned_what_the_trial_has(good: OutFolder) -> None:
+    summary, job = json.loads(good.summary.read_text()), job_of(read(good))
+    assert [describe(good, job, {**summary, "refit": refit}).learned for refit in (True, False)] == [12, 9]
+
+
 def test_a_better_one_takes_the_alias_and_a_worse_one_does_not(
     run: Run, client: MlflowClient, good: OutFolder, better: OutFolder
 ) -> None:
@@ -110,7 +117,7 @@ def test_a_better_one_takes_the_alias_and_a_worse_one_does_not(
     assert "--force" in done.stderr
     assert champion(client, "step") == "2"
     done, told = promoted(run, f"models:/step/1 --force --tracking-uri {client.tracking_uri}")
-    assert (done.status, told["alias"], told["forced"]) == (0, "champion", told["forced"])
+    assert (done.status, told["alias"], told["previous"]) == (0, "champion", "2")
     assert "not above" in told["forced"] and "warning: --force: version 2 had champion" in done.stderr
     assert champion(client, "step") == "1"
     assert len(versions(client, "step")) == 2
@@ -129,9 +136,11 @@ def test_a_run_is_promoted_from_the_registry_alone(
     assert (one.tags, one.description) == (other.tags, other.description)
 
 
-def test_a_search_is_promoted_in_another_store_once(run: Run, better: OutFolder, tmp_path: Path) -> None:
+def test_a_search_is_promoted_in_another_store_once(
+    run: Run, better: OutFolder, tmp_path: Path, empty_store: Path
+) -> None:
     """The team's registry, where the search itself wrote beside its output."""
-    uri = f"sqlite:///{tmp_path / 'team.db'}"
+    uri = f"sqlite:///{shutil.copy(empty_store, tmp_path / 'team.db')}"
     for _ in range(2):
         done, told = promoted(run, f"{better.root} --name team --tracking-uri {uri}")
         assert (done.status, told["version"], told["alias"]) == (0, "1", "champion")
@@ -151,12 +160,25 @@ def test_scores_that_do_not_compare_move_nothing(
     assert (done.status, told["alias"]) == (1, None)
     assert "its trials have learned 2 of the 3 images that version 1 was judged by" in told["why_not"]
     assert "--split" in told["why_not"]
-    (other.root / ENTRY_NAME).unlink()  # as of an earlier raylora
-    done, told = promoted(run, f"{other.root} --name older")
-    assert (done.status, told["alias"]) == (0, "champion")
-    done, told = promoted(run, f"{good.root} --name older")
-    assert done.status == 0 or "scores don't compare" in told["why_not"]
     assert champion(client, "apart") == "1"
+
+
+def test_what_an_earlier_raylora_left_is_not_compared(
+    run: Run, client: MlflowClient, good: OutFolder, base: BaseModel, store: str, tmp_path: Path
+) -> None:
+    older = finished(tmp_path / "older", base, store, 9.0)
+    (older.root / ENTRY_NAME).unlink()
+    card = (older.best / CARD_NAME).read_bytes()
+    done, told = promoted(run, f"{older.root} --name older")
+    assert (done.status, told["alias"]) == (0, "champion")
+    assert (older.best / CARD_NAME).read_bytes() == card  # it tells more than is known now
+    (version,) = versions(client, "older")
+    assert version.tags["raylora.score"] == "9" and "raylora.judged_by" not in version.tags
+    assert "Digest" not in version.description
+    done, told = promoted(run, f"{good.root} --name older")
+    assert (done.status, told["alias"]) == (1, None)
+    assert told["why_not"].startswith("nothing says what version 1 was judged by")
+    assert champion(client, "older") == "1"
 
 
 def read(out: OutFolder) -> Any:
@@ -166,7 +188,7 @@ def read(out: OutFolder) -> Any:
 
 
 def test_what_is_not_there_is_told_in_one_message(
-    run: Run, client: MlflowClient, good: OutFolder, tmp_path: Path
+    run: Run, client: MlflowClient, good: OutFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     promoted(run, f"{good.root} --name portraits")
     where = f"--tracking-uri {client.tracking_uri}"
@@ -174,9 +196,11 @@ def test_what_is_not_there_is_told_in_one_message(
     training(tmp_path / "alone", holds_out=True)
     running = OutFolder(shutil.copytree(good.root, tmp_path / "running"))
     running.write_state("interrupted")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it to what it was last told
     for line, words in (
         (f"models:/portrait/1 {where}", "nothing is registered as portrait; did you mean portraits?"),
         (f"models:/portraits/7 {where}", "portraits has no version 7 (there: 1)"),
+        (f"models:/portraits/{10**19} {where}", "names no version"),
         (f"models:/portraits@champoin {where}", "portraits has no alias champoin; did you mean champion?"),
         (f"models:/portraits/1 {where} --name faces", "is a version of portraits; leave --name out"),
         ("models:/portraits/1", "give --tracking-uri"),

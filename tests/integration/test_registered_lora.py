@@ -8,6 +8,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.models import Model
 
 from raylora.config import LoraConfig
 from raylora.diffusion.adapters import Adapter
@@ -15,9 +16,10 @@ from raylora.diffusion.families import load_base
 from raylora.diffusion.lora_file import DIFFUSERS_NAME, LoraCard, webui_hash, write_diffusers
 from raylora.errors import ConfigError, ModelError, TrackingError
 from raylora.tracking import registered
+from raylora.tracking.logged_lora import files_at, logged_model
 from raylora.tracking.mlflow_runs import MlflowTracker
 from raylora.tracking.registered import fetch
-from raylora.tracking.registry import log_lora
+from raylora.tracking.registry import Handed, log_lora
 from tests.infotexts import read_picture
 from tests.preparing import command_line
 
@@ -33,7 +35,8 @@ def store(tmp_path_factory: pytest.TempPathFactory, tiny_base_folder: Path, empt
     write_diffusers(adapter, root, "fp16", LoraCard("mine", (64, 64), 8, trigger="sks"))
     tracker = MlflowTracker(uri, "raylora")
     tracker.start("search", {}, {})
-    model = log_lora(uri, tracker.parent_run_id, root / DIFFUSERS_NAME, str(tiny_base_folder), (64, 64), 2, 3.0)
+    handed = Handed(root / DIFFUSERS_NAME, str(tiny_base_folder), (64, 64), 2, 3.0)
+    model = log_lora(uri, tracker.parent_run_id, handed)
     client = MlflowClient(uri, uri)
     for alias in ("champion", "trial"):
         version = mlflow.register_model(model, "mine").version
@@ -61,6 +64,15 @@ def test_a_version_is_found_by_alias_and_number(
     assert found.strength == {"1": 0.6, "2": None}[version]
     assert found.file.is_relative_to(tmp_path)
     assert found.file.read_bytes() == (store / DIFFUSERS_NAME).read_bytes()
+
+
+def test_a_base_model_on_the_hub_is_loaded_at_the_commit_that_it_was_trained_on(store: Path, tmp_path: Path) -> None:
+    """MLflow by itself takes the newest."""
+    handed = Handed(store / DIFFUSERS_NAME, "some/base", (64, 64), 2, 3.0, revision="0" * 40)
+    handed.save_model(str(tmp_path / "model"), Model())
+    flavours = Model.load(str(tmp_path / "model")).flavors
+    assert flavours["diffusers"]["base_model"] == "some/base"
+    assert flavours["diffusers"]["base_model_revision"] == "0" * 40
 
 
 def test_its_model_says_how_pictures_are_made(
@@ -114,11 +126,13 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
 def test_a_model_that_is_no_lora_is_refused(
     text: str, told: str, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = Path(registered._place(MlflowClient(uri, uri), MlflowClient(uri, uri).get_model_version("mine", "1"))[7:])
+    client = MlflowClient(uri, uri)
+    logged = logged_model(client, client.get_model_version("mine", "1"))
+    assert logged is not None
     changed = tmp_path / "model"
-    shutil.copytree(place, changed)
+    shutil.copytree(logged.artifact_location.removeprefix("file://"), changed)
     (changed / "MLmodel").write_text(text)
-    monkeypatch.setattr(registered, "_place", lambda *_: changed.as_uri())
+    monkeypatch.setattr(registered, "files_of", lambda *_: files_at(client, changed.as_uri()))
     with pytest.raises((ModelError, TrackingError)) as refused:
         fetch("models:/mine/1", uri, tmp_path)
     assert told in str(refused.value)

@@ -29,7 +29,7 @@ from raylora.errors import ConfigError, ModelError
 from raylora.execution.node_cache import Material, training_set
 from raylora.execution.prepare import read_pictures
 from raylora.tracking.mlflow_runs import MlflowTracker
-from raylora.tracking.registry import log_lora, place, register
+from raylora.tracking.registry import Handed, log_lora, place, register
 from raylora.training.trainer import Trainer
 from tests.conftest import Cli
 from tests.integration.test_train_resume import without_costs
@@ -154,7 +154,8 @@ def test_mlflow_alone_loads_it_from_the_registry(tiny_sdxl: BaseModel, tiny_sdxl
     tracker = MlflowTracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "sdxl")
     tracker.start("search", {}, {})
     lora = tmp_path / DIFFUSERS_NAME
-    uri = log_lora(tracker.uri, tracker.parent_run_id, lora, str(tiny_sdxl_folder), (64, 64), steps=3, guidance_scale=2)
+    handed = Handed(lora, str(tiny_sdxl_folder), (64, 64), steps=3, guidance_scale=2)
+    uri = log_lora(tracker.uri, tracker.parent_run_id, handed)
     registered = place(tracker.uri, "tiny-sdxl", register(tracker.uri, uri, "tiny-sdxl")).registered
     model = mlflow.pyfunc.load_model(f"models:/{registered['name']}@{registered['alias']}")
     assert difference(pictures_of(model.get_raw_model()), generate(tiny_sdxl, REQUESTS, SAMPLING)) <= 1

@@ -107,3 +107,17 @@ def test_what_is_no_claim_is_refused(spoil: Callable[[dict[str, Any]], Any]) -> 
 
 def test_digests_are_short() -> None:
     assert digests(["a" * 64]) == {"a" * 32}
+
+
+def test_models_are_told_by_their_names_and_compared_without() -> None:
+    names = {"model.base_model": "some/base@0123456789ab", "evaluation.encoder": "some/judge"}
+    settings = {**SETTINGS, "model.base_model": "a" * 64, "evaluation.encoder": "c" * 32}
+    mine = claim(9, judged_by=settings, names=names)
+    other = claim(1, judged_by={**settings, "model.base_model": "some/other", "evaluation.encoder": "d" * 32})
+    told = refused(mine, other)
+    assert "model.base_model some/base@0123456789ab (weights aaaaaaaaaaaa…) and not some/other" in told
+    assert "evaluation.encoder some/judge (weights cccccccccccc…) and not dddddddddddd…" in told
+    assert refused(mine, claim(1, judged_by=settings)) == ""
+    assert read_claim(json.loads(json.dumps(mine.as_dict()))).names == names
+    without = {key: value for key, value in mine.as_dict().items() if key != "names"}  # as raylora wrote them before
+    assert read_claim(without) == replace(mine, names={})

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from raylora.config import Experiment
 from raylora.diffusion.families import check_base_on_hub, resolve_base
-from raylora.diffusion.hub import is_meant_as_path, read_hub_config
+from raylora.diffusion.hub import cached_revision, is_meant_as_path, read_hub_config
 from raylora.errors import ModelError, UnreachableError
 from raylora.evaluation.encoders import check_encoder, check_encoder_on_hub
+from raylora.execution.registering import claim_of
+from tests.registries import job_of
 
 COMMIT = "0" * 40
 
@@ -130,3 +133,21 @@ def test_a_hub_that_does_not_answer(cache: Path, monkeypatch: pytest.MonkeyPatch
         read_hub_config("nobody/nothing", "config.json")
     with pytest.raises(ModelError, match="can't be a hub id"):
         read_hub_config("a/b/c", "config.json")
+
+
+def test_the_commit_of_what_was_downloaded_is_known(cache: Path) -> None:
+    assert cached_revision("some/base", "model_index.json") is None
+    put(cache, "some/base", "model_index.json", {})
+    assert cached_revision("some/base", "model_index.json") == COMMIT
+    put(cache, "some/base", "unet/config.json", {})
+    assert cached_revision("some/base", "unet/config.json") == COMMIT
+
+
+@pytest.mark.parametrize(
+    ("base", "named"),
+    [("some/base", f"some/base@{COMMIT[:12]}"), ("other/base", "other/base"), ("/my/x.safetensors", "x.safetensors")],
+)
+def test_a_claim_names_the_commit_and_no_path(base: str, named: str, cache: Path) -> None:
+    put(cache, "some/base", "model_index.json", {})
+    job = job_of(Experiment().with_params({"model.base_model": base}))
+    assert claim_of(job, {"score": 1.0}, "weights", "encoder").names["model.base_model"] == named

@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from raylora.diffusion.licence import Licence
-from raylora.execution.model_card import CARD_NAME, Described, code, escaped, fenced, write_card
+from raylora.execution.model_card import CARD_NAME, Described, code, escaped, facts_of, fenced, write_card
 from raylora.execution.registering import fitting
 from raylora.tracking.entry import LONGEST_TEXT
 from tests.report_world import Made
@@ -29,7 +29,7 @@ def described(made: Made, **more: Any) -> Described:
     summary = made.summary()
     experiment = made.experiment.with_params(summary["best"]["params"])  # that of `best/`
     told = Described(
-        name=made.root.name, experiment=experiment, summary=summary, images=12, digest="d" * 64, held_out=3,
+        name=made.root.name, experiment=experiment, summary=summary, images=12, learned=12, digest="d" * 64, held_out=3,
         prompts=made.captions, licence=Licence("creativeml-openrail-m"),
     )  # fmt: skip
     return replace(told, **more)
@@ -38,7 +38,9 @@ def described(made: Made, **more: Any) -> Described:
 def card(made: Made, **more: Any) -> tuple[dict[str, Any], str, str]:
     """Its front matter, its text, and what a registry is told."""
     out = made.write()
-    text = write_card(out, described(made, **more))
+    told = described(made, **more)
+    write_card(out, told)
+    text = facts_of(told)
     content = (out.best / CARD_NAME).read_text(encoding="utf-8")
     _, front, body = content.split("---\n", 2)
     return yaml.safe_load(front), body, text
@@ -141,6 +143,19 @@ def test_a_training_without_measures_has_a_card_too(made: Made) -> None:
     assert "no images were held out, so nothing was measured" in text and "## Measures" not in body
     assert "12 images with captions. Digest" in text
     assert [entry["text"] for entry in front["widget"]] == ["sks"] * 3
+
+
+def test_it_tells_how_many_images_the_files_have_learned(made: Made) -> None:
+    """Without a refit they are the trial's, which has not seen the held-out ones."""
+    _, body, _ = card(made, summary={**made.summary(), "refit": False}, learned=9)
+    assert "trained on some/base with 9 images" in body
+    assert "12 images with captions, of which 3 were held out" in body
+    assert "have seen the held-out ones too" not in body
+
+
+def test_a_digest_that_is_not_known_is_left_out(made: Made) -> None:
+    _, body, _ = card(made, digest="")
+    assert "Digest" not in body and "held out to judge by. Their names" in body
 
 
 def test_a_description_is_cut_at_a_section() -> None:
