@@ -10,7 +10,9 @@ import io
 import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
@@ -22,7 +24,7 @@ from raylora.config_files import read_experiment
 from raylora.execution.outputs import OutFolder
 from raylora.report.live import TableView
 from raylora.report.page import write_report
-from raylora.report.standing import Standing
+from raylora.report.standing import After, Standing
 from raylora.tracking.recorder import TrialRecord, read_records
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
@@ -39,38 +41,34 @@ def main(out: Path) -> None:
     PICTURES.mkdir(exist_ok=True)
     _keep(Image.open(folder.root / "best" / "samples" / "grid.png"), PICTURES / "samples.png")
     (PICTURES / "terminal.svg").write_text(terminal(folder), encoding="utf-8")
-    photograph(write_report(folder), PICTURES / "report.png")
+    photograph(Path(write_report(folder)), PICTURES / "report.png")
 
 
 def terminal(folder: OutFolder) -> str:
     """The view of a search that is under way, as SVG without any font from elsewhere."""
     records = [record for record in read_records(folder.trials) if record.confirms is None]
-    times = sorted(time for record in records for time in record.report_times)
-    began, now = times[0], times[int(len(times) * SHARE_OF_REPORTS)]
-    seconds = iter([0.0])
-    standing = Standing(
-        read_experiment(folder.experiment).search.trials, clock=lambda: next(seconds, (now - began) / 1000)
-    )
-    for record in records:
-        _tell(standing, record, now)
+    search = read_experiment(folder.experiment).search
+    reports = sorted((time, place) for place, record in enumerate(records) for time in record.report_times)
+    now_s = reports[0][0] / 1000
+    standing = Standing(search.trials, clock=lambda: now_s, after=After.of(search))
+    for record in records[: search.max_concurrent or 2]:
+        standing.hear(at_report(record, 0))
+    told = Counter[int]()
+    for time, place in reports[: int(len(reports) * SHARE_OF_REPORTS)]:
+        now_s, told[place] = time / 1000, told[place] + 1
+        record = at_report(records[place], told[place])
+        (standing.hear if record.status == "running" else standing.end)(record)
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
-    console.print(TableView(standing, lambda: "").picture())
+    console.print(TableView(console, standing, lambda: "").picture())
     plain = re.sub(r"@font-face \{\{.*?\}\}\s*(?=@font-face|\.)", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     return console.export_svg(title="raylora tune --demo", code_format=plain)
 
 
-def _tell(standing: Standing, record: TrialRecord, now: int) -> None:
-    """What was known of a trial at a time, in ms since 1970."""
-    heard = sum(time <= now for time in record.report_times)
-    if not heard:
-        return
-    is_over = heard == len(record.history)
-    record.history = record.history[:heard]
-    if is_over:
-        standing.end(record)
-        return
-    record.status, record.stop_reason = "running", None
-    standing.hear(record)
+def at_report(record: TrialRecord, count: int) -> TrialRecord:
+    """What was known of a trial once it had reported so often."""
+    if count == len(record.history):
+        return record
+    return replace(record, history=record.history[:count], status="running", stop_reason=None)
 
 
 def photograph(page_file: Path, picture: Path) -> None:

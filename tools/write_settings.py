@@ -37,9 +37,9 @@ def _section(section: type[BaseModel], prefix: str, title: str) -> Iterator[str]
             kind, default = _kind(field), _default(field)
             yield f"| `{prefix}{name}` | {kind} | {default} | {_cell(field.description or '')} |"
     yield ""
-    for name, kind in below.items():
-        assert isinstance(kind, type)
-        yield from _section(kind, f"{prefix}{name}.", f"{prefix}{name}")
+    for name, inner in below.items():
+        assert isinstance(inner, type)
+        yield from _section(inner, f"{prefix}{name}.", f"{prefix}{name}")
 
 
 def _is_section(field: FieldInfo) -> bool:
