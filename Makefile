@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+WHOLE := import pip; $(NEW_ENOUGH)
 DEMO_OUT := out/demo
 # Files in their order, since the long ones come first by name.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 30
@@ -16,7 +18,10 @@ help: ## list the targets
 install: $(INSTALLED) ## make .venv and install raylora with everything it needs, at pinned versions
 
 $(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c '$(WHOLE)' 2> /dev/null || $(PYTHON) -c '$(NEW_ENOUGH)' 2> /dev/null \
+	    || { echo "error: $(PYTHON) is no Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(BIN)/python -c '$(WHOLE)' 2> /dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing raylora and what it needs into $(VENV): several GB are fetched, and pip is quiet until it has them."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 

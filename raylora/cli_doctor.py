@@ -12,6 +12,7 @@ from raylora import completion
 from raylora.bundled import DEMO_NAME
 from raylora.cli_options import AsJson, BaseModel, Dataset, File, Settings, TrackingUri
 from raylora.cli_output import on_stderr
+from raylora.redaction import one_line, shown
 from raylora.request import Request, read_request
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ def doctor(
 ) -> None:
     """Look at GPUs, disks, Ray, MLflow, hub and images; each is good, a warning or bad, with the mend.
 
-    Nothing that it tries stays. The exit status is 1 if anything is bad, and 0
-    with warnings alone.
+    Nothing that it tries stays, but for a small file where MLflow's artifacts
+    can't be deleted, which a warning names. The exit status is 1 if anything
+    is bad, and 0 with warnings alone.
 
     Examples:
 
@@ -95,7 +97,7 @@ def _print(rows: list[Row], as_json: bool) -> None:
 
 def _line(one: Row) -> str:
     place = f" on {one.node}" if one.node else ""
-    return f"{one.level:12}{one.check}{place}: {one.found}{f'; mend: {one.mend}' if one.mend else ''}"
+    return one_line(shown(f"{one.level:12}{one.check}{place}: {one.found}{f'; mend: {one.mend}' if one.mend else ''}"))
 
 
 def _table(rows: list[Row]) -> Table:
@@ -108,7 +110,7 @@ def _table(rows: list[Row]) -> Table:
     for column in ("", "check", *(["node"] if len(nodes) > 1 else []), "found", "mend"):
         table.add_column(column, no_wrap=column == "")
     for one in rows:
-        place = [Text(one.node or "")] if len(nodes) > 1 else []
-        level = Text(one.level, style=COLOURS[one.level])
-        table.add_row(level, Text(one.check), *place, Text(one.found), Text(one.mend or ""))
+        place = [one.node] if len(nodes) > 1 else []
+        cells = [Text(shown(cell or "")) for cell in (one.check, *place, one.found, one.mend)]
+        table.add_row(Text(one.level, style=COLOURS[one.level]), *cells)
     return table

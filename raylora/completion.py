@@ -6,6 +6,8 @@ An answer of nothing leaves the word to the shell, which completes files.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import NoneType
@@ -16,10 +18,14 @@ from pydantic.fields import FieldInfo
 
 from raylora.bundled import DEMO_NAME, search_spaces
 from raylora.config import Experiment
+from raylora.files import is_folder
+from raylora.redaction import is_text
 
 Complete = Callable[[str], list[str]]
 KNOWN_MODELS = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-diffusion-xl-base-1.0")
 """Hub ids as the README names them."""
+UNSAFE = re.compile(r"[^\w@%+:,./-]")
+"""A character that bash may take for something else than a part of a word."""
 
 
 def one_of(*names: str) -> Complete:
@@ -42,9 +48,15 @@ def or_files(*names: str) -> Complete:
 
 
 def _beside(incomplete: str) -> list[str]:
-    """The names in this folder that begin so; hidden ones only where a dot was typed."""
-    names = sorted(path.name for path in Path().iterdir())
-    return [name for name in names if name.startswith(incomplete) and (incomplete or not name.startswith("."))]
+    """The names in this folder that begin so, folders with a slash; hidden ones only where a dot was typed."""
+    names = sorted(f"{path.name}/" if is_folder(path) else path.name for path in Path().iterdir())
+    fitting = [name for name in names if name.startswith(incomplete) and (incomplete or not name.startswith("."))]
+    return [_as_typed(name) for name in fitting if is_text(name)]
+
+
+def _as_typed(name: str) -> str:
+    """A file's name as the shell is to read it: bash puts words into the line as they are, zsh and fish quote them."""
+    return UNSAFE.sub(r"\\\g<0>", name) if os.environ.get("_RAYLORA_COMPLETE") == "complete_bash" else name
 
 
 datasets = or_files(DEMO_NAME)

@@ -54,5 +54,5 @@ class EvaluationConfig(Section):
     )
     noises: int = Field(1, ge=1, description="Noise draws per image and timestep of the frozen grid.")
     max_images: int = Field(16, ge=1, description="Most held-out (and training) images that a measure looks at.")
-    batch_size: int = Field(8, ge=1, description="Images at once while measuring; changes speed only.")
+    batch_size: int = Field(8, ge=1, description="Images at once while measuring; changes speed and memory only.")
     score: ScoreConfig = Field(ScoreConfig(), description="How the measures become one score.")

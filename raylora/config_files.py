@@ -145,13 +145,13 @@ def check_complete(experiment: Experiment) -> None:
 def explain(error: ValidationError, sources: Mapping[str, str]) -> str:
     """pydantic's errors as one line each: source, field, what is wrong, how to mend it."""
     problems = [dict(problem) for problem in error.errors()]
-    told = [problem for problem in problems[:MOST_ECHOES] if not _is_echo(problem, problems)]
+    told = [problem for problem in problems[:MOST_ECHOES] if not is_echo(problem, problems)]
     lines = [_explain_one(problem, sources) for problem in told[:MOST_TOLD]]
     more = len(problems) - len(lines)
     return "\n".join([*lines, f"and {more} more"] if len(told) > MOST_TOLD else lines)
 
 
-def _is_echo(problem: Mapping[str, Any], problems: Sequence[Mapping[str, Any]]) -> bool:
+def is_echo(problem: Mapping[str, Any], problems: Sequence[Mapping[str, Any]]) -> bool:
     """A list whose only entry is wrong is also too short for pydantic."""
     place = problem["loc"]
     return problem["type"] == "too_short" and any(

@@ -53,8 +53,9 @@ class Request:
     @cached_property
     def by_hand(self) -> list[Layer]:
         """The layers that set single settings on purpose: the file and `--set`."""
+        assigned = parse_assignments(self.assignments)  # first: of `--set lora.rank 8` the 8 is taken for the file
         file = [Layer(str(self.file), read_yaml(self.file))] if self.file else []
-        return [*file, parse_assignments(self.assignments)]
+        return [*file, assigned]
 
     def layers(self) -> list[Layer]:
         """All layers, later ones winning: the file's, the options', `--set`."""

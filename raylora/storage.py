@@ -53,15 +53,25 @@ def checked_uri(reference: str) -> str:
     return f"{scheme}://{place}"
 
 
+def scratch_place() -> Path:
+    """Where this machine keeps copies, made or not: in the folder for temporary files (TMPDIR), of this user alone."""
+    return Path(tempfile.gettempdir()) / f"raylora-{os.getuid()}"
+
+
+def is_foreign(folder: Path) -> bool:
+    """Whether somebody else has made a folder, or put a link in its place."""
+    return folder.is_symlink() or folder.stat().st_uid != os.getuid()
+
+
 def scratch() -> Path:
-    """Where this machine keeps copies: in the folder for temporary files (TMPDIR), of this user alone.
+    """The same, made.
 
     Raises:
         StorageError: somebody else has made it.
     """
-    folder = Path(tempfile.gettempdir()) / f"raylora-{os.getuid()}"
+    folder = scratch_place()
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+    if is_foreign(folder):
         raise StorageError(f"{folder}: belongs to another user; remove it, or set TMPDIR to a folder of your own")
     return folder
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from raylora.errors import RayloraError
 from raylora.execution.doctor.asking import Probe
 
+AWAITED = "awaited"
+
 
 def hang(_: Path) -> None:
     tempfile.mkdtemp()
@@ -29,6 +31,13 @@ def refuse(_: Path) -> None:
 
 def break_down(_: Path) -> None:
     raise KeyError("wheel")
+
+
+def await_file(folder: Path) -> str:
+    """Answers when told to."""
+    while not (folder / AWAITED).exists():
+        time.sleep(0.05)
+    return AWAITED
 
 
 def shout(folder: Path) -> str:
@@ -54,5 +63,6 @@ FACTS = {
     "refuse": Probe(refuse),
     "vital": Probe(refuse, is_vital=True),
     "break": Probe(break_down),
+    "await": Probe(await_file, limit_s=60),
     "shout": Probe(shout),
 }

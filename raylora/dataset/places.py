@@ -21,34 +21,15 @@ SHEETS, MANIFEST = "contact_sheet", "manifest.json"
 """What `raylora prepare` puts beside its pictures: sheets to look at, and its record."""
 COMPANION = "._"
 """Begins the names of what macOS puts beside files on other systems' disks: no pictures, whatever their endings."""
-OTHER_SUFFIXES = frozenset(
-    [
-        ".gif",
-        ".heic",
-        ".heif",
-        ".hif",
-        ".avif",
-        ".jxl",
-        ".jp2",
-        ".psd",
-        ".tga",
-        ".dng",
-        ".cr2",
-        ".cr3",
-        ".nef",
-        ".arw",
-        ".raf",
-        ".rw2",
-        ".orf",
-    ]
-)
+OTHER_SUFFIXES = {
+    ".gif", ".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".psd", ".tga",
+    ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2", ".orf",
+}  # fmt: skip
 """Pictures by their names, of kinds that training doesn't read: phones', cameras' and programs' own."""
 MOST_COUNTED = 10_000
 """Pictures that aren't read: whoever names a disk's root wants no list of it."""
 MOST_PLACES = 5
 """Folders that are named."""
-
-
 REASONS = {
     "place": "lies in {}, which isn't read",
     "deep": "lies in {}, which isn't read",

@@ -27,7 +27,7 @@ MEANINGS = (
     ("score", "higher is better; the base model’s is 0"),
     ("holdout_loss_ratio", "lower is better; the base model’s is 1"),
     ("similarity_gain", "higher is better; 0 is the base model, 1 the most that the VAE lets through"),
-    ("copying", "above 0: nearer to images that were learned than held-out ones are"),
+    ("copying", "above 0: nearer to images that were learned than held-out ones are; can’t tell memorization"),
     ("diversity", "how much samples differ from each other"),
     ("prompt_alignment", "how well samples fit their captions"),
     ("lora_mb", "without its header"),

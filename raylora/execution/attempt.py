@@ -16,11 +16,9 @@ import torch
 
 from raylora.diffusion.memory import is_out_of_memory
 from raylora.errors import DIVERGED, RayloraError, StorageError, TrainingDivergedError, WorkerLostError, disk_fault
+from raylora.execution.losing import MOST_ALIKE, is_lasting, is_of_device
 from raylora.execution.results import failure
 from raylora.execution.trial_job import HALVED
-
-OF_THE_DEVICE = ("CUDA error", "cuDNN error", "NCCL error", "CUBLAS_STATUS", "gloo/transport", "closed by peer")
-"""Parts of torch's messages when a GPU, or another worker, has failed: this process can do nothing more with it."""
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -32,6 +30,7 @@ def attempt(config: Config, work: Callable[[Config], None], tell: Tell) -> None:
     """Do a trial's work; a failure that is its own is told.
 
     Args:
+        config: what the trial was told; `losing.LAST_FAULT` of it too, by which a device's fault that lasts is known.
         work: does what a configuration says, from where the trial stands.
         tell: hears of the failure that ended the trial.
 
@@ -42,8 +41,10 @@ def attempt(config: Config, work: Callable[[Config], None], tell: Tell) -> None:
         halving(config, work)
     except Exception as error:
         reason = reason_of_failure(error)
-        if is_lost(error):
+        if is_lost(error) and not is_lasting(reason, config):
             raise WorkerLostError(reason) from error
+        if is_lost(error):
+            reason = f"{reason} ({MOST_ALIKE} times in a row)"
         tell(failure(reason, breaks_off=isinstance(error, StorageError) or disk_fault(error) is not None))
 
 
@@ -80,7 +81,7 @@ def _runs_out_of_memory(config: Config, work: Callable[[Config], None]) -> bool:
 
 def is_lost(error: Exception) -> bool:
     """Whether the worker or its device is to blame, so that the same may go well elsewhere."""
-    of_device = isinstance(error, RuntimeError) and any(part in str(error) for part in OF_THE_DEVICE)
+    of_device = isinstance(error, RuntimeError) and is_of_device(str(error))
     is_lost = isinstance(error, WorkerLostError | torch.distributed.DistError) or of_device
     return is_lost and not is_out_of_memory(error)
 

@@ -8,14 +8,12 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private import worker as ray_worker
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylora.config import SearchConfig
 from raylora.errors import ConfigError, RayloraError, first_line
@@ -155,25 +153,3 @@ def node_resources() -> list[dict[str, float]]:
 def living_nodes() -> list[dict[str, Any]]:
     """Of the connected cluster, as Ray describes them."""
     return [node for node in ray.nodes() if node["Alive"]]
-
-
-def check_shared(paths: Sequence[Path]) -> None:
-    """Whether every node of the connected cluster sees these files and folders.
-
-    Raises:
-        ConfigError: some doesn't.
-    """
-    nodes = living_nodes()
-    look = ray.remote(num_cpus=0)(_missing)
-    for node in nodes if len(nodes) > 1 else ():
-        here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        if missing := ray.get(look.options(scheduling_strategy=here).remote(paths)):
-            raise ConfigError(
-                f"{missing[0]}: the cluster's node {node['NodeManagerHostname']} doesn't have it; every node needs "
-                "output folder, images and model at the same place: put them on storage that all share, or have "
-                "search.storage keep what the output folder would, and give the images as s3://…"
-            )
-
-
-def _missing(paths: Sequence[Path]) -> list[Path]:
-    return [path for path in paths if not path.exists()]

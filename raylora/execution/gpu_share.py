@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
 
 import ray
 import torch
@@ -99,7 +101,16 @@ def _memories(gpus: float) -> dict[str, int]:
     answered, late = ray.wait(list(nodes.values()), num_returns=len(nodes), timeout=ASK_S) if nodes else ([], [])
     for task in late:
         ray.cancel(task)
-    return {name: memory for name, task in nodes.items() if task in answered and (memory := ray.get(task))}
+    told = {name: _told(task) for name, task in nodes.items() if task in answered}
+    return {name: memory for name, memory in told.items() if memory}
+
+
+def _told(task: Any) -> int | None:
+    """What a node's process said; None of one that died, or that lacks raylora."""
+    with suppress(ray.exceptions.RayError):
+        memory: int | None = ray.get(task)
+        return memory
+    return None
 
 
 def _memory_here() -> int | None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune.result import NODE_IP
 
 from raylora.errors import RayloraError, StorageError
-from raylora.execution.dead_nodes import DeadNodes, dead_nodes
+from raylora.execution.dead_nodes import HEARD_WITHIN_S, DeadNodes, nodes_of_ray
+from raylora.execution.losing import (
+    LAST_FAULT,
+    LONGEST_LINE,
+    MOST_LOSSES,
+    Losses,
+    cause_of_loss,
+    error_of,
+    shortened,
+    words_of_loss,
+)
 from raylora.execution.results import BREAKS_OFF, FAILED, REPORT
 from raylora.execution.trial_job import HALVED, STOP_REASON, TrialJob
 from raylora.search.limits import COSTS, over_limits
@@ -27,13 +34,6 @@ REPORT_KEYS = (
 )  # fmt: skip
 
 
-MOST_LOSSES = 10
-"""Lost workers in a row, without a report between, after which a trial is given up: it may be what ends them."""
-CAUSES = {"memory": ("low on memory",), "node": ("node has died", "node died", "Node failed")}
-"""What Ray says of a lost worker's end (`src/ray/protobuf/common.proto`, `ActorDiedErrorContext`), by its cause.
-What the operating system killed for memory it tells like any other kill."""
-
-
 class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
     """Keeps the record of every trial and tells a listener of each change.
 
@@ -41,17 +41,21 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
 
     Args:
         given_up: gets the numbers of trials whose workers were lost too often, before the searcher hears of their end.
+        say: told a line at each lost worker.
+        is_spread: whether a trial has workers elsewhere than in its own process.
     """
 
-    def __init__(self, job: TrialJob, listener: Listener, given_up: set[int]):
+    def __init__(
+        self, job: TrialJob, listener: Listener, given_up: set[int], say: Callable[[str], None], is_spread: bool = False
+    ):
         self._job, self._listener, self._given_up = job, listener, given_up
+        self._say, self._is_spread = say, is_spread
         self._under_way: dict[int, TrialRecord] = {}
-        self._lost: Counter[int] = Counter()
-        """Losses of each trial's worker since its last report."""
+        self._losses = Losses()
         self._recovered: dict[int, int] = {}
         """In which step of Tune's each trial was last begun again: it may be ended in the same, by the same loss."""
         self._failed: set[int] = set()
-        self._dead_nodes = DeadNodes(dead_nodes)
+        self._dead_nodes = DeadNodes(nodes_of_ray)
         self._wanted: dict[Any, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -84,13 +88,17 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
         record.status, record.stop_reason = "running", None
-        self._dead_nodes.begin(record.number, trial.temporary_state.ray_actor)
+        self._losses.begin(record.number)
+        self._dead_nodes.begin(record.number, trial.temporary_state.ray_actor, self._is_spread)
         self._tell(record, self._listener.trial_started)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._put_down_to_nodes(self._dead_nodes.told())
 
-    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+    def put_down_the_last(self) -> None:
+        """The round has come to its end: what is to be known yet of its lost workers is waited for."""
+        if self._dead_nodes.is_in_doubt:
+            self._say(f"Asking Ray whether a node went with a lost worker, for {HEARD_WITHIN_S:.0f} s at most …")
         self._put_down_to_nodes(self._dead_nodes.told_at_last())
 
     def _put_down_to_nodes(self, losses: Iterable[tuple[int, int]]) -> None:
@@ -114,7 +122,7 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
         record.stop_reason = report[STOP_REASON]
         record.over_limits = over_limits(self._job.experiment.search.limits, report)
         if report["images_seen"] > record.images_seen:  # a resumed trial may say its last word again
-            del self._lost[record.number]
+            self._losses.report(record.number)
             self._given_up.discard(record.number)
             trial.max_failures = -1
             record.hear({key: report[key] for key in REPORT_KEYS if key in report})
@@ -131,14 +139,20 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
         self._end(trial, record)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A worker was lost, and Tune begins its trial again; until this says that it was lost too often."""
+        """A worker was lost, and Tune begins its trial again; after the next loss no more, if this asks for that.
+
+        Raises:
+            RayloraError: see `_lose`.
+        """
         record = self._record(trial)
-        self._lose(record, trial)
         self._recovered[record.number] = iteration
+        self._lose(record, trial)
         trial.config["went_on_at"] = record.images_seen
-        if self._lost[record.number] > 1 or record.losses[-1] == "memory":
+        trial.config[LAST_FAULT] = self._losses.last_fault(record.number)
+        in_a_row = self._losses.in_a_row(record.number)
+        if in_a_row > 1 or record.losses[-1] == "memory":
             trial.config[HALVED] = True
-        if self._lost[record.number] >= MOST_LOSSES:
+        if in_a_row >= MOST_LOSSES - 1:
             self._given_up.add(record.number)
             trial.max_failures = 0
 
@@ -146,24 +160,39 @@ class RayListener(Callback):  # type: ignore[misc]  # Ray ships no types
         """Tune has ended a trial for a lost worker; the searcher hands it out again, unless it is given up.
 
         Raises:
-            RayloraError: no process could be made ready for it, again and again.
+            RayloraError: see `_lose`.
         """
         record = self._record(trial)
         if self._recovered.pop(record.number, None) != iteration:
-            self._lose(record, trial)
+            self._lose(record, trial, is_end=record.number in self._given_up)
         if record.number in self._given_up:
             _fail(record)
             self._end(trial, record)
-        elif self._lost[record.number] >= MOST_LOSSES:
-            raise RayloraError(f"no process can begin with {record.trial_id}: {error_of(trial)}")
         _forget(trial)
 
-    def _lose(self, record: TrialRecord, trial: Any) -> None:
-        self._lost[record.number] += 1
-        record.losses.append(cause_of_loss(error_of(trial)))
+    def _lose(self, record: TrialRecord, trial: Any, is_end: bool = False) -> None:
+        """Count a lost worker, keep what was said of it, and say so.
+
+        Args:
+            is_end: whether the trial is not begun again.
+
+        Raises:
+            RayloraError: no process could be made ready for this trial, again and again, nor for any other meanwhile.
+        """
+        error = error_of(trial)
+        record.last_loss = words_of_loss(error)
+        record.losses.append(cause_of_loss(error))
+        record.write()
+        self._losses.lose(record.number, record.last_loss)
+        if self._losses.nothing_begins(record.number):
+            raise RayloraError(f"no process can begin with {record.trial_id}: {record.last_loss}")
+        after = "it is given up" if is_end else "it goes on from its last state"
+        where, in_a_row = self._dead_nodes.where(record.number), self._losses.in_a_row(record.number)
+        self._say(f"{_news_of(record, where, in_a_row)}; {after}")
         if record.losses[-1] == "worker":
             self._dead_nodes.lose(record.number, len(record.losses) - 1)
-        record.write()
+        else:
+            self._dead_nodes.end(record.number)
 
     def _end(self, trial: Any, record: TrialRecord) -> None:
         self._tell(record, self._listener.trial_ended)
@@ -225,21 +254,17 @@ def _fail(record: TrialRecord) -> None:
     if record.stop_reason is None:
         often = f" {len(record.losses)} times" if len(record.losses) > 1 else ""
         by_memory = ", as memory ran out" if "memory" in record.losses else ""
-        record.stop_reason = f"its worker was lost{often}{by_memory}"
+        said = f"{', the last time' * bool(often)}: {record.last_loss}" if record.last_loss else ""
+        record.stop_reason = f"its worker was lost{often}{by_memory}{said}"
 
 
-def error_of(trial: Any) -> str:
-    """What Ray says of a trial's last loss; nothing if it can't be read.
+def _news_of(record: TrialRecord, node: str | None, in_a_row: int) -> str:
+    """What is said of a lost worker.
 
-    It adds each to a file of the driver's; `Trial.get_error` looks for that where it only lies after a snapshot.
+    Args:
+        in_a_row: how often by now, without a report between.
     """
-    with suppress(OSError):
-        if trial.error_file:
-            told = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
-            return told.rpartition("Failure # ")[2].partition("\n")[2].strip()
-    return ""
-
-
-def cause_of_loss(error: str) -> str:
-    """What ended a worker, by Ray's words: `memory`, `node`, or `worker` where all that is known is that it is gone."""
-    return next((cause for cause, told in CAUSES.items() if any(part in error for part in told)), "worker")
+    where = f" on {node}" if node else ""
+    why = f" ({shortened(record.last_loss, LONGEST_LINE)})" if record.last_loss else ""
+    again = f", {in_a_row} times in a row by now" if in_a_row > 1 else ""
+    return f"{record.trial_id} lost its worker{where}{why}{again}"

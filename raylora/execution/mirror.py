@@ -109,11 +109,16 @@ def reopened(experiment: Experiment, state: dict[str, Any], out: OutFolder) -> M
     """The same of a search that goes on.
 
     Raises:
-        OutputError: it holds nothing of this search, or can't be used.
+        OutputError: it holds nothing of this search, can't be used, or the search began otherwise.
     """
+    run = state.get("storage_run")
+    if run is not None and experiment.search.storage is None:
+        raise OutputError(f"{out.experiment}: this search began with search.storage; put back what it was")
     if experiment.search.storage is None:
         return None
-    mirror = Mirror(experiment.search.storage, state["storage_run"], out.root.name)
+    if not isinstance(run, str):
+        raise OutputError(f"{out.experiment}: this search began without search.storage; take that out again")
+    mirror = Mirror(experiment.search.storage, run, out.root.name)
     with _told_of_the_setting():
         Storage(mirror.uri).check()
         _check_own(mirror, f"holds nothing of the search in {out.root}; put back what was there, or start anew")

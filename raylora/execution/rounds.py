@@ -37,6 +37,7 @@ def run_round(
     Returns:
         the records of all trials of the round, those of before an interruption too, by number.
     """
+    listener = RayListener(job, search.heard_by, searcher.given_up, search.say, is_spread=search.share.workers > 1)
     tuner = tune.Tuner(
         _trainable(search, job),
         tune_config=tune.TuneConfig(
@@ -51,10 +52,7 @@ def run_round(
         run_config=tune.RunConfig(
             name="confirmations" if job.is_confirming else "trials",
             storage_path=str(search.out.ray),
-            callbacks=[
-                RayListener(job, search.heard_by, searcher.given_up),
-                WaitingListener(Patience(needs_of(search.share), search.say)),
-            ],
+            callbacks=[listener, WaitingListener(Patience(needs_of(search.share), search.say))],
             failure_config=tune.FailureConfig(max_failures=-1),  # of lost workers; the listener knows when to give up
             verbose=0,
         ),
@@ -65,6 +63,7 @@ def run_round(
             tuner.fit()
     except tune.TuneError as error:
         raise _raised_in_tune(error) from None
+    listener.put_down_the_last()
     return read_records(search.out.confirmations if job.is_confirming else search.out.trials)
 
 

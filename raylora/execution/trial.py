@@ -22,6 +22,7 @@ from raylora.execution.gpu_part import keep_to_part
 from raylora.execution.material import schedules
 from raylora.execution.mirror import trial_at_work
 from raylora.execution.node_cache import entries_in, read_folds, training_set
+from raylora.execution.notes import leave_note
 from raylora.execution.notice import FileNotice
 from raylora.execution.outputs import OutFolder
 from raylora.execution.trial_job import HALVED, STOP_REASON, TrialJob
@@ -97,21 +98,10 @@ def run_trial(config: dict[str, Any], job: TrialJob, report: Callable[[Report], 
     keep_to_part(job.experiment.search.gpus_per_trial)
     experiment = job.experiment.with_params(config["params"])
     base = base_of(experiment, pick_device())
-    with watched(experiment.search.hang_s) as watch, _beating(base, watch.beat):
-
-        def report_resting(latest: Report) -> None:
-            watch.rest()  # until whoever hears of it lets the trial go on
-            report(latest)
-            watch.beat()
-
-        def keep_resting() -> None:
-            watch.rest()  # a storage may be slow, or away for a while
-            job.kept()
-            watch.beat()
-
-        notice = FileNotice(watch.beat)
-        trial = _Trial(config, job, *_at_once(experiment, config, world), world, notice, keep_resting)
-        _run(trial, report_resting)
+    with watched(experiment.search.hang_s) as watch, beating(base, watch.beat):
+        notice, kept = FileNotice(watch.beat, leave_note), watch.resting(job.kept)
+        trial = _Trial(config, job, *_at_once(experiment, config, world), world, notice, kept)
+        _run(trial, watch.resting(report))  # until whoever hears of a report lets the trial go on
 
 
 def run_trial_here(
@@ -153,7 +143,7 @@ def _at_once(experiment: Experiment, config: dict[str, Any], world: World) -> tu
 
 
 @contextmanager
-def _beating(base: BaseModel, beat: Callable[[], None]) -> Iterator[None]:
+def beating(base: BaseModel, beat: Callable[[], None]) -> Iterator[None]:
     """Every step of training, measuring and sampling goes through the U-Net."""
     hook = base.parts[UNET].register_forward_pre_hook(lambda *_: beat())
     try:

@@ -21,7 +21,7 @@ from raylora.dataset.folder import dataset_digest
 from raylora.dataset.split import write_splits
 from raylora.errors import RayloraError, StorageError
 from raylora.execution.autoscaling import nodes_to_count_on
-from raylora.execution.cluster import check_address, check_shared, connected, device_line
+from raylora.execution.cluster import check_address, connected, device_line
 from raylora.execution.confirm import candidates, confirmations
 from raylora.execution.handing_out import ListSearcher
 from raylora.execution.job import Job, local_paths, prepare_again
@@ -29,12 +29,13 @@ from raylora.execution.kept import check_kept
 from raylora.execution.listening import settle
 from raylora.execution.material import is_shared, schedules
 from raylora.execution.mirror import at_work, check_storage, claimed, datasets_here, reopened
-from raylora.execution.nodes import check_reached, forget_copies
+from raylora.execution.nodes import check_reached, check_shared, forget_copies
 from raylora.execution.outputs import OutFolder, write_text
 from raylora.execution.rounds import run_round
 from raylora.execution.schedulers import TRIAL_SCHEDULERS
 from raylora.execution.searcher import StudySearcher
 from raylora.execution.share import Share, share_out
+from raylora.execution.trial_job import HALVED
 from raylora.execution.underway import Say, Search
 from raylora.files import fold_folders, resolved
 from raylora.search.space import SearchSpace, load_space
@@ -279,6 +280,7 @@ def _refit(search: Search, winner: TrialRecord) -> bool:
     search.say("Training the winner's settings on all images …")
     job, workers = search.trial_job(), workers_of(search.share)
     config = {"number": 0, "params": winner.params, "images": (winner.best or {})["images_seen"]}
+    config[HALVED] = "memory" in winner.losses
 
     def train(told: dict[str, Any]) -> None:
         if workers.count > 1:
@@ -289,8 +291,11 @@ def _refit(search: Search, winner: TrialRecord) -> bool:
     def work() -> None:
         halving(config, train)
 
+    def work_halved() -> None:  # what the kernel kills for memory says nothing of it
+        halving(config | {HALVED: True}, train)
+
     try:
-        search.run_in_cluster(work, "trains on all images", starts_workers=workers.count > 1)
+        search.run_in_cluster(work, "trains on all images", starts_workers=workers.count > 1, again=work_halved)
     except StorageError:
         raise
     except RayloraError as error:

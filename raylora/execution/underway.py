@@ -50,7 +50,13 @@ class Search:
         """What its trials need to know."""
         return TrialJob(self.out.root, self.job.experiment, self.share.threads, is_confirming, self.mirror)
 
-    def run_in_cluster(self, work: Callable[[], Answer], what: str, starts_workers: bool = False) -> Answer:
+    def run_in_cluster(
+        self,
+        work: Callable[[], Answer],
+        what: str,
+        starts_workers: bool = False,
+        again: Callable[[], Answer] | None = None,
+    ) -> Answer:
         """Do some work in a Ray task, where a trial's GPU is, and not in the driver, whose machine may have none.
 
         Where its process or node dies, it is done again, up to `MOST_STARTS` times.
@@ -60,14 +66,15 @@ class Search:
                 left behind must not disturb it.
             what: what that process does, for the message.
             starts_workers: whether it only starts the workers of a trial, which have the trial's resources.
+            again: what is done from the second start on, if not the same.
 
         Raises:
             RayloraError: of the work itself, or its process died again and again.
         """
         cpus, gpus = (DRIVER_CPUS, 0.0) if starts_workers else (self.share.cpus, min(1.0, self.share.gpus))
-        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(work)  # Ray's own retries say nothing
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)  # Ray's own retries say nothing
         for start in range(1, MOST_STARTS + 1):
-            task = remote.remote()
+            task = remote(work if start == 1 else again or work).remote()
             wait_for(task, {"CPU": cpus, "GPU": gpus}, self.say)
             try:
                 answer: Answer = ray.get(task)

@@ -11,6 +11,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from raylora.execution.cluster import node_resources
+from raylora.execution.notes import collect_notes
 from raylora.execution.share import Share
 
 FIRST_WORD_S = 30.0
@@ -32,7 +33,7 @@ class Patience:
     """
 
     def __init__(self, needs: Needs, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic):
-        self._needs, self._say, self._clock = needs, say, clock
+        self._needs, self.say, self._clock = needs, say, clock
         self.reset()
 
     def reset(self) -> None:
@@ -45,7 +46,7 @@ class Patience:
         now = self._clock()
         if now >= self._next:
             self._next = now + NEXT_WORD_S
-            self._say(f"{self._reason()} …" if now - self._since < NEXT_WORD_S else
+            self.say(f"{self._reason()} …" if now - self._since < NEXT_WORD_S else
                       f"{self._reason()}, for {(now - self._since) / 60:.0f} minutes by now …")  # fmt: skip
 
     def _reason(self) -> str:
@@ -71,15 +72,18 @@ def needs_of(share: Share) -> Needs:
 
 
 def wait_for(task: Any, needs: Needs, say: Callable[[str], None]) -> None:
-    """Until a Ray task has ended; a cluster without a node for it is told of."""
-    patience = Patience(needs, say)
-    while not ray.wait([task], timeout=FIRST_WORD_S)[0]:
-        if no_node_has(needs):
+    """Until a Ray task has ended; a cluster without a node for it is told of, and what the task itself has to say."""
+    patience, has_ended = Patience(needs, say), False
+    while not has_ended:
+        has_ended = bool(ray.wait([task], timeout=FIRST_WORD_S)[0])
+        for note in collect_notes():
+            say(note)
+        if not has_ended and no_node_has(needs):
             patience.wait()
 
 
 class WaitingListener(Callback):  # type: ignore[misc]  # Ray ships no types
-    """Tells of a round in which no trial runs, though some are to.
+    """Tells of a round in which no trial runs, though some are to, and what trials that wait have to say.
 
     Args:
         patience: of a trial.
@@ -98,6 +102,8 @@ class WaitingListener(Callback):  # type: ignore[misc]  # Ray ships no types
         if self._clock() < self._look:
             return
         self._look = self._clock() + LOOK_S
+        for note in collect_notes():
+            self._patience.say(note)
         states = {trial.status for trial in trials}
         if Trial.RUNNING in states or Trial.PENDING not in states:
             self._patience.reset()

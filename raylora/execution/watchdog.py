@@ -13,11 +13,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import ParamSpec
 
 BEATS_PER_LIMIT = 100
 BEAT, REST = b".", b"|"
+
+Told = ParamSpec("Told")
 
 
 class Watch:
@@ -35,6 +38,16 @@ class Watch:
     def rest(self) -> None:
         """No sign of life is due until the next beat, as while others are waited for."""
         self._say(REST)
+
+    def resting(self, call: Callable[Told, None]) -> Callable[Told, None]:
+        """The same call, of others who may take their time: no sign of life is due meanwhile."""
+
+        def rests(*told: Told.args, **named: Told.kwargs) -> None:
+            self.rest()
+            call(*told, **named)
+            self.beat()
+
+        return rests
 
     def _say(self, word: bytes) -> None:
         self._said, self._said_at = word, time.monotonic()

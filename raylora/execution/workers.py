@@ -14,8 +14,9 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from raylora.diffusion.memory import is_out_of_memory
 from raylora.errors import RayloraError, WorkerLostError
-from raylora.execution.attempt import attempt, is_lost
+from raylora.execution.attempt import attempt, is_lost, reason_of_failure
 from raylora.execution.cluster import DRIVER_CPUS
+from raylora.execution.losing import words_of_loss
 from raylora.execution.outputs import OutFolder
 from raylora.execution.results import as_result
 from raylora.execution.share import Share
@@ -100,9 +101,16 @@ def most_telling(error: TrainingFailedError) -> Exception:
     raised = [one for one in failures if not type(one).__module__.startswith("ray.") and not is_lost(one)]
     told = [one for one in raised if isinstance(one, RayloraError | OSError) or is_out_of_memory(one)]
     if not told and len(raised) < max(1, len(failures)):
-        return WorkerLostError("a worker of several was lost")
+        return WorkerLostError(f"a worker of several was lost: {_words_of_lost(error, failures)}")
     first: Exception = (told or raised)[0]
     return first
+
+
+def _words_of_lost(error: TrainingFailedError, failures: Sequence[Exception]) -> str:
+    """What Ray says of the one that died, which tells whether its node did, or else what the others say of it."""
+    died = [words_of_loss(str(one)) for one in failures if type(one).__module__.startswith("ray.")]
+    seen = [reason_of_failure(one) for one in failures if is_lost(one)]
+    return next(iter([*died, *seen]), words_of_loss(str(error)))
 
 
 def _worker_loop(arguments: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from raylora import __version__
 from raylora.config import Size
-from raylora.config_files import in_words
+from raylora.config_files import in_words, is_echo
 from raylora.config_section import Section
 from raylora.dataset.folder import MOST_REPEATS
 from raylora.errors import ConfigError, DatasetError
@@ -138,7 +138,8 @@ def build_settings(given: Mapping[str, Any], like: Path | None = None) -> Prepar
     try:
         return PrepareSettings.model_validate({**earlier, **options})
     except ValidationError as error:
-        told = [_told(problem, options, like) for problem in error.errors()]
+        problems = error.errors()
+        told = [_told(problem, options, like) for problem in problems if not is_echo(problem, problems)]
         if version != __version__ and any(
             problem["loc"][0] not in options for problem in error.errors() if problem["loc"]
         ):

@@ -83,16 +83,19 @@ def damage_of(journal: Path, has_trials: bool) -> str | None:
     """Why a search can't go on with its journal, if so.
 
     Args:
-        has_trials: whether trials have begun: then there must be a study, and without any there may not be one yet.
+        has_trials: whether trials have begun: then there must be a study. Before the first one there may not be one
+            yet: what the search was told of earlier ones stands in its journal before its images are encoded.
     """
     try:
         if exists(journal) and not is_file(journal):
             return "is no ordinary file"
         if not is_file(journal) or b"\n" not in journal.read_bytes():
             return "is gone or empty, though trials have begun" if has_trials else None
-        if STUDY_NAME not in (study.study_name for study in storage_of(journal).get_all_studies()):
+        names = {study.study_name for study in storage_of(journal).get_all_studies()}
+        if STUDY_NAME not in names and (has_trials or names != {EARLIER_NAME}):
             return "holds no study of raylora's"
-        read_trials(journal)
+        for name in names:
+            read_trials(journal, name)
     except Exception as error:  # Optuna replays what the lines say, whatever that comes to
         return f"is damaged or of another program ({type(error).__name__})"
     return None

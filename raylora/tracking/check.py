@@ -6,6 +6,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -18,18 +19,28 @@ from raylora.tracking.mlflow_store import REACH_S, artifacts_of, check_reachable
 TRIED = "raylora-doctor"
 
 
-def try_writing(uri: str, experiment: str) -> str:
+@dataclass(frozen=True)
+class Written:
+    """How writing went."""
+
+    place: str
+    """Where files go."""
+    left: str | None = None
+    """The file that stays, since the artifact store deletes nothing, which a search doesn't need."""
+    reason: str | None = None
+    """What the store said to that, if anything."""
+
+
+def try_writing(uri: str, experiment: str) -> Written:
     """Make a run with a metric and a small file, and delete all of it; a sqlite file that wasn't there goes too.
 
-    MLflow keeps deleted runs for `mlflow gc`; nobody else sees them.
+    MLflow keeps deleted runs for `mlflow gc`; nobody else sees them. Some artifact stores can't delete, or not with
+    everybody's rights: there the file stays.
 
     Args:
         uri: an absolute tracking URI.
         experiment: the name of the one that a search would write to. If there is none yet, one of another name is
             made and deleted: a deleted one of that name would be in the search's way.
-
-    Returns:
-        Where files go.
 
     Raises:
         TrackingError: no answer, a deleted experiment, or something can't be written.
@@ -47,7 +58,7 @@ def try_writing(uri: str, experiment: str) -> str:
             ) from None
 
 
-def _write_and_delete(client: MlflowClient, experiment_id: str, folder: Path) -> str:
+def _write_and_delete(client: MlflowClient, experiment_id: str, folder: Path) -> Written:
     run = client.create_run(experiment_id, run_name=TRIED)
     uri, run_id = str(run.info.artifact_uri), run.info.run_id
     file = folder / f"{TRIED}.txt"
@@ -56,15 +67,33 @@ def _write_and_delete(client: MlflowClient, experiment_id: str, folder: Path) ->
     try:
         client.log_metric(run_id, TRIED, 1.0)
         client.log_artifact(run_id, str(file))
-        if [found.path for found in client.list_artifacts(run_id)] != [file.name]:
+        if not _is_there(client, run_id, file.name):
             raise OSError(f"{uri} doesn't show what was written there")
-        get_artifact_repository(uri, tracking_uri=client.tracking_uri).delete_artifacts()
+        is_gone, reason = _delete(client, uri, run_id, file.name)
     finally:
         client.delete_run(run_id)
         for place in made:
             with suppress(OSError):  # somebody else has put something there meanwhile
                 place.rmdir()
-    return uri.partition(f"/{run_id}/")[0]
+    root = uri.partition(f"/{run_id}/")[0]
+    return Written(root) if is_gone else Written(root, f"{uri}/{file.name}", reason)
+
+
+def _is_there(client: MlflowClient, run_id: str, name: str) -> bool:
+    return [found.path for found in client.list_artifacts(run_id)] == [name]
+
+
+def _delete(client: MlflowClient, uri: str, run_id: str, name: str) -> tuple[bool, str | None]:
+    """Whether a run's file could be deleted, and what kept it there: several of MLflow's artifact stores raise, others
+    do nothing and don't say so."""
+    try:
+        get_artifact_repository(uri, tracking_uri=client.tracking_uri).delete_artifacts()
+    except Exception as error:  # of all kinds of clouds
+        return False, reason_of(error)
+    try:
+        return not _is_there(client, run_id, name), None
+    except Exception:  # it has shown the file before: now there is no such folder
+        return True, None
 
 
 def _not_there(uri: str) -> list[Path]:

@@ -36,7 +36,7 @@ from raylora.tracking.mlflow_store import (
     uploading,
 )
 from raylora.tracking.recorder import RECORD_NAME, Status, TrialRecord, measures, now_ms, read_record
-from raylora.tracking.stored import Stored
+from raylora.tracking.stored import Samples, Stored
 
 RECORDED_PACKAGES = ("bitsandbytes", "diffusers", "mlflow", "optuna", "peft", "ray", "torch", "transformers")
 LONGEST_PARAM = 500
@@ -62,13 +62,18 @@ class Tracked:
     run_id: str | None = None
     """Its run, once that has the settings."""
     reports: int = 0
+    pictures: int = 0
+    """Of how many reports: fewer than it has, where the storage that they lie on is away."""
     status: Status = "running"
 
     @staticmethod
     def read(folder: Path) -> Tracked:
         """As it stands in the trial's folder; nothing where MLflow has nothing."""
         file = folder / TRACKED_NAME
-        return Tracked(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else Tracked()
+        if not file.is_file():
+            return Tracked()
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        return Tracked(**{"pictures": kept["reports"], **kept})  # an older version sent them with each report
 
     def write(self, folder: Path) -> None:
         write_atomically(folder / TRACKED_NAME, json.dumps(vars(self)).encode())
@@ -84,15 +89,17 @@ class MlflowTracker:
         uri: absolute tracking URI.
         experiment: name of the MLflow experiment. Where it doesn't exist it is made, with its files beside a sqlite
             file, or wherever a server keeps them.
-        warn: told once when the store stops answering.
+        warn: told once when the store stops answering, or the storage of samples.
         stored: where trials' samples are, if not in their folders.
     """
 
     def __init__(self, uri: str, experiment: str, warn: Warn = lambda _: None, stored: Stored | None = None):
         quieten()
-        self.uri, self._experiment, self._warn, self._stored = uri, experiment, warn, stored
+        self.uri, self._experiment, self._warn, self._samples = uri, experiment, warn, Samples(stored, warn)
         self._behind: dict[Path, None] = {}
         """Folders of trials that MLflow may lack something of, in the order in which that is sent."""
+        self._put_off: dict[Path, None] = {}
+        """Those of which it lacks pictures alone, since their storage is away."""
         self._running: set[str] = set()
         self._tried: set[Path] = set()
         """Trials that may have a run which nothing beside their records names."""
@@ -173,7 +180,7 @@ class MlflowTracker:
         with patience(REACH_S):
             self._client.set_terminated(self.parent_run_id, status=status)
             self._is_told = True  # what can't be sent any more is no news: this search doesn't go on
-            self.catch_up()
+            self._send_all()
             query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent_run_id}' and attributes.status = 'RUNNING'"
             for run in self._client.search_runs([self.experiment_id], query):
                 self._client.set_terminated(run.info.run_id, status="KILLED")
@@ -202,16 +209,29 @@ class MlflowTracker:
     @property
     def rest_s(self) -> float | None:
         """How long there is nothing to send: None until something is heard of, 0 if there is something."""
-        return max(0.0, self._silent_until - time.monotonic()) if self._behind else None
+        if self._behind:
+            return max(0.0, self._silent_until - time.monotonic())
+        return self._samples.rest_s if self._put_off else None
 
     def catch_up(self) -> None:
         """Send everything that MLflow lacks; gives up after a few failures."""
+        self._samples.ask_again()
+        self._take_up_pictures()
+        self._send_all()
+
+    def _send_all(self) -> None:
         failures = 0
         while self._behind and failures < MOST_FAILURES:
             failures += not self.send_next()
 
+    def _take_up_pictures(self) -> None:
+        self._behind |= self._put_off
+        self._put_off.clear()
+
     def send_next(self) -> bool:
         """Send what MLflow lacks of the next trial, if MLflow can be written; the search goes on either way."""
+        if not self._behind:
+            self._take_up_pictures()
         folder = next(iter(self._behind))
         del self._behind[folder]
         try:
@@ -247,6 +267,7 @@ class MlflowTracker:
         while tracked.reports < len(trial.history):
             self._log(trial, tracked.run_id, tracked.reports)
             tracked.reports += 1
+        self._send_pictures(trial, tracked)
         if trial.status not in ("running", tracked.status):
             self._end(trial, tracked.run_id)
             tracked.status = trial.status
@@ -284,11 +305,19 @@ class MlflowTracker:
         tags = _node_of(trial)
         for first in range(0, len(metrics), MOST_METRICS_PER_CALL):
             self._client.log_batch(run_id, metrics=metrics[first : first + MOST_METRICS_PER_CALL], tags=tags)
-        if self._stored:
-            self._stored.bring_samples(Path(trial.folder), report["images_seen"])
-        with TemporaryDirectory() as folder:
-            if _copy_pictures(first_fold(Path(trial.folder)) / "samples", report["images_seen"], heard, Path(folder)):
-                self._client.log_artifacts(run_id, folder, artifact_path="images")
+
+    def _send_pictures(self, trial: TrialRecord, tracked: Tracked) -> None:
+        """Those of reports that MLflow has. Where they can't be had they wait, and nothing else waits for them."""
+        assert tracked.run_id is not None
+        while tracked.pictures < tracked.reports:
+            seen, heard = trial.history[tracked.pictures]["images_seen"], trial.report_times[tracked.pictures]
+            if not self._samples.bring(Path(trial.folder), seen):
+                self._put_off.setdefault(Path(trial.folder))
+                return
+            with TemporaryDirectory() as folder:
+                if _copy_pictures(first_fold(Path(trial.folder)) / "samples", seen, heard, Path(folder)):
+                    self._client.log_artifacts(tracked.run_id, folder, artifact_path="images")
+            tracked.pictures += 1
 
     def _end(self, trial: TrialRecord, run_id: str) -> None:
         tags = [RunTag("raylora.status", trial.status), *_node_of(trial)]

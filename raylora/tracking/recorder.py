@@ -41,6 +41,8 @@ class TrialRecord:
     """What its settings can be expected to reach, once a search is over: less than a lucky training's score."""
     losses: list[str] = field(default_factory=list)
     """How often its worker was lost, and by what: `node`, `memory` or `worker`. Each time it went on from its state."""
+    last_loss: str = ""
+    """What Ray or torch said of the last of them, in a line."""
     over_limits: dict[str, float] = field(default_factory=dict)
     """What it cost beyond `search.limits`, by the limit's name: such a trial can't win."""
     node: str | None = None

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from ray.tune.schedulers import FIFOScheduler
 
 from raylora.config import Experiment
 from raylora.errors import RayloraError, TrainingDivergedError
-from raylora.execution import rounds
+from raylora.execution import listening, losing, rounds
 from raylora.execution.cluster import Share, connected
 from raylora.execution.handing_out import ListSearcher
 from raylora.execution.outputs import OutFolder
@@ -146,6 +147,35 @@ def test_a_trial_whose_process_ray_kills_for_memory_goes_on_with_half_the_images
     assert record.last and record.last["is_over"]
 
 
+def test_a_trial_that_ends_every_process_is_given_up_and_no_other_with_it(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = tmp_path / "starts"
+
+    def deadly(search: Search, job: object) -> Any:
+        def trainable(config: dict[str, Any]) -> None:
+            if config["number"] == 0:
+                with starts.open("a") as file:
+                    file.write("x")
+                os._exit(1)
+            report = {"best_score": 0.5, "score": 0.5, "images_seen": 8, "is_finished": True, "train_losses": []}
+            tune.report(as_result({**report, "stop_reason": None, "is_over": True}))
+
+        return tune.with_resources(trainable, {"cpu": 1})
+
+    monkeypatch.setattr(rounds, "_trainable", deadly)
+    monkeypatch.setattr(losing, "MOST_LOSSES", 2)
+    monkeypatch.setattr(listening, "MOST_LOSSES", 2)
+    told: list[str] = []
+    configs = [{"number": number, "params": {}, "is_baseline": False, "went_on_at": 0} for number in range(2)]
+    failed, finished = run_round(replace(search, say=told.append), search.trial_job(), ListSearcher(configs))
+    assert (failed.status, failed.losses, finished.status) == ("failed", ["worker"] * 2, "finished")
+    assert failed.stop_reason == f"its worker was lost 2 times, the last time: {failed.last_loss}"
+    assert "worker process has died" in failed.last_loss
+    assert starts.read_text() == "xx"
+    assert [line.rpartition("; ")[2] for line in told] == ["it goes on from its last state", "it is given up"]
+
+
 def fails_when(status: str, error: Exception) -> Callable[[TrialRecord], None]:
     """Instead of `TrialRecord.write`: fails when a record with a report has this status, and whatever comes then."""
     write, failed = TrialRecord.write, list[str]()
@@ -243,6 +273,23 @@ def test_work_whose_process_dies_is_done_again_and_what_fails_is_not(search: Sea
     with pytest.raises(RayloraError, match="wrong"):
         search.run_in_cluster(fail, "works")
     assert tries.read_text() == "x"
+
+
+def test_what_its_next_start_is_to_do_otherwise_is_done_then(search: Search, tmp_path: Path) -> None:
+    """And what such a process has to say reaches whoever runs the search, from any of its threads."""
+
+    def again() -> str:
+        from raylora.execution.notes import leave_note
+
+        thread = Thread(target=leave_note, args=["a machine is about to go"])
+        thread.start()
+        thread.join()
+        return "otherwise"
+
+    told: list[str] = []
+    search = replace(search, say=told.append)
+    assert search.run_in_cluster(lambda: os._exit(1), "works", again=again) == "otherwise"
+    assert told[1:] == ["a machine is about to go"]
 
 
 def test_of_several_workers_one_that_died_is_no_failure_of_the_work() -> None:

@@ -217,6 +217,15 @@ def test_a_folder_belongs_to_one_search(experiment: Experiment, out: OutFolder, 
     assert "there is no such bucket" in str(reach(None, ["s3://no-such-bucket/x"]))
 
 
+def test_a_search_that_goes_on_keeps_what_it_began_with(experiment: Experiment, out: OutFolder) -> None:
+    """Its trials are there, and nowhere else."""
+    with pytest.raises(OutputError, match=rf"{out.experiment}: .* began without search\.storage; take that out again"):
+        reopened(experiment, {}, out)
+    other = experiment.with_params({"search.storage": None})
+    with pytest.raises(OutputError, match=rf"{out.experiment}: .* began with search\.storage; put back what it was"):
+        reopened(other, {"storage_run": "run"}, out)
+
+
 def test_one_that_holds_something_is_refused(experiment: Experiment, uri: str) -> None:
     Storage(uri).write("trials/t000/state.pt", b"")
     with pytest.raises(OutputError, match="is not empty; give another folder"):

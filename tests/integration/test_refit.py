@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +14,14 @@ from safetensors.torch import load_file
 
 from raylora.config_files import read_experiment
 from raylora.errors import RayloraError
-from raylora.execution import tuner
+from raylora.execution import notice, tuner
+from raylora.execution import refit as refit_room
 from raylora.execution.cluster import Share
+from raylora.execution.notice import NOTICE_VARIABLE
 from raylora.execution.outputs import OutFolder
 from raylora.execution.refit import run_refit
-from raylora.execution.trial import TrialJob
+from raylora.execution.trial_job import HALVED, TrialJob
+from raylora.execution.watchdog import Watch
 from raylora.tracking.recorder import TrialRecord
 from raylora.training import fit
 from tests.integration.conftest import MakeJob
@@ -74,6 +79,58 @@ def test_it_goes_on_from_its_last_epoch(job: TrialJob, monkeypatch: pytest.Monke
     refit(job, of_trial)
     whole = load_file(best)
     assert all(torch.equal(broken[key], whole[key]) for key in whole)
+
+
+def test_its_process_is_watched(job: TrialJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a trial's is: each step is a sign of life, and none is due while states are brought to a storage."""
+    told, beat, rest = list[str](), Watch.beat, Watch.rest
+    monkeypatch.setattr(Watch, "beat", lambda watch: (told.append("beat"), beat(watch))[-1])
+    monkeypatch.setattr(Watch, "rest", lambda watch: (told.append("rest"), rest(watch))[-1])
+    of_trial, of_all = totals(job)
+    refit(replace(job, kept=lambda: told.append("kept")), of_trial)
+    assert told.count("beat") >= of_all / job.experiment.training.batch_size
+    assert told.count("kept") == EPOCHS
+    for place in (place for place, word in enumerate(told) if word == "kept"):
+        assert told[place - 1 : place + 2] == ["rest", "kept", "beat"]
+
+
+def test_training_alone_says_where_a_notice_stops_it(
+    job: TrialJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, told = tmp_path / "notice", list[str]()
+    file.touch()
+    monkeypatch.setenv(NOTICE_VARIABLE, str(file))
+    monkeypatch.setattr(notice, "LOOK_EVERY_S", 0.0)
+
+    def say(line: str) -> None:
+        told.append(line)
+        file.unlink(missing_ok=True)  # the machine stays after all
+
+    material = make_material(job.experiment)
+    with refit_room.trained_on_all(job.experiment, material, OutFolder(job.out), tmp_path / "state", say) as trainer:
+        assert trainer.is_done
+    assert told[0].startswith(f"{file} says that the machine ")
+    assert len(told) == 1 + EPOCHS
+
+
+def test_from_its_second_start_on_it_has_half_the_images_at_once(
+    job: TrialJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the kernel kills for memory says nothing; a trial that went on so wins with its whole batch's settings."""
+    seen: list[bool] = []
+    monkeypatch.setattr(refit_room, "run_refit_here", lambda config, *_: seen.append(config.get(HALVED, False)))
+
+    def start_twice(work: Callable[[], None], what: str, starts_workers: bool, again: Callable[[], None]) -> None:
+        work()
+        again()
+
+    search: Any = SimpleNamespace(
+        say=print, share=Share(1, 0.0, 1, 1), trial_job=lambda: job, run_in_cluster=start_twice
+    )
+    winner = TrialRecord("t000", 0, {}, True, "", history=[{"score": 1.0, "images_seen": 8}])
+    assert tuner._refit(search, winner)
+    assert tuner._refit(search, replace(winner, losses=["memory"]))
+    assert seen == [False, True, True, True]
 
 
 def test_one_that_fails_leaves_the_trials_lora_to_be_handed_over(job: TrialJob) -> None:

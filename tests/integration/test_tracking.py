@@ -31,6 +31,7 @@ from raylora.tracking import mlflow_runs
 from raylora.tracking.mlflow_runs import MlflowTracker, Tracked
 from raylora.tracking.mlflow_store import REACH_S, quieten, tracking_uri
 from raylora.tracking.recorder import TrialRecord, measures, read_records
+from raylora.tracking.stored import Stored
 
 REPORTS = 3
 PATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0"}
@@ -113,9 +114,9 @@ def lacks_nothing(trial: TrialRecord) -> bool:
     return (tracked(trial).reports, tracked(trial).status) == (len(trial.history), trial.status)
 
 
-def next_process(tracker: MlflowTracker, trials: Path) -> MlflowTracker:
+def next_process(tracker: MlflowTracker, trials: Path, stored: Stored | None = None) -> MlflowTracker:
     """What the next process begins with: another tracker of the same search, that finds what there is by itself."""
-    resumed = MlflowTracker(tracker.uri, "raylora")
+    resumed = MlflowTracker(tracker.uri, "raylora", stored=stored)
     resumed.start("search", {}, {}, run_id=tracker.parent_run_id)
     resumed.look_through([trials])
     return resumed

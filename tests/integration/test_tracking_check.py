@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from raylora.errors import TrackingError
-from raylora.tracking.check import try_writing
+from raylora.tracking.check import Written, try_writing
 
 
 def experiments(uri: str) -> list[str]:
@@ -17,8 +20,8 @@ def experiments(uri: str) -> list[str]:
 
 
 def test_a_store_that_was_not_there_is_gone_again(tmp_path: Path) -> None:
-    place = try_writing(f"sqlite:///{tmp_path}/mlflow.db", "raylora")
-    assert place == (tmp_path / "mlartifacts").as_uri()
+    written = try_writing(f"sqlite:///{tmp_path}/mlflow.db", "raylora")
+    assert written == Written((tmp_path / "mlartifacts").as_uri())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -48,6 +51,37 @@ def test_files_that_cannot_go_where_they_should_are_told(uri: str, tmp_path: Pat
     made = client.create_experiment("raylora", artifact_location=(tmp_path / "file" / "below").as_uri())
     with pytest.raises(TrackingError, match=r"can be reached, but not written \(Not a directory.*artifact store"):
         try_writing(uri, "raylora")
+    assert client.search_runs([made]) == []
+
+
+class Refusing(LocalArtifactRepository):  # type: ignore[misc]
+    """Deletes nothing and says so, as the stores of Azure Data Lake and Databricks do."""
+
+    def delete_artifacts(self, artifact_path: str | None = None) -> None:
+        raise NotImplementedError("not supported")
+
+
+class Deaf(LocalArtifactRepository):  # type: ignore[misc]
+    """Deletes nothing and doesn't say so, as whatever has MLflow's own method alone."""
+
+    delete_artifacts = ArtifactRepository.delete_artifacts
+
+
+@pytest.mark.parametrize(("kind", "reason"), [(Refusing, "not supported"), (Deaf, None)])
+def test_a_file_that_cannot_be_deleted_is_named(
+    kind: type[LocalArtifactRepository], reason: str | None, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search needs no deleting."""
+    monkeypatch.setitem(
+        _artifact_repository_registry._registry,
+        "kept",
+        lambda place, *_, **__: kind(place.replace("kept:", "file:", 1)),
+    )
+    client = MlflowClient(uri)
+    made = client.create_experiment("raylora", artifact_location=f"kept:{tmp_path}/kept")
+    written = try_writing(uri, "raylora")
+    [left] = (path for path in (tmp_path / "kept").rglob("*") if path.is_file())
+    assert written == Written(f"kept:{tmp_path}/kept", f"kept:{left}", reason)
     assert client.search_runs([made]) == []
 
 

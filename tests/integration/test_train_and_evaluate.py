@@ -26,6 +26,7 @@ from tests.integration.test_train_resume import without_costs
 
 ROUNDING = 1e-3
 """LoRA files are written in fp16."""
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "using-the-search.md"
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,9 @@ def test_training_writes_everything_that_users_get(kind: str, request: pytest.Fi
         assert all(value.isfinite().all() for value in weights.values())
     assert read_experiment(out / "best" / "experiment.yaml").lora.rank == 4
     assert (out / "trials.csv").read_text().count("\n") == 2
+    _, _, told = PAGE.read_text(encoding="utf-8").partition("`raylora train` leaves ")
+    left = {f"`{path.name}{'/' * path.is_dir()}" for path in out.iterdir() if not path.name.startswith(".")}
+    assert [name for name in sorted(left) if name not in told.partition("\n\n")[0]] == []
 
 
 def test_the_grid_has_rows_of_the_real_pictures_the_base_model_and_the_lora(measured: Path) -> None:

@@ -81,6 +81,8 @@ def test_one_whose_machine_is_about_to_go_keeps_its_state_and_waits(
     monkeypatch.setenv(NOTICE_VARIABLE, str(told))
     monkeypatch.setattr(notice, "LOOK_EVERY_S", 0.01)
     told.touch()
+    notes: list[str] = []
+    monkeypatch.setattr("raylora.execution.trial.leave_note", notes.append)
     reports: Reports = []
     trial = Thread(target=lambda: reports.extend(run(job, 1)))
     trial.start()
@@ -93,6 +95,7 @@ def test_one_whose_machine_is_about_to_go_keeps_its_state_and_waits(
     told.unlink()
     trial.join(timeout=120)
     assert seen == 2
+    assert [note.startswith(f"{told} says ") for note in notes] == [True]
     assert without_costs(reports) == without_costs(straight)
 
 

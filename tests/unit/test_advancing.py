@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -56,7 +58,7 @@ def test_only_the_first_worker_writes() -> None:
 def test_notice_has_the_state_written_at_once_and_training_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file, written, beats = tmp_path / "notice", list[int](), list[int]()
+    file, written, beats, told = tmp_path / "notice", list[int](), list[int](), list[str]()
     monkeypatch.setenv(NOTICE_VARIABLE, str(file))
     monkeypatch.setattr(notice, "LOOK_EVERY_S", 0.0)
     trainer = Steps(1)
@@ -75,9 +77,12 @@ def test_notice_has_the_state_written_at_once_and_training_wait(
                 file.touch()
             return super().is_given()
 
-    advance_keeping(cast(Any, trainer), 20, Keeping(write, 1000, notice=Noticed(beat)))
+    advance_keeping(cast(Any, trainer), 20, Keeping(write, 1000, notice=Noticed(beat, told.append)))
     assert written == [7]
     assert beats == [7, 7, 7]
+    (line,) = told
+    assert line.startswith(f"{file} says that the machine {socket.gethostname()} is about to go: training has stopped")
+    assert line.endswith("If the machine stays, remove that file, and training goes on")
     assert trainer.images_seen == 20
 
 
@@ -87,4 +92,27 @@ def test_the_file_is_looked_for_where_one_says(monkeypatch: pytest.MonkeyPatch, 
     assert notice_file() == tmp_path / "raylora-notice"
     assert not FileNotice().is_given()
     notice_file().touch()
+    assert FileNotice().is_given()
+
+
+@pytest.mark.parametrize("is_own_file", [True, False])
+def test_one_from_before_the_machine_was_started_is_of_another_end(
+    is_own_file: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is removed, unless it is no plain file, as where it is brought into a container."""
+    target, file = tmp_path / "target", tmp_path / "notice"
+    target.touch()
+    file.touch() if is_own_file else file.symlink_to(target)
+    monkeypatch.setenv(NOTICE_VARIABLE, str(file))
+    monkeypatch.setattr(notice, "LOOK_EVERY_S", 0.0)
+    assert FileNotice().is_given()
+    began = notice._began_s()
+    assert began is not None and began < file.stat().st_ctime
+    monkeypatch.setattr(notice, "_began_s", lambda: file.lstat().st_ctime + 1 if file.exists() else 0.0)
+    assert not FileNotice().is_given()
+    assert target.exists()
+    assert file.exists() != is_own_file
+    file.touch()
+    os.utime(file, (0, 0))  # an old file that was moved here is of now
+    monkeypatch.setattr(notice, "_began_s", lambda: began)
     assert FileNotice().is_given()

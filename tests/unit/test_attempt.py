@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
+from ray.exceptions import RayActorError
 from ray.train import WorkerGroupError
 
 from raylora.diffusion.memory import enough_memory
 from raylora.errors import RayloraError, StorageError, TrainingDivergedError, WorkerLostError
 from raylora.execution.attempt import attempt, halving
+from raylora.execution.losing import LAST_FAULT, cause_of_loss
 from raylora.execution.results import BREAKS_OFF, FAILED, as_result, failure_in
 from raylora.execution.trial_job import HALVED
 from raylora.execution.workers import most_telling
 
 FULL = torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
 CLOSED = RuntimeError("[../gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4711")
+
+
+NCCL = "RuntimeError: NCCL error in: ProcessGroupNCCL.cpp:77: socketStartConnect: Connect to 10.0.0.{} failed"
 
 
 def raising(*errors: Exception | None) -> Callable[[dict[str, Any]], None]:
@@ -71,6 +77,27 @@ def test_what_is_no_fault_of_the_work_is_left_to_tune(error: Exception) -> None:
         attempt({}, raising(error), print)
 
 
+@pytest.mark.parametrize(
+    ("words", "times", "is_told"),
+    [
+        (NCCL.format(3), 2, True),  # a number makes no other fault
+        (NCCL.format(2), 1, False),
+        ("RuntimeError: CUDA error: an illegal memory access was encountered", 2, False),
+    ],
+)
+def test_a_device_that_says_the_same_a_third_time_ends_its_trial(words: str, times: int, is_told: bool) -> None:
+    told: list[dict[str, Any]] = []
+    error = RuntimeError(NCCL.format(2).removeprefix("RuntimeError: "))
+    with nullcontext() if is_told else pytest.raises(WorkerLostError):
+        attempt({LAST_FAULT: (words, times)}, raising(error), told.append)
+    assert [report[FAILED] for report in told] == [f"{NCCL.format(2)} (3 times in a row)"] * is_told
+
+
+def test_other_losses_are_left_to_tune_however_often_they_come() -> None:
+    with pytest.raises(WorkerLostError):
+        attempt({LAST_FAULT: ("gone", 8)}, raising(WorkerLostError("gone")), print)
+
+
 @pytest.mark.parametrize("error", [FULL, MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't …")])
 def test_out_of_memory_is_tried_once_more_with_half_the_images_at_once(error: Exception) -> None:
     seen: list[dict[str, Any]] = []
@@ -119,9 +146,24 @@ def test_of_several_workers_the_one_that_failed_tells_why(failures: list[Excepti
     assert told in str(most_telling(WorkerGroupError("all", dict(enumerate(failures)))))
 
 
-@pytest.mark.parametrize("failures", [[CLOSED], [], [CLOSED, ValueError("seen by the other")]])
-def test_of_several_workers_one_is_lost(failures: list[Exception]) -> None:
-    assert isinstance(most_telling(WorkerGroupError("all", dict(enumerate(failures)))), WorkerLostError)
+WITH_NODE = "The actor is dead because its node has died. Node Id: 3c1f"
+
+
+@pytest.mark.parametrize(
+    ("failures", "words", "cause"),
+    [
+        ([CLOSED], "RuntimeError: [../gloo/transport/tcp/pair.cc:547] Connection closed by peer", "worker"),
+        ([], "all", "worker"),
+        ([CLOSED, ValueError("seen by the other")], "Connection closed by peer", "worker"),
+        ([CLOSED, RayActorError(error_msg=f"The actor died unexpectedly.\n\tpid: 7\n{WITH_NODE}")], WITH_NODE, "node"),
+    ],
+)
+def test_of_several_workers_one_is_lost(failures: list[Exception], words: str, cause: str) -> None:
+    """What is said of it tells whether its node went too."""
+    lost = most_telling(WorkerGroupError("all", dict(enumerate(failures))))
+    assert isinstance(lost, WorkerLostError)
+    assert words in str(lost)
+    assert cause_of_loss(str(lost)) == cause
 
 
 @pytest.mark.parametrize("error", [FULL, MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't")])

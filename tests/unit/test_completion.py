@@ -32,12 +32,17 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 
 def proposed(*words: str) -> list[str]:
-    """The answer to bash for a command line whose last word is being typed."""
+    """The words proposed to bash for a command line whose last one is being typed."""
+    return answered(*words).split()
+
+
+def answered(*words: str) -> str:
+    """The same as it is answered, a word in a line."""
     env = {"_RAYLORA_COMPLETE": "complete_bash", "COMP_WORDS": "\n".join(["raylora", *words]),
            "COMP_CWORD": str(len(words))}  # fmt: skip
     answer = CliRunner().invoke(app, [], prog_name="raylora", env=env)
     assert answer.exit_code == 0
-    return answer.output.split()
+    return answer.output
 
 
 @pytest.fixture(autouse=True)
@@ -56,15 +61,31 @@ def test_commands_and_options() -> None:
 
 
 def test_spaces_by_name_and_as_files() -> None:
-    assert proposed("tune", "--space", "") == [*search_spaces(), "my_photos", "my_space.yaml"]
+    assert proposed("tune", "--space", "") == [*search_spaces(), "my_photos/", "my_space.yaml"]
     assert proposed("train", "--space", "sdxl") == ["sdxl-character", "sdxl-style"]
     assert proposed("check", "my_photos", "--space", "my_s") == []  # the shell itself completes files
 
 
 def test_the_demo_stands_beside_files() -> None:
-    assert proposed("tune", "--dataset", "") == ["demo", "my_photos", "my_space.yaml"]
+    assert proposed("tune", "--dataset", "") == ["demo", "my_photos/", "my_space.yaml"]
     assert proposed("check", "d") == ["demo"]
     assert proposed("tune", "--base-model", "stabil") == ["stabilityai/stable-diffusion-xl-base-1.0"]
+
+
+def test_names_that_bash_would_break_are_quoted_for_it_alone() -> None:
+    Path("demo b & c").mkdir()
+    assert words_of_bash("tune", "--dataset", "d") == ["demo", "demo b & c/"]
+    assert words_of_bash("tune", "--dataset", "demo\\ ") == []  # the shell itself completes files
+    env = {"_RAYLORA_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+           "_TYPER_COMPLETE_ARGS": "raylora tune --dataset d"}  # fmt: skip
+    assert CliRunner().invoke(app, [], prog_name="raylora", env=env).output.splitlines() == ["demo", "demo b & c/"]
+
+
+def words_of_bash(*words: str) -> list[str]:
+    """What bash makes of the words proposed to it, once they stand in a line."""
+    answer = answered(*words).split("\n")[:-1]
+    line = f"printf '%s\\n' {' '.join(answer)}" if any(answer) else "true"
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def test_paths_are_left_to_the_shell() -> None:

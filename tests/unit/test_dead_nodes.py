@@ -7,8 +7,9 @@ import itertools
 
 import pytest
 
-from raylora.execution.dead_nodes import HEARD_WITHIN_S, LOOK_S, DeadNodes
+from raylora.execution.dead_nodes import HEARD_WITHIN_S, LOOK_S, DeadNodes, Node
 
+HEAD = Node("id-of-the-head", "10.0.0.1", is_alive=True)
 DIES = {"id-of-a-node": "10.0.0.2"}
 
 
@@ -17,8 +18,12 @@ class Ray:
 
     def __init__(self) -> None:
         self.dead: dict[str, str] = {}
+        self.alive = [HEAD, Node("id-of-another", "10.0.0.3", is_alive=True)]
         self.now_s = 0.0
-        self.nodes = DeadNodes(lambda: dict(self.dead), lambda: self.now_s)
+        self.nodes = DeadNodes(self.known, lambda: self.now_s)
+
+    def known(self) -> list[Node]:
+        return [*self.alive, *(Node(node, address, is_alive=False) for node, address in self.dead.items())]
 
     def told_after(self, seconds: float) -> list[tuple[int, int]]:
         self.now_s += seconds
@@ -76,3 +81,23 @@ def test_at_last_a_death_is_waited_for(ray: Ray, monkeypatch: pytest.MonkeyPatch
     ray.nodes.lose(5, 0)
     assert list(ray.nodes.told_at_last()) == []
     assert ray.now_s > HEARD_WITHIN_S
+
+
+def test_a_trial_with_workers_elsewhere_goes_with_any_node_that_dies_after_its_beginning(ray: Ray) -> None:
+    """Ray's head may know of the death before the trial's own process sees that a worker is gone."""
+    ray.nodes.begin(3, object(), is_spread=True)
+    assert ray.nodes.where(3) is None
+    ray.dead.update(DIES)
+    assert ray.told_after(LOOK_S) == []
+    ray.nodes.lose(3, 0)
+    assert ray.told_after(LOOK_S) == [(3, 0)]
+
+
+def test_where_there_is_one_node_there_is_no_doubt_and_nothing_to_wait_for(
+    ray: Ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raylora.execution.dead_nodes.time.sleep", pytest.fail)
+    ray.alive = [HEAD]
+    ray.nodes.lose(3, 0)
+    assert not ray.nodes.is_in_doubt
+    assert list(ray.nodes.told_at_last()) == []

@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from raylora.execution.doctor.asking import Heard, Inquiry, hear
+from raylora.execution.doctor.asking import Answerer, Heard, Inquiry, hear
+from tests.doctor_probes import AWAITED
 
 PROBES = "tests.doctor_probes"
 ASKER = f"""
@@ -69,6 +71,53 @@ def test_several_are_asked_at_once(tmp_path: Path) -> None:
     inquiries = [Inquiry(PROBES, tmp_path, names) for names in (["hang"], [], ["shout"])]
     hear(inquiries)
     assert [inquiry.heard.values for inquiry in inquiries] == [{}, {}, {"shout": tmp_path.name}]
+
+
+def test_what_has_come_counts_though_the_limit_has_passed(tmp_path: Path) -> None:
+    """As where the asker itself was held up."""
+    inquiry = Inquiry(PROBES, tmp_path, ["shout"])
+    inquiry.deadline = 0.0
+    assert inquiry.pipe.poll(60)
+    assert not inquiry.is_silent
+    hear([inquiry])
+    assert inquiry.heard.values == {"shout": tmp_path.name}
+
+
+def test_a_limit_that_passes_while_another_is_given_up_is_no_silence(tmp_path: Path) -> None:
+    held_up, other = Inquiry(PROBES, tmp_path, ["hang"]), Inquiry(PROBES, tmp_path, ["await"])
+    give_up = held_up.give_up
+
+    def give_up_late() -> None:
+        (tmp_path / AWAITED).touch()
+        assert other.pipe.poll(60)
+        other.deadline = 0.0
+        give_up()
+
+    held_up.give_up = give_up_late  # type: ignore[method-assign]
+    hear([held_up, other])
+    assert held_up.heard.faults == {"hang": "gave no answer in 0.5 s"}
+    assert (other.heard.values, other.heard.faults) == ({"await": AWAITED}, {})
+
+
+def test_others_are_heard_while_one_is_cleared_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    was_heard, end = Event(), Answerer.end
+
+    def end_late(answerer: Answerer) -> None:
+        assert was_heard.wait(60)
+        end(answerer)
+
+    inquiry = Inquiry(PROBES, tmp_path, ["hang", "shout"])
+    monkeypatch.setattr(Answerer, "end", end_late)
+    take = inquiry.take
+
+    def take_and_tell() -> None:
+        take()
+        if inquiry.heard.values:
+            was_heard.set()
+
+    inquiry.take = take_and_tell  # type: ignore[method-assign]
+    hear([inquiry])
+    assert (inquiry.heard.values, list(inquiry.heard.faults)) == ({"shout": tmp_path.name}, ["hang"])
 
 
 def test_a_module_that_cannot_be_imported_is_a_fault_of_all(tmp_path: Path) -> None:

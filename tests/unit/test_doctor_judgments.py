@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +21,18 @@ from raylora.execution.doctor.judge_cluster import (
 )
 from raylora.execution.doctor.judge_node import NodeSaid, judge_node
 from raylora.execution.doctor.judge_services import judge_services
-from raylora.execution.doctor.node_facts import CACHE, FACTS, OPTIMIZER_PACKAGES, OUT, PACKAGES, RAY_FOLDER, SHARED
+from raylora.execution.doctor.node_facts import (
+    CACHE,
+    COPIES,
+    FACTS,
+    NOTICE,
+    OPTIMIZER_PACKAGES,
+    OUT,
+    PACKAGES,
+    RAY_FOLDER,
+    SHARED,
+    notice_facts,
+)
 from raylora.execution.doctor.rows import GIB, Row, counted, exit_status, failed, row
 from raylora.execution.doctor.wanted import BYTES, NUMBERS, Wanted
 from raylora.training.optimizers import OPTIMIZERS
@@ -26,6 +41,7 @@ PLACE = {"path": "/shared/out", "there": "/shared", "total": 100 * GIB, "free": 
 VALUES: dict[str, Any] = {
     "host": {"host": "a", "cores": 8, "memory": 64 * GIB, "free": 60 * GIB, "files": (65536, 65536)},
     "places": {OUT: PLACE, RAY_FOLDER: PLACE, CACHE: PLACE, SHARED: {"path": "/dev/shm", "free": 8 * GIB}},
+    "notice": None,
     "packages": [],
     "bitsandbytes": {"device": "cpu"},
 }
@@ -86,6 +102,31 @@ def test_a_limit_of_open_files_counts_where_ray_cannot_raise_it(
     assert ("ulimit -n" in (found.mend or "")) == (level == "warning")
 
 
+def test_room_for_copies_counts_where_some_are_kept() -> None:
+    wanted = Wanted(writes_out=False, keeps_copies=True)
+    for free, level in ((50 * GIB, "good"), (5 * GIB, "warning"), (GIB / 2, "bad")):
+        rows = judge_node(NodeSaid("a", changed(VALUES, {"places": {COPIES: PLACE | {"free": free}}})), wanted)
+        [found] = rows_of(COPIES, rows)
+        assert (found.level, "TMPDIR" in (found.mend or "")) == (level, level != "good")
+        assert rows_of(OUT, rows) == []
+    assert rows_of(COPIES, judge_node(NodeSaid("a", VALUES), Wanted())) == []
+
+
+def test_notice_of_the_machines_end_is_told_while_its_file_lies_there(tmp_path: Path) -> None:
+    file = tmp_path / "notice"
+    assert notice_facts({NOTICE: str(file)}) is None
+    assert rows_of(NOTICE, judge_node(NodeSaid("a", VALUES), Wanted())) == []
+    file.touch()
+    for hours, level in ((0.1, "warning"), (30, "bad")):  # no machine has been about to go since yesterday
+        os.utime(file, times=(then := time.time() - hours * 3600, then))
+        [found] = rows_of(
+            NOTICE, judge_node(NodeSaid("a", VALUES | {"notice": notice_facts({NOTICE: str(file)})}), Wanted())
+        )
+        assert (found.level, found.node) == (level, "a")
+        assert str(file) in found.found and ("6 min" in found.found or "30 h" in found.found)
+        assert "remove that file" in (found.mend or "")
+
+
 def test_a_missing_package_is_bad_where_it_is_used() -> None:
     node = NodeSaid("a", changed(VALUES, {"packages": ["prodigyopt", "schedulefree"]}))
     levels = [one.level for one in rows_of("optimizers", judge_node(node, Wanted(optimizer="prodigy")))]
@@ -123,7 +164,7 @@ def test_what_is_wanted_knows_all_families_and_formats() -> None:
     families = Experiment.model_fields["model"].annotation.model_fields["family"]  # type: ignore[union-attr]
     assert set(NUMBERS) - {"demo"} == set(families.annotation.__args__)  # type: ignore[union-attr]
     assert set(BYTES) == {"no", "fp16", "bf16"}
-    assert list(FACTS) == ["host", "places", "versions", "packages", "gpus", "bitsandbytes"]
+    assert list(FACTS) == ["host", "places", "notice", "versions", "packages", "gpus", "bitsandbytes"]
 
 
 def heard(**values: Any) -> Heard:
@@ -256,7 +297,7 @@ SERVICES: dict[str, Any] = {
     "base model": {"reference": "a/b", "where": "cache", "silent": None},
     "encoder": {"reference": "c/d", "where": "hub", "silent": None},
     "hub": None,
-    "mlflow": "/out",
+    "mlflow": {"place": "/out", "left": None, "reason": None},
     "storage": "s3://bucket/run",
 }
 NAMING = Experiment().with_params({"dataset.path": "photos", "model.base_model": "a/b"})
@@ -298,6 +339,18 @@ def test_what_services_lack_is_told(name: str, value: Any, levels: list[str], fo
     assert mend in (rows[0].mend or "")
 
 
+@pytest.mark.parametrize(("reason", "why"), [(None, "there"), ("access denied", "there (access denied)")])
+def test_a_store_that_deletes_nothing_is_good_enough_for_a_search(reason: str | None, why: str) -> None:
+    experiment = NAMING.with_params({"tracking.uri": "http://mlflow:5000"})
+    written = {"place": "abfss://runs", "left": "abfss://runs/1/artifacts/raylora-doctor.txt", "reason": reason}
+    [found] = rows_of("MLflow", judge_services(Heard(SERVICES | {"mlflow": written}), experiment))
+    assert found.level == "warning"
+    assert (
+        found.found == f"http://mlflow:5000 takes runs and files, which go to abfss://runs, and can't be deleted {why}"
+    )
+    assert "abfss://runs/1/artifacts/raylora-doctor.txt" in (found.mend or "")
+
+
 def test_a_service_that_hangs_is_bad_with_a_mend() -> None:
     said = Heard({name: value for name, value in SERVICES.items() if name != "mlflow"})
     said.faults["mlflow"] = "gave no answer in 180 s"
@@ -313,6 +366,9 @@ def test_the_status_is_1_where_anything_is_bad() -> None:
     assert counted(rows) == "1 bad, 1 warning, 2 good"
 
 
-def test_passwords_are_not_told() -> None:
-    found = row("MLflow", failed("http://me:secret@mlflow: no answer; ask http://me:secret@mlflow", "x"))
-    assert (found.found, found.mend) == ("http://…@mlflow: no answer", "ask http://…@mlflow")
+@pytest.mark.parametrize("uri", ["postgresql://me:p@SECRET@host", "https://blob/x?sig=SECRET", "http://SECRET@host"])
+def test_passwords_are_not_told(uri: str) -> None:
+    """By the rule of all messages; what is shown may be a server's own address, or another library's words."""
+    found = row("MLflow", failed(f"{uri} gives no answer; ask {uri}", "x"))
+    assert found.found.endswith(" gives no answer") and (found.mend or "").startswith("ask ")
+    assert "SECRET" not in json.dumps(found.as_dict())

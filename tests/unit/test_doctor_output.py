@@ -45,3 +45,16 @@ def test_a_table_for_a_terminal(rows: list[Row], has_nodes: bool) -> None:
     for one in rows:
         [line] = [line for line in lines if line.startswith(one.level)]
         assert one.found in line and (one.mend or "") in line
+
+
+def test_a_name_neither_steers_the_terminal_nor_makes_a_row_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [Row("dataset", "bad", "a\x1b[2J\ngood        GPU.png: can't be read", "mend it\x07", "node\x1b")]
+    _print(rows, as_json=False)
+    line, _ = capsys.readouterr().out.splitlines()
+    assert line == (
+        r"bad         dataset on node\x1b: a\x1b[2J\x0agood        GPU.png: can't be read; mend: mend it\x07"
+    )
+    console = Console(width=100, force_terminal=True, color_system=None)
+    with console.capture() as captured:
+        console.print(_table(rows))
+    assert not {"\x1b", "\x07"} & set(captured.get())

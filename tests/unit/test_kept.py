@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import create_trial
 
 from raylora.config import Experiment
 from raylora.errors import OutputError, UserError
 from raylora.execution.kept import check_kept
 from raylora.execution.outputs import OutFolder
 from raylora.search.space import Parameter, SearchSpace
-from raylora.search.study import SearchStudy
+from raylora.search.study import COMPARES_KEY, EARLIER_NAME, SOURCE_KEY, SearchStudy, keep_earlier, read_trials
 from raylora.tracking.recorder import TrialRecord, read_record
 from raylora.training.checkpoint import read_state, write_state
 
@@ -53,6 +54,24 @@ def test_a_search_that_has_not_begun_goes_on(tmp_path: Path, experiment: Experim
     check_kept(OutFolder(tmp_path), STATE, experiment)
     OutFolder(tmp_path).study.write_bytes(b'{"op_co')  # torn by a full disk; dropped when the study is opened
     check_kept(OutFolder(tmp_path), STATE, experiment)
+
+
+def test_a_warm_started_search_that_has_not_begun_goes_on(tmp_path: Path, experiment: Experiment) -> None:
+    """It was broken off while its images were encoded: its journal has what it was told of earlier searches alone."""
+    out, earlier = OutFolder(tmp_path), create_trial(value=0.5, user_attrs={SOURCE_KEY: "old", COMPARES_KEY: True})
+    keep_earlier(out.study, [earlier])
+    check_kept(out, STATE, experiment)
+    space = SearchSpace(name="small", parameters={"lora.rank": Parameter(choices=(2, 4))})
+    assert SearchStudy(out.study, space, experiment, lambda _: 8).ask()[0] == 0
+    assert [trial.value for trial in read_trials(out.study, EARLIER_NAME)] == [0.5]
+
+
+def test_a_journal_that_lost_its_own_study(out: OutFolder, experiment: Experiment) -> None:
+    """A trial has begun, so what it was told of earlier searches alone is not enough."""
+    out.study.unlink()
+    keep_earlier(out.study, [])
+    with pytest.raises(OutputError, match="holds no study of raylora's"):
+        check_kept(out, STATE, experiment)
 
 
 def test_a_password_in_the_state_is_refused_and_not_told(out: OutFolder, experiment: Experiment) -> None:

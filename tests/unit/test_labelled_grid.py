@@ -54,6 +54,7 @@ def test_prompts_go_down_and_seeds_across(tmp_path: Path) -> None:
         assert middles(grid, 2, 3, (256, 128)) == expected
         assert np.asarray(grid)[:, :LABEL_PX].min() < 100, "labels of rows"
         assert np.asarray(grid)[:HEAD_PX, LABEL_PX:].min() < 100, "labels of columns"
+    assert lay_out(recipes).columns == ("seed 0", "seed 1", "seed 2")
 
 
 def test_several_strengths_go_across_and_seeds_down(tmp_path: Path) -> None:

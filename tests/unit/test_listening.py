@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from raylora.config import Experiment
-from raylora.execution.listening import cause_of_loss, error_of, settle
+from raylora.execution.listening import settle
+from raylora.execution.losing import cause_of_loss, error_of
 from raylora.execution.results import as_result, failure
 from raylora.execution.searcher import StudySearcher
 from raylora.execution.trial_job import TrialJob

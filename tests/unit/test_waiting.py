@@ -61,6 +61,16 @@ def test_nothing_is_said_while_a_trial_runs_or_none_is_to(clock: Clock) -> None:
     assert told == []
 
 
+def test_what_trials_have_to_say_is_said_once_also_while_they_run(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = ["a machine is about to go"]
+    monkeypatch.setattr(waiting, "collect_notes", lambda: [left.pop()] if left else [])
+    listener, told = round_of(clock, Share(1, 1.0, 1, 2))
+    steps(listener, clock, 20, "RUNNING")
+    assert told == ["a machine is about to go"]
+
+
 def test_room_that_others_take_is_told_as_such(clock: Clock) -> None:
     listener, told = round_of(clock, Share(2, 0.0, 1, 1))
     steps(listener, clock, 100, "PENDING")

@@ -59,6 +59,53 @@ class Said:
     fault: str | None = None
 
 
+class Answerer:
+    """The process of an inquiry, and what is made for it: a folder for all temporary files, its libraries' too.
+
+    Ctrl-C in a terminal is for the asker alone.
+
+    Args:
+        module: as of `Inquiry`; this process's path to modules is its own.
+    """
+
+    def __init__(self, module: str):
+        self.pipe, theirs = Pipe()
+        self._folder = tempfile.mkdtemp(prefix="raylora-")
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
+        modules = {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-W", "ignore", "-m", __name__, module, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()], start_new_session=True, stdin=subprocess.DEVNULL,
+                stdout=self._output, stderr=self._output, env=os.environ | modules | {"TMPDIR": self._folder},
+            )  # fmt: skip
+
+    def end(self) -> None:
+        """Have it end, which clears away what it made; end it where it doesn't."""
+        self.pipe.close()
+        if not self._ends_within(END_S):
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._ends_within(1)  # a dead disk holds even a killed process
+        self._output.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def how_it_ended(self) -> str:
+        """Of one that has ended by itself: through with everything, or because something killed it."""
+        self._ends_within(END_S)
+        return f"its process ended with status {self._process.returncode}{self._last_words()}"
+
+    def _ends_within(self, limit_s: float) -> bool:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=limit_s)
+        return self._process.returncode is not None
+
+    def _last_words(self) -> str:
+        self._output.seek(0)
+        lines = self._output.read().decode(errors="replace").strip().splitlines()
+        return f" ({lines[-1][:200]})" if lines else ""
+
+
 class Inquiry:
     """A process that looks at things one after another.
 
@@ -72,15 +119,26 @@ class Inquiry:
     def __init__(self, module: str, question: Any, names: Sequence[str], goes_on: bool = True):
         self.heard, self.is_open = Heard(), False
         self._module, self._question, self._left, self._goes_on = module, question, list(names), goes_on
+        self._endings: list[Thread] = []
         if self._left:
             self._launch()
+
+    @property
+    def pipe(self) -> Connection:
+        """What it says comes here."""
+        return self._answerer.pipe
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has taken too long, and nothing has come meanwhile that was not looked at yet."""
+        return time.monotonic() >= self.deadline and not self.pipe.poll()
 
     def take(self) -> None:
         """The next thing that it says; its end where there is nothing more."""
         try:
             kind, name, content = self.pipe.recv()
         except (EOFError, OSError):
-            self._has_ended()
+            self._fail(self._answerer.how_it_ended())
             return
         if kind == BEGIN:
             self._at, limit_s = name, content
@@ -98,33 +156,19 @@ class Inquiry:
         self._fail(f"gave no answer in {self._limit_s:g} s")
 
     def close(self) -> None:
-        """Have the process end, which clears away what it made; end it where it doesn't."""
-        if not self.is_open:
-            return
-        self.is_open = False
-        self.pipe.close()
-        if not self._ends_within(END_S):
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._ends_within(1)  # a dead disk holds even a killed process
-        self._output.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Have the process end. What it has to clear away takes a while, in which others are heard."""
+        if self.is_open:
+            self.is_open = False
+            self._endings.append(Thread(target=self._answerer.end))
+            self._endings[-1].start()
+
+    def join(self) -> None:
+        """Wait until all processes that were closed have ended."""
+        for ending in self._endings:
+            ending.join()
 
     def _launch(self) -> None:
-        """Start it, with this process's path to modules, and a folder for all temporary files, its libraries' too.
-
-        Ctrl-C in a terminal is for this process alone.
-        """
-        self.pipe, theirs = Pipe()
-        self._folder = tempfile.mkdtemp(prefix="raylora-")
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
-        modules = {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-W", "ignore", "-m", __name__, self._module, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()], start_new_session=True, stdin=subprocess.DEVNULL,
-                stdout=self._output, stderr=self._output, env=os.environ | modules | {"TMPDIR": self._folder},
-            )  # fmt: skip
+        self._answerer = Answerer(self._module)
         with suppress(OSError):  # one that has ended at once is found so at the next word
             self.pipe.send((self._question, self._left))
         self.is_open, self._at = True, None
@@ -132,21 +176,6 @@ class Inquiry:
 
     def _wait(self, limit_s: float) -> None:
         self._limit_s, self.deadline = limit_s, time.monotonic() + limit_s
-
-    def _has_ended(self) -> None:
-        """By itself: through with everything, or because something killed it."""
-        self._ends_within(END_S)
-        self._fail(f"its process ended with status {self._process.returncode}{self._last_words()}")
-
-    def _ends_within(self, limit_s: float) -> bool:
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=limit_s)
-        return self._process.returncode is not None
-
-    def _last_words(self) -> str:
-        self._output.seek(0)
-        lines = self._output.read().decode(errors="replace").strip().splitlines()
-        return f" ({lines[-1][:200]})" if lines else ""
 
     def _fail(self, reason: str) -> None:
         """What it was at has failed, and all that it was asked where it was at nothing yet."""
@@ -167,11 +196,13 @@ def hear(inquiries: Sequence[Inquiry]) -> None:
             for inquiry in running:
                 if inquiry.pipe in ready:
                     inquiry.take()
-                elif time.monotonic() >= inquiry.deadline:
+                elif inquiry.is_silent:
                     inquiry.give_up()
     finally:
         for inquiry in inquiries:
             inquiry.close()
+        for inquiry in inquiries:
+            inquiry.join()
 
 
 def answer(asker: Connection, module: Any) -> None:

@@ -23,7 +23,7 @@ from raylora.execution.cluster import LOCAL, check_address, connected, living_no
 from raylora.execution.doctor.asking import Probe, Said
 from raylora.execution.doctor.node_facts import MOST_S, OUT, RAY_FOLDER, facts_here, nearest_there, version_facts
 from raylora.execution.doctor.node_work import guards, remove_mark, tell_time, unreadable, unseen_marks, write_mark
-from raylora.execution.doctor.questions import ClusterQuestion
+from raylora.execution.doctor.questions import ClusterQuestion, NodeQuestion
 
 TASK_S = 60
 """For a small task on each node: a process that is new there starts in seconds."""
@@ -124,8 +124,12 @@ def describe_nodes(_: Session) -> list[dict[str, Any]]:
 
 def ask_facts(session: Session) -> dict[str, Said]:
     """What each node says of itself."""
-    out = str(session.question.out)
-    given = {node["id"]: {OUT: out, RAY_FOLDER: node["ray"]} for node in describe_nodes(session)}
+    question = session.question
+    shared = {OUT: str(question.out)} if question.shares_out else {}
+    given = {
+        node["id"]: NodeQuestion({**shared, RAY_FOLDER: node["ray"]}, question.keeps_copies)
+        for node in describe_nodes(session)
+    }
     return on_nodes(facts_here, given, FACTS_S)
 
 
@@ -155,7 +159,12 @@ def _doubt(said: Said) -> float:
 
 def ask_shared(session: Session) -> dict[str, Any]:
     """Whether each node can write where the output goes, sees what others wrote there, and what trials read."""
-    place = nearest_there(session.question.out)
+    seen = on_nodes(unreadable, dict.fromkeys(_ids(), session.question.reads))
+    return {"unreadable": seen} | (_ask_marks(session.question.out) if session.question.shares_out else {})
+
+
+def _ask_marks(out: Path) -> dict[str, Any]:
+    place = nearest_there(out)
     name = f".raylora-doctor-{uuid.uuid4().hex}"
     marks = {node: place / f"{name}-{number}" for number, node in enumerate(_ids())}
     try:
@@ -172,7 +181,6 @@ def ask_shared(session: Session) -> dict[str, Any]:
             node: Said([owners[mark] for mark in said.value] if said.value else said.value, said.fault)
             for node, said in unseen.items()
         },
-        "unreadable": on_nodes(unreadable, dict.fromkeys(marks, session.question.reads)),
     }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raylora.execution.doctor.judge_gpu import judge_bitsandbytes, judge_gpus
-from raylora.execution.doctor.node_facts import CACHE, OPTIMIZER_PACKAGES, OUT, RAY_FOLDER, SHARED
+from raylora.execution.doctor.node_facts import CACHE, COPIES, OPTIMIZER_PACKAGES, OUT, RAY_FOLDER, SHARED
 from raylora.execution.doctor.rows import GIB, Finding, Row, bad, failed, gib, good, row, warning
 from raylora.execution.doctor.wanted import Wanted
 
@@ -17,6 +17,8 @@ FEWEST_FILES = 8192
 RAY_FULL = 0.05
 """Ray makes no more objects on a disk with less than this share free (`RAY_local_fs_capacity_threshold`)."""
 LEAST_DISK, EASY_DISK = 1 * GIB, 10 * GIB
+OLD_NOTICE_S = 3600
+"""Clouds say minutes ahead that a machine goes: one that is still there after an hour has kept the file by mistake."""
 LEAST_SHARED = 1 * GIB
 """Docker gives 64 MiB by itself. Ray and NCCL keep there what processes hand to each other."""
 
@@ -82,6 +84,30 @@ def judge_out(places: Mapping[str, Any], _: NodeSaid, __: Wanted) -> list[Findin
     return [good(found)]
 
 
+def judge_copies(places: Mapping[str, Any], _: NodeSaid, __: Wanted) -> list[Finding]:
+    """A cache of all images, and the folders of the trials that run there."""
+    place, mend = places[COPIES], "set TMPDIR to a folder of your own on another disk where Ray is started"
+    if place["fault"]:
+        return [bad(f"{place['path']} can't be used ({place['fault']})", mend)]
+    found = f"{place['path']}: {gib(place['free'])} free"
+    if place["free"] < LEAST_DISK:
+        return [bad(found, f"free some space, or {mend}")]
+    if place["free"] < EASY_DISK:
+        return [warning(found, f"free some space, or {mend}")]
+    return [good(found)]
+
+
+def judge_notice(notice: Mapping[str, Any] | None, _: NodeSaid, __: Wanted) -> list[Finding]:
+    """While the file lies there, training on that machine waits for its end."""
+    if notice is None:
+        return []
+    age_s = notice["age_s"]
+    since = f"{age_s / 60:.0f} min" if age_s < OLD_NOTICE_S else f"{age_s / 3600:.0f} h"
+    judge = warning if age_s < OLD_NOTICE_S else bad
+    found = f"{notice['path']} says, for {since} now, that this machine is about to go: training waits there"
+    return [judge(found, "remove that file if the machine stays")]
+
+
 def judge_ray_folder(places: Mapping[str, Any], _: NodeSaid, __: Wanted) -> list[Finding]:
     place = places[RAY_FOLDER]
     if place["fault"]:
@@ -134,10 +160,12 @@ CHECKS: tuple[tuple[str, str, Judge], ...] = (
     ("processor", "host", judge_cores),
     ("memory", "host", judge_memory),
     ("open files", "host", judge_files),
-    ("output folder", "places", judge_out),
-    ("Ray's folder", "places", judge_ray_folder),
-    ("shared memory", "places", judge_shared_memory),
-    ("model cache", "places", judge_cache),
+    ("notice", "notice", judge_notice),
+    (OUT, "places", judge_out),
+    (COPIES, "places", judge_copies),
+    (RAY_FOLDER, "places", judge_ray_folder),
+    (SHARED, "places", judge_shared_memory),
+    (CACHE, "places", judge_cache),
     ("optimizers", "packages", judge_packages),
     ("bitsandbytes", "bitsandbytes", judge_bitsandbytes),
 )
@@ -146,6 +174,7 @@ MENDS = {
     "gpus": "run `nvidia-smi`: where it hangs or fails too, load the driver anew or restart the machine",
     "host": "look at the machine",
     "places": "look at its disks: `df` hangs on one that is gone; mount it anew",
+    "notice": "look at its disks, and at RAYLORA_NOTICE_FILE there",
     "packages": "install raylora anew on that node",
 }
 """What to do where a fact can't be had."""
@@ -156,13 +185,23 @@ def judge_node(node: NodeSaid, wanted: Wanted) -> list[Row]:
     """All checks of a node."""
     if node.fault is not None:
         return [row("node", failed(node.fault, SILENT), node.name)]
-    rows = []
-    for check, fact, judge in CHECKS:
-        if fact in node.values:
-            findings = judge(node.values[fact], node, wanted)
-        elif fact == "bitsandbytes":
-            findings = judge_bitsandbytes(node.faults.get(fact, "not told"), node, wanted)
-        else:
-            findings = [failed(node.faults.get(fact, "not told"), MENDS[fact])]
-        rows += [row(check, finding, node.name) for finding in findings]
-    return rows
+    needed = {OUT: wanted.writes_out, COPIES: wanted.keeps_copies}
+    return [
+        row(check, finding, node.name)
+        for check, fact, judge in CHECKS
+        if needed.get(check, True)
+        for finding in _findings(fact, judge, node, wanted)
+    ]
+
+
+def judge_driver(node: NodeSaid) -> list[Row]:
+    """The machine of the driver, where it is the only one that writes to the output folder."""
+    return [row(OUT, finding, node.name) for finding in _findings("places", judge_out, node, Wanted())]
+
+
+def _findings(fact: str, judge: Judge, node: NodeSaid, wanted: Wanted) -> list[Finding]:
+    if fact in node.values:
+        return judge(node.values[fact], node, wanted)
+    if fact == "bitsandbytes":
+        return judge_bitsandbytes(node.faults.get(fact, "not told"), node, wanted)
+    return [failed(node.faults.get(fact, "not told"), MENDS[fact])]

@@ -12,11 +12,18 @@ from raylora.execution.doctor.rows import Finding, Row, bad, failed, good, row, 
 ONLINE = "go online, set HF_ENDPOINT or a proxy, or give models as folders"
 
 
-def judge_mlflow(place: str, experiment: Experiment) -> list[Finding]:
-    uri = experiment.tracking.uri
+def judge_mlflow(written: Mapping[str, Any], experiment: Experiment) -> list[Finding]:
+    """A search deletes nothing, so where that can't be done only the doctor's own file is in anybody's way."""
+    uri, place, left = experiment.tracking.uri, written["place"], written["left"]
     if uri is None:
         return [good(f"works; without --tracking-uri a search keeps a file of its own in {place}")]
-    return [good(f"{uri} takes runs and files, which go to {place}")]
+    found = f"{uri} takes runs and files, which go to {place}"
+    if left is None:
+        return [good(found)]
+    why = f" ({written['reason']})" if written["reason"] else ""
+    return [
+        warning(f"{found}, and can't be deleted there{why}", f"remove what was tried, {left}; a search deletes nothing")
+    ]
 
 
 def judge_storage(uri: str, _: Experiment) -> list[Finding]:

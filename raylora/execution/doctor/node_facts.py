@@ -8,6 +8,7 @@ import resource
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +19,11 @@ from typing import Any
 import raylora
 from raylora.errors import disk_fault
 from raylora.execution.doctor.asking import Inquiry, Probe, hear
+from raylora.execution.doctor.control_groups import core_share, memory_share
 from raylora.execution.doctor.gpu_facts import bitsandbytes_facts, gpu_facts
+from raylora.execution.doctor.questions import NodeQuestion
+from raylora.execution.notice import notice_file
+from raylora.storage import is_foreign, scratch_place
 
 PACKAGES = ("ray", "torch", "diffusers", "transformers", "peft", "optuna", "mlflow")
 OPTIMIZER_PACKAGES = {
@@ -29,12 +34,13 @@ OPTIMIZER_PACKAGES = {
 }
 """Packages that one kind of optimizer needs; the others come with torch and transformers."""
 SHARED_MEMORY = Path("/dev/shm")
-CGROUP = Path("/sys/fs/cgroup")
 OUT, RAY_FOLDER, CACHE, SHARED = "output folder", "Ray's folder", "model cache", "shared memory"
+COPIES = "temporary copies"
 """The places on a node's disks."""
+NOTICE = "notice"
 
 Question = Mapping[str, str]
-"""The folders to look at, by what they are for."""
+"""The folders to look at, by what they are for, and the file whose presence is notice of the machine's end."""
 
 
 def host_facts(_: Question) -> dict[str, Any]:
@@ -48,7 +54,9 @@ def place_facts(places: Question) -> dict[str, Any]:
     """Each folder, the one for models from the hub, and the shared memory."""
     from huggingface_hub import constants
 
-    found = {name: look_at(Path(place)) for name, place in places.items()}
+    found = {name: look_at(Path(place)) for name, place in places.items() if name != NOTICE}
+    if COPIES in found and Path(places[COPIES]).exists() and is_foreign(Path(places[COPIES])):
+        found[COPIES]["fault"] = "belongs to another user"
     found[CACHE] = look_at(Path(constants.HF_HUB_CACHE))
     if SHARED_MEMORY.is_dir():
         usage = shutil.disk_usage(SHARED_MEMORY)
@@ -79,6 +87,14 @@ def nearest_there(path: Path) -> Path:
     return Path(path.anchor)
 
 
+def notice_facts(places: Question) -> dict[str, Any] | None:
+    """The file that says that this machine is about to go, and for how long it has said so; None without one."""
+    file = Path(places[NOTICE])
+    if not file.exists():
+        return None
+    return {"path": str(file), "age_s": max(0.0, time.time() - file.stat().st_mtime)}
+
+
 def version_facts(_: Question) -> dict[str, str | None]:
     """Python's, raylora's and those of the libraries that every node must agree on; None of what is missing."""
     return {
@@ -103,10 +119,8 @@ def _version(package: str) -> str | None:
 def _cores() -> int:
     """Those that this process may use: a container's share counts."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):
-        quota, period = (CGROUP / "cpu.max").read_text().split()
-        return max(1, min(cores, int(quota) // int(period)))
-    return cores
+    share = core_share()
+    return cores if share is None else max(1, min(cores, int(share)))
 
 
 def _memory() -> tuple[int, int]:
@@ -119,15 +133,14 @@ def _memory() -> tuple[int, int]:
     page = os.sysconf("SC_PAGE_SIZE")
     total = fields.get("MemTotal", os.sysconf("SC_PHYS_PAGES") * page)
     free = fields.get("MemAvailable", total)
-    with suppress(OSError, ValueError):
-        most, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        return min(total, most), min(free, max(0, most - used))
-    return total, free
+    most, left = memory_share() or (total, free)
+    return min(total, most), min(free, left)
 
 
 FACTS: dict[str, Probe] = {
     "host": Probe(host_facts),
     "places": Probe(place_facts),
+    "notice": Probe(notice_facts),
     "versions": Probe(version_facts),
     "packages": Probe(package_facts),
     "gpus": Probe(gpu_facts, limit_s=60),
@@ -137,10 +150,18 @@ FACTS: dict[str, Probe] = {
 MOST_S = sum(probe.limit_s for probe in FACTS.values())
 
 
-def facts_here(places: Question) -> tuple[dict[str, Any], dict[str, str]]:
-    """Everything that this machine says of itself, and what it failed to say; in a process of its own, since a driver
-    can hang."""
-    inquiry = Inquiry(__name__, dict(places), list(FACTS))
+def inquiry_here(asked: NodeQuestion) -> Inquiry:
+    """All of it, asked of a process of its own, since a driver can hang.
+
+    Where copies and the notice of this machine's end lie is told here: that process has a TMPDIR of its own.
+    """
+    copies = {COPIES: str(scratch_place())} if asked.keeps_copies else {}
+    return Inquiry(__name__, {**asked.folders, **copies, NOTICE: str(notice_file())}, list(FACTS))
+
+
+def facts_here(asked: NodeQuestion) -> tuple[dict[str, Any], dict[str, str]]:
+    """Everything that this machine says of itself, and what it failed to say."""
+    inquiry = inquiry_here(asked)
     hear([inquiry])
     return inquiry.heard.values, inquiry.heard.faults
 

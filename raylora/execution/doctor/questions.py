@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,20 @@ class ClusterQuestion:
     out: Path
     reads: dict[str, Path]
     """What trials read from the disk, by what it is."""
+    shares_out: bool = True
+    """Whether all nodes write to the output folder: with `search.storage` the driver alone does."""
+    keeps_copies: bool = False
+    """Whether nodes bring what they work on from elsewhere."""
+
+
+@dataclass(frozen=True)
+class NodeQuestion:
+    """What a node looks at on its disks."""
+
+    folders: Mapping[str, str]
+    """By what they are for."""
+    keeps_copies: bool = False
+    """Whether it has to have room for copies, where its own environment says."""
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from raylora.redaction import redacted
+
 Level = Literal["good", "warning", "bad", "not checked"]
 LEVELS: tuple[Level, ...] = ("bad", "warning", "not checked", "good")
 """The worst first."""
-PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 GIB = 2**30
 
 
@@ -40,9 +40,8 @@ class Row:
 
 
 def row(check: str, finding: Finding, node: str | None = None) -> Row:
-    """A finding as a row, without the passwords of addresses in it."""
-    found, mend = (text and PASSWORD.sub("…", text) for text in (finding.found, finding.mend))
-    return Row(check, finding.level, found or "", mend, node)
+    """A finding as a row, without passwords and tokens: it goes into reports of faults, also as JSON."""
+    return Row(check, finding.level, redacted(finding.found), finding.mend and redacted(finding.mend), node)
 
 
 def good(found: str) -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,18 @@ INDEX, BASE_WEIGHTS = "model_index.json", ("unet/*.safetensors",)
 LEFT_OUT = "; left out"
 
 
-def try_mlflow(question: ServiceQuestion) -> str:
-    """Where MLflow puts files. Without a tracking URI its own file is tried elsewhere: the output folder stays new."""
+def try_mlflow(question: ServiceQuestion) -> dict[str, Any]:
+    """Where MLflow puts files, and which one stays there. Without a tracking URI its own file is tried elsewhere: the
+    output folder stays new."""
     from raylora.tracking.check import try_writing
     from raylora.tracking.mlflow_store import tracking_uri
 
     tracking = question.experiment.tracking
     if tracking.uri is not None:
-        return try_writing(tracking_uri(tracking.uri, question.out), tracking.experiment)
+        return asdict(try_writing(tracking_uri(tracking.uri, question.out), tracking.experiment))
     with tempfile.TemporaryDirectory() as folder:
-        try_writing(tracking_uri(None, Path(folder)), tracking.experiment)
-    return str(question.out)
+        written = try_writing(tracking_uri(None, Path(folder)), tracking.experiment)
+    return asdict(written) | {"place": str(question.out)}
 
 
 def try_storage(question: ServiceQuestion) -> str:

@@ -12,11 +12,15 @@ BYTES = {"no": 4, "fp16": 2, "bf16": 2}
 
 @dataclass(frozen=True)
 class Wanted:
-    """The family of the base model, or `demo`; number format and optimizer."""
+    """The family of the base model, or `demo`; number format and optimizer; what lies on a node's disks."""
 
     family: str = "sd15"
     mixed_precision: str = "no"
     optimizer: str = "adamw"
+    writes_out: bool = True
+    """Whether what runs there writes to the output folder."""
+    keeps_copies: bool = False
+    """Whether it brings what it works on from elsewhere."""
 
     @property
     def weight_bytes(self) -> float:
