@@ -22,7 +22,7 @@ from raylora.execution.doctor.asking import Inquiry, Probe, hear
 from raylora.execution.doctor.control_groups import core_share, memory_share
 from raylora.execution.doctor.gpu_facts import bitsandbytes_facts, gpu_facts
 from raylora.execution.doctor.questions import NodeQuestion
-from raylora.execution.notice import notice_file
+from raylora.execution.notice import is_old, notice_file
 from raylora.storage import is_foreign, scratch_place
 
 PACKAGES = ("ray", "torch", "diffusers", "transformers", "peft", "optuna", "mlflow")
@@ -90,7 +90,7 @@ def nearest_there(path: Path) -> Path:
 def notice_facts(places: Question) -> dict[str, Any] | None:
     """The file that says that this machine is about to go, and for how long it has said so; None without one."""
     file = Path(places[NOTICE])
-    if not file.exists():
+    if not file.exists() or is_old(file):  # from before the machine was started: training ignores it
         return None
     return {"path": str(file), "age_s": max(0.0, time.time() - file.stat().st_mtime)}
 

@@ -130,8 +130,8 @@ def _misfit(picture: Picture, question: ServiceQuestion) -> str | None:
 FACTS: dict[str, Probe] = {
     "mlflow": Probe(try_mlflow, limit_s=180),
     "storage": Probe(try_storage, limit_s=180),
-    "base model": Probe(try_base, limit_s=60),
-    "encoder": Probe(try_encoder, limit_s=60),
+    "base model": Probe(try_base, limit_s=180),
+    "encoder": Probe(try_encoder, limit_s=180),
     "hub": Probe(ask_hub),
     "dataset": Probe(read_dataset, limit_s=180),
     "regularization": Probe(read_regularized, limit_s=180),
