@@ -58,9 +58,8 @@ def print_plan(console: Console, lines: list[tuple[str, str]]) -> None:
 
 def resumable(root: Path) -> AbstractContextManager[None]:
     """What a search or a training runs in: interrupted, it says how to go on."""
-    return interruptible(
-        lambda: f"go on with: raylora resume {root}" if (root / "state.json").is_file() else ""
-    )  # fmt: skip
+    how = shlex.join(["raylora", "resume", str(root)])
+    return interruptible(lambda: f"go on with: {how}" if (root / "state.json").is_file() else "")
 
 
 @contextmanager
@@ -114,7 +113,8 @@ def _write_page(folder: OutFolder, warn: Callable[[str], None], seconds: float) 
 
         write_report(folder, seconds)
     except Exception as error:  # of disks, pictures and templates
-        warn(f"{folder.report.name} was not written ({first_line(error)}); `raylora report {folder.root}` tries again")
+        how = shlex.join(["raylora", "report", str(folder.root)])
+        warn(f"{folder.report.name} was not written ({first_line(error)}); `{how}` tries again")
         return False
     return True
 

@@ -198,7 +198,7 @@ def through_client(context: typer.Context, address: str | None) -> None:
     _check_all_there(context.params)
     from raylora.execution.client import run_on_head
 
-    how_to_go_on = f"`raylora resume {out} --address {address}`"
+    how_to_go_on = f"`{shlex.join(['raylora', 'resume', str(out), '--address', address])}`"
     raise typer.Exit(run_on_head(address, _with_address(sys.argv[1:], address), how_to_go_on))
 
 

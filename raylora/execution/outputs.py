@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,6 +51,11 @@ class OutFolder:
     """Paths inside an output folder; `root` is absolute, since Ray's workers run elsewhere."""
 
     root: Path
+
+    @property
+    def how_to_resume(self) -> str:
+        """The command that goes on with what is in it."""
+        return shlex.join(["raylora", "resume", str(self.root)])
 
     @property
     def experiment(self) -> Path:
@@ -141,7 +147,7 @@ class OutFolder:
             return f"holds finished work, whose answer is in {self.summary}; "
         if NO_RESULT in state:
             return f"holds a search of which {NOTHING_CAME} ({state[NO_RESULT]}); mend that and "
-        return f"is not empty; go on with what is in it by `raylora resume {self.root}`, or "
+        return f"is not empty; go on with what is in it by `{self.how_to_resume}`, or "
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -279,7 +285,7 @@ class OutFolder:
                 self.write_state("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", wall_s=wall_s())
             fault = str(error) if isinstance(error, StorageError) else disk_fault(error)
             if fault:
-                raise StorageError(f"{fault}, then go on by `raylora resume {self.root}`") from None
+                raise StorageError(f"{fault}, then go on by `{self.how_to_resume}`") from None
             raise
 
 

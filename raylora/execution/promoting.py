@@ -197,8 +197,7 @@ def _finished_search(out: OutFolder) -> FinishedSearch:
             "promote what `raylora tune` has found"
         )
     if state["state"] != "finished":
-        how = shlex.join(["raylora", "resume", str(out.root)])
-        raise OutputError(f"{out.root}: this search isn't finished; go on by `{how}` first")
+        raise OutputError(f"{out.root}: this search isn't finished; go on by `{out.how_to_resume}` first")
     uri, run_id = state.get("tracking_uri"), state.get("parent_run_id")
     if not isinstance(uri, str) or not isinstance(run_id, str):
         raise OutputError(

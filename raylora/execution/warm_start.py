@@ -91,7 +91,7 @@ def read_search(out: OutFolder) -> EarlierSearch:
     if not any(trial.state.is_finished() and trial.value is not None for trial in trials):
         raise OutputError(
             f"{OPTION} {out.root}: no trial of that search has ended with a score; "
-            f"go on with it by `raylora resume {out.root}` first, or leave {OPTION} out"
+            f"go on with it by `{out.how_to_resume}` first, or leave {OPTION} out"
         )
     return EarlierSearch(str(out.root), read_experiment(out.experiment), trials)
 

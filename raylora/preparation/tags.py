@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
 
 from raylora.dataset.imagefolder import read_text
 from raylora.errors import ConfigError
 from raylora.files import resolved
+from raylora.patience import within
 from raylora.redaction import cleared, one_line
 
 MOST_LIST_BYTES = 2**20
@@ -76,32 +73,13 @@ def _match(pattern: re.Pattern[str], tag: str) -> re.Match[str] | None:
 
 def _fitted(pattern: re.Pattern[str], tag: str) -> re.Match[str] | None:
     try:
-        with _bounded():
+        with within(MOST_MATCH_S):
             return pattern.fullmatch(tag)
     except TimeoutError:
         raise ConfigError(
             f"/{pattern.pattern[:LONGEST_QUOTE]}/: takes over {MOST_MATCH_S:g} s to tell whether it fits "
             f"{tag[:LONGEST_QUOTE]!r}; write it without repeats within repeats, such as (a+)+"
         ) from None
-
-
-@contextmanager
-def _bounded() -> Iterator[None]:
-    """TimeoutError after `MOST_MATCH_S`: `re` looks for signals while it tries. They reach the main thread alone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGVTALRM, end)
-    signal.setitimer(signal.ITIMER_VIRTUAL, MOST_MATCH_S)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
 
 
 def _compiled(entry: str) -> re.Pattern[str]:

@@ -137,7 +137,7 @@ def _resume(work: Work) -> str:
     """The command that goes on with it, if anything can."""
     if work.no_result or work.state["state"] in ("running", "finished"):
         return ""
-    return f"raylora resume {shlex.quote(str(work.out.root))}"
+    return work.out.how_to_resume
 
 
 def _rows(work: Work) -> list[TableRow]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -193,3 +194,8 @@ def test_a_name_that_no_disk_takes_is_refused(tmp_path: Path) -> None:
         OutFolder(tmp_path / ("x" * 300)).check_free(1)
     with pytest.raises(OutputError, match="no such folder"):
         OutFolder(tmp_path / ("x" * 300)).read_state()
+
+
+def test_the_command_that_goes_on_can_be_pasted(tmp_path: Path) -> None:
+    out = OutFolder(tmp_path / "it's mine")
+    assert shlex.split(out.how_to_resume) == ["raylora", "resume", str(out.root)]
