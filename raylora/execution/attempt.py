@@ -16,7 +16,7 @@ import torch
 
 from raylora.diffusion.memory import is_out_of_memory
 from raylora.errors import DIVERGED, RayloraError, StorageError, TrainingDivergedError, WorkerLostError, disk_fault
-from raylora.execution.losing import MOST_ALIKE, is_lasting, is_of_device
+from raylora.execution.losing import LAST_FAULT, MOST_ALIKE, is_lasting, is_of_device
 from raylora.execution.results import failure
 from raylora.execution.trial_job import HALVED
 
@@ -41,11 +41,23 @@ def attempt(config: Config, work: Callable[[Config], None], tell: Tell) -> None:
         halving(config, work)
     except Exception as error:
         reason = reason_of_failure(error)
-        if is_lost(error) and not is_lasting(reason, config):
+        is_own = not isinstance(error, WorkerLostError)  # and not a peer's, which may be gone with its node
+        if is_lost(error) and not (is_own and is_lasting(reason, config)):
             raise WorkerLostError(reason) from error
         if is_lost(error):
             reason = f"{reason} ({MOST_ALIKE} times in a row)"
         tell(failure(reason, breaks_off=isinstance(error, StorageError) or disk_fault(error) is not None))
+
+
+def making_up(config: Config, tell: Tell) -> Tell:
+    """Tells of a trial's reports; one that is further than where it went on makes up for what was lost before."""
+
+    def report(latest: dict[str, Any]) -> None:
+        if latest["images_seen"] > config.get("went_on_at", 0):
+            config.pop(LAST_FAULT, None)
+        tell(latest)
+
+    return report
 
 
 def halving(config: Config, work: Callable[[Config], None]) -> None:

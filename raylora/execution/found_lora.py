@@ -139,7 +139,9 @@ def _home_of_epochs(file: Path) -> Home | None:
     A trial's own settings differ from its search's in what was searched, which pictures don't depend on.
     """
     parents = file.parent.parents
-    trials = next((parent for parent in parents[1:3] if parent.name == OutFolder(parent).trials.name), None)
+    is_search = is_file(OutFolder(parents[0]).state_file)  # and no trial, whatever it lies in
+    above = [] if is_search else parents[1:3]
+    trials = next((parent for parent in above if parent.name == OutFolder(parent).trials.name), None)
     out = OutFolder(trials.parent if trials else parents[0])
     candidates = [out.experiment] if trials else [out.best / EXPERIMENT_NAME, out.experiment]
     found = next((settings for settings in candidates if is_file(settings)), None)

@@ -12,7 +12,8 @@ from typing import Any
 MOST_LOSSES = 10
 """Lost workers in a row, without a report between, after which a trial is given up: it may be what ends them."""
 MOST_ALIKE = 3
-"""How often in a row, without a report between, a trial's device may say the same: no other place mends that."""
+"""How often in a row, without a report between, the device of a trial's only process may say the same: no other place
+mends that."""
 LAST_FAULT = "last_fault"
 """In what a trial is told: what was said when its worker was last lost, and how often in a row."""
 CAUSES = {"memory": ("low on memory",), "node": ("node has died", "node died", "Node failed")}

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from raylora.config import Experiment
 from raylora.config_files import read_experiment
-from raylora.diffusion.hub import is_hub_id
 from raylora.diffusion.lora_file import DIFFUSERS_NAME
 from raylora.errors import ConfigError, OutputError
 from raylora.execution.found_lora import REGISTRY, URI_VARIABLE
 from raylora.execution.model_card import CARD_NAME, Described, write_card
 from raylora.execution.outputs import OutFolder
-from raylora.execution.registering import entry_of, known_licence, log_winner
+from raylora.execution.registering import base_folder, entry_of, known_licence, loadable_base, log_winner
 from raylora.execution.winner import EXPERIMENT_NAME, GRID_NAME
 from raylora.files import is_file, is_folder, read_mapping, resolved
 from raylora.tracking.entry import ENTRY_NAME, Entry, read_entry
@@ -283,17 +282,21 @@ def _logged(search: FinishedSearch, uri: str, entry: Entry, say: Callable[[str],
 
     with registry(uri) as client:
         run_id = run_of_search(client, search.run_id)
-        there = next((one.uri for one in loras_of(client, run_id) if _is_whole(one)), None) if run_id else None
+        there = (
+            next((one.uri for one in loras_of(client, run_id) if _is_whole(one, search.out)), None) if run_id else None
+        )
     if there:
         return there
     say("Writing the LoRA to MLflow …")
+    loadable_base(read_experiment(search.out.best / EXPERIMENT_NAME), base_folder(search.out))  # before a run is opened
     return log_winner(search.out, uri, run_id or _open_run(search, uri), entry, as_folder=True)
 
 
-def _is_whole(found: Found) -> bool:
-    """Whether a logged LoRA is served as it was trained, by a base model that is still there, and tells what it is."""
+def _is_whole(found: Found, out: OutFolder) -> bool:
+    """Whether a logged LoRA is served as it was trained and tells what it is, and a base model made for it is there."""
     told = found.told
-    has_base = is_hub_id(told.base_model) or is_folder(Path(told.base_model))
+    base = Path(told.base_model)  # one of the user's own may lie where it is served, and not here
+    has_base = base.name != base_folder(out).name or is_folder(base)
     return told.fault is None and told.entry is not None and has_base
 
 

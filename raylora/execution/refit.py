@@ -51,7 +51,7 @@ def run_refit(config: dict[str, Any], job: TrialJob, report: Callable[[Report], 
         report: told once, at the end.
     """
     out = OutFolder(job.out)
-    torch.set_num_threads(job.threads_here)
+    torch.set_num_threads(job.threads)
     of_trial = [shared.material for shared in read_folds(out.cache, job.experiment)]
     experiment = refit_experiment(job.experiment.with_params(config["params"]), of_trial, config["images"])
     half = math.ceil(experiment.training.batch_size / world.size / 2) if config.get(HALVED) else None

@@ -87,13 +87,13 @@ def _trainable(search: Search, job: TrialJob) -> Any:
         return tune.with_resources(distributed_trainable(job, workers_of(share)), {"cpu": DRIVER_CPUS})
 
     def trainable(config: dict[str, Any]) -> None:
-        from raylora.execution.attempt import attempt
+        from raylora.execution.attempt import attempt, making_up
         from raylora.execution.trial import run_trial_here
 
         def tell(report: dict[str, Any]) -> None:
             tune.report(as_result(report))
 
-        attempt(config, lambda told: run_trial_here(told, job, tell), tell)
+        attempt(config, lambda told: run_trial_here(told, job, making_up(config, tell)), tell)
 
     return tune.with_resources(taking_turns(trainable), {"cpu": share.cpus, "gpu": share.gpus})
 

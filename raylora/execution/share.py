@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,8 +32,10 @@ class Share:
 
     @property
     def threads(self) -> int:
-        """Of a worker's own arithmetic on the CPU."""
-        return max(1, int(self.cpus))
+        """Of a worker's own arithmetic on the CPU: no more than OMP_NUM_THREADS says to the driver."""
+        told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+        cores = max(1, int(self.cpus))
+        return min(cores, int(told)) if told.isdecimal() and int(told) else cores
 
 
 def share_out(search: SearchConfig, nodes: Sequence[Node]) -> Share:

@@ -94,7 +94,7 @@ def run_trial(config: dict[str, Any], job: TrialJob, report: Callable[[Report], 
         RayloraError: the trial failed.
     """
     job.folder(config["number"]).mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(job.threads_here)
+    torch.set_num_threads(job.threads)
     keep_to_part(job.experiment.search.gpus_per_trial)
     experiment = job.experiment.with_params(config["params"])
     base = base_of(experiment, pick_device())

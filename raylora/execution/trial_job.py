@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +36,6 @@ class TrialJob:
     """Where the machines share no disk: what each keeps of the search instead of the output folder."""
     kept: Callable[[], None] = nothing
     """Called where a trial runs, after each change of its files."""
-
-    @property
-    def threads_here(self) -> int:
-        """Of this process: no more than OMP_NUM_THREADS says, which Ray sets to a process's CPUs unless a user has."""
-        told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-        return min(self.threads, int(told)) if told.isdecimal() and int(told) else self.threads
 
     def trial_id(self, number: int) -> str:
         """The name of a trial in folders, tables and MLflow."""

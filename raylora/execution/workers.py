@@ -108,9 +108,16 @@ def most_telling(error: TrainingFailedError) -> Exception:
 
 def _words_of_lost(error: TrainingFailedError, failures: Sequence[Exception]) -> str:
     """What Ray says of the one that died, which tells whether its node did, or else what the others say of it."""
-    died = [words_of_loss(str(one)) for one in failures if type(one).__module__.startswith("ray.")]
+    died = [_words_of_ray(one) for one in failures if type(one).__module__.startswith("ray.")]
     seen = [reason_of_failure(one) for one in failures if is_lost(one)]
     return next(iter([*died, *seen]), words_of_loss(str(error)))
+
+
+def _words_of_ray(error: Exception) -> str:
+    """Of a worker that Ray Train has given up as silent the first line; the last is advice."""
+    told = str(error)
+    is_silent = type(error).__name__ == "WorkerHealthCheckTimeoutError"
+    return words_of_loss(told.strip().partition("\n")[0] if is_silent else told)
 
 
 def _worker_loop(arguments: dict[str, Any]) -> None:

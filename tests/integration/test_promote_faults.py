@@ -241,6 +241,18 @@ def test_another_store_gets_neither_real_pictures_nor_paths(
     assert not [path for path in (tmp_path / "mlartifacts").rglob("*") if path.is_symlink()]
 
 
+def test_another_store_gets_nothing_where_the_base_model_is_gone(
+    promote: Promote, tmp_path: Path, tiny_base_folder: Path, empty_store: Path
+) -> None:
+    gone = shutil.copytree(tiny_base_folder, tmp_path / "gone")
+    own, team = (f"sqlite:///{shutil.copy(empty_store, tmp_path / name)}" for name in ("own.db", "team.db"))
+    search = finished(tmp_path / "of it", load_base(str(gone)), own, 1.1, settings={"model.base_model": str(gone)})
+    shutil.rmtree(gone)
+    done = promote(f"{quoted(search)} --name team --tracking-uri {team}")
+    assert (done.status, str(gone) in done.stderr) == (2, True), done.stderr
+    assert not MlflowClient(team, team).search_experiments(filter_string="name = 'raylora'")
+
+
 def files_in(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 

@@ -11,10 +11,11 @@ import pytest
 import torch
 from ray.exceptions import RayActorError
 from ray.train import WorkerGroupError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 
 from raylora.diffusion.memory import enough_memory
 from raylora.errors import RayloraError, StorageError, TrainingDivergedError, WorkerLostError
-from raylora.execution.attempt import attempt, halving
+from raylora.execution.attempt import attempt, halving, making_up
 from raylora.execution.losing import LAST_FAULT, cause_of_loss
 from raylora.execution.results import BREAKS_OFF, FAILED, as_result, failure_in
 from raylora.execution.trial_job import HALVED
@@ -93,6 +94,26 @@ def test_a_device_that_says_the_same_a_third_time_ends_its_trial(words: str, tim
     assert [report[FAILED] for report in told] == [f"{NCCL.format(2)} (3 times in a row)"] * is_told
 
 
+def test_what_a_peer_of_several_workers_says_is_no_fault_of_a_device() -> None:
+    """Its node may have gone with it, and the trial goes on elsewhere."""
+    with pytest.raises(WorkerLostError):
+        attempt({LAST_FAULT: (NCCL.format(2), 8)}, raising(WorkerLostError(NCCL.format(2))), print)
+
+
+@pytest.mark.parametrize(("images", "is_told"), [(16, True), (24, False)])
+def test_a_report_that_is_further_makes_up_for_what_a_device_said_before(images: int, is_told: bool) -> None:
+    told: list[dict[str, Any]] = []
+    config = {LAST_FAULT: (NCCL.format(2), 2), "went_on_at": 16}
+
+    def work(_: dict[str, Any]) -> None:
+        making_up(config, told.append)({"images_seen": images})
+        raise RuntimeError(NCCL.format(2).removeprefix("RuntimeError: "))
+
+    with nullcontext() if is_told else pytest.raises(WorkerLostError):
+        attempt(config, work, told.append)
+    assert [report[FAILED] for report in told[1:]] == [f"{NCCL.format(2)} (3 times in a row)"] * is_told
+
+
 def test_other_losses_are_left_to_tune_however_often_they_come() -> None:
     with pytest.raises(WorkerLostError):
         attempt({LAST_FAULT: ("gone", 8)}, raising(WorkerLostError("gone")), print)
@@ -156,6 +177,11 @@ WITH_NODE = "The actor is dead because its node has died. Node Id: 3c1f"
         ([], "all", "worker"),
         ([CLOSED, ValueError("seen by the other")], "Connection closed by peer", "worker"),
         ([CLOSED, RayActorError(error_msg=f"The actor died unexpectedly.\n\tpid: 7\n{WITH_NODE}")], WITH_NODE, "node"),
+        (
+            [CLOSED, WorkerHealthCheckTimeoutError("A worker is silent.\nSet a variable.")],
+            "lost: A worker is silent.",
+            "worker",
+        ),
     ],
 )
 def test_of_several_workers_one_is_lost(failures: list[Exception], words: str, cause: str) -> None:

@@ -106,6 +106,15 @@ def test_epochs_of_a_training_that_goes_on_have_its_settings(out: Path) -> None:
     assert found(out / "epochs" / "epoch_002.safetensors").experiment_file == out / "experiment.yaml"
 
 
+def test_epochs_of_a_search_in_a_folder_called_trials_have_its_own_settings(tmp_path: Path) -> None:
+    root = tmp_path / "trials" / "cat"
+    put(root / "epochs" / "epoch_002.safetensors")
+    (root / "state.json").write_text("{}")
+    settings(root / "best" / "experiment.yaml")
+    settings(tmp_path / "experiment.yaml", "of something else")
+    assert experiment_beside(root / "epochs" / "epoch_002.safetensors") == root / "best" / "experiment.yaml"
+
+
 def test_another_folder_of_that_name_is_none_of_raylora(tmp_path: Path) -> None:
     file = put(tmp_path / "a" / "b" / "epochs" / "mine 1.safetensors")
     settings(tmp_path / "experiment.yaml")

@@ -179,7 +179,7 @@ def test_a_search_of_which_no_trial_kept_the_limits_says_how_near_it_came(tmp_pa
 def test_records_say_which_limit_a_trial_broke_and_that_it_was_stopped(tmp_path: Path) -> None:
     """At its last image, without any training, and by the guide's own, which goes on."""
     job = TrialJob(tmp_path, LIMITED.with_params({"search.limits.lora_mb": 2}), threads=1)
-    listener = RayListener(job, Listeners([]), set())
+    listener = RayListener(job, Listeners([]), set(), print)
     end = {**result(900, 0.5, 700.0), "score": 0.5, "is_finished": True, "stop_reason": None}
     untrained = {"images_seen": 0, "best_score": -math.inf, "lora_mb": 9.0, "stop_reason": "limit: lora_mb 9 > 2"}
     results = [end, {**end, "stop_reason": "limit: train_s 700 > 600"}, untrained]

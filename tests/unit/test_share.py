@@ -75,6 +75,19 @@ def test_refusals(gpus_per_trial: float, nodes: list[dict[str, float]], reason: 
         share_out(SearchConfig(gpus_per_trial=gpus_per_trial), nodes)
 
 
+@pytest.mark.parametrize(
+    ("told", "threads"), [(None, 4), ("2", 2), ("8", 4), ("3,2", 3), ("0", 4), ("", 4), ("many", 4)]
+)
+def test_a_worker_has_no_more_threads_than_the_driver_is_told(
+    told: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if told is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+    assert Share(4, gpus=1, workers=1, concurrent=1).threads == threads
+
+
 @pytest.mark.parametrize("cpus", [0, 0.5, 1, 3])
-def test_a_worker_has_a_thread_at_least(cpus: float) -> None:
+def test_a_worker_has_a_thread_at_least(cpus: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert Share(cpus, gpus=1, workers=1, concurrent=1).threads == max(1, cpus // 1)
