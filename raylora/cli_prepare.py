@@ -188,9 +188,9 @@ def prepare(
     if not is_done:
         work.check(job.claim(force))
     if dry_run:
-        print_dry_run(job, _prepared(job, work, force, True, existing, console), work.root, as_json)
+        print_dry_run(job, _prepared(job, work, force, True, console), work.root, as_json)
         return
-    prepared = _found(job, work, console) if is_done else _prepared(job, work, force, False, existing, console)
+    prepared = _found(job, work, console) if is_done else _prepared(job, work, force, False, console)
     print_prepared(job, prepared, work.root, _checked(job, work.root, console), as_json)
 
 
@@ -206,21 +206,14 @@ def _place(model: str | None) -> str | None:
     return str(resolved(Path(model))) if model and is_folder(Path(model)) else model
 
 
-def _prepared(
-    job: Job, work: WorkFolder, force: bool, is_dry: bool, existing: str | None, console: Console
-) -> Prepared:
-    """All of it done, or told as it would be.
-
-    Args:
-        existing: what was said of captions that are there, by this very command: only so are those replaced that
-            somebody has changed by hand.
-    """
+def _prepared(job: Job, work: WorkFolder, force: bool, is_dry: bool, console: Console) -> Prepared:
+    """All of it done, or told as it would be."""
     from raylora.preparation.preparing import Preparing
     from raylora.report.steps import steps
 
     goes_on = "nothing was written" if is_dry else "the same command goes on"
     with interruptible(lambda: goes_on), steps(console) as tell:
-        return Preparing(job, work, tell, warn_on(console), force, is_dry, drops_edited=existing == "replace").run()
+        return Preparing(job, work, tell, warn_on(console), force, is_dry).run()
 
 
 def _found(job: Job, work: WorkFolder, console: Console) -> Prepared:

@@ -52,7 +52,7 @@ def _resume_search(folder: OutFolder, address: str | None) -> dict[str, Any]:
 
     console = on_stderr()
     search = read_experiment(folder.experiment).search
-    earlier = read_records(folder.trials)
+    earlier = [*read_records(folder.trials), *read_records(folder.confirmations)]
     with watched(folder, console, search, earlier) as listener:
         return resume_job(folder.root, listener, say_on(console), address)
 

@@ -67,6 +67,10 @@ class NotInSpaceError(ConfigError):
         super().__init__(message)
         self.path = path
 
+    def __reduce__(self) -> tuple[type[NotInSpaceError], tuple[str, str]]:
+        """It goes from process to process, as exceptions of one argument do."""
+        return NotInSpaceError, (self.path, str(self))
+
 
 class DatasetError(UserError):
     """A dataset folder, one of its pictures or one of its captions is wrong."""
@@ -78,6 +82,10 @@ class CaptionError(DatasetError):
     def __init__(self, picture: Path, message: str):
         super().__init__(message)
         self.picture = picture
+
+    def __reduce__(self) -> tuple[type[CaptionError], tuple[Path, str]]:
+        """It goes from process to process, as exceptions of one argument do."""
+        return CaptionError, (self.picture, str(self))
 
 
 class ModelError(UserError):

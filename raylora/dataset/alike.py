@@ -26,7 +26,7 @@ LEAST_CONTRAST = 2.0
 """Levels of 255: where a thumbnail varies by less, rounding is a good part of it, and nothing can be told by it."""
 BLOCK_PX = 2
 """Side of the places that are compared, in px of a thumbnail: an eighth of its width."""
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE, PAIRS_AT_ONCE = 256, 2**14
 
 Vectors = NDArray[np.float32]
 Turn = Callable[[Vectors], Vectors]
@@ -105,11 +105,10 @@ def distances(ours: Vectors, theirs: Vectors, most: float = np.inf, turns: Seque
     nearest = np.full((len(ours), len(theirs)), np.inf, np.float32)
     for turn in turns:
         others = _turned(theirs, turn)
-        near = _half_mean_square(ours, others) < most
-        rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
-        if len(rows):
-            part = np.ix_(rows, columns)
-            nearest[part] = np.minimum(nearest[part], _most_in_a_place(ours[rows], others[columns]))
+        rows, columns = np.nonzero(_half_mean_square(ours, others) < most)  # no place differs by less than the mean
+        for first in range(0, len(rows), PAIRS_AT_ONCE):
+            pairs = rows[first : first + PAIRS_AT_ONCE], columns[first : first + PAIRS_AT_ONCE]
+            nearest[pairs] = np.minimum(nearest[pairs], _most_in_a_place(ours[pairs[0]], others[pairs[1]]))
     return nearest
 
 
@@ -132,28 +131,29 @@ def _vectors(pictures: Sequence[Picture]) -> Vectors:
 
 
 def _leaders(vectors: Vectors, most: float) -> NDArray[np.int64]:
-    """Whose group each belongs to. No more than a few rows of all distances are in memory at once."""
+    """Whose group each belongs to."""
     leaders = np.full(len(vectors), -1)
-    counts = _counts_of_near(vectors, most)
+    ones, others = _near_pairs(vectors, most)
+    counts = np.bincount(ones, minlength=len(vectors))
+    bounds = np.concatenate([[0], np.cumsum(counts)])
     for place in np.argsort(-counts, kind="stable"):
-        if leaders[place] >= 0:
-            continue
-        leaders[place] = place
-        if counts[place] > 1:
-            near = distances(vectors[place : place + 1], vectors, most)[0] < most
-            leaders[near & (leaders < 0)] = place
+        if leaders[place] < 0:
+            near = others[bounds[place] : bounds[place + 1]]
+            leaders[near[leaders[near] < 0]] = place
+            leaders[place] = place
     return leaders
 
 
-def _counts_of_near(vectors: Vectors, most: float) -> NDArray[np.int64]:
-    """How many pictures each is near to, itself too; each pair is compared once."""
-    counts = np.zeros(len(vectors), np.int64)
+def _near_pairs(vectors: Vectors, most: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Both pictures of each pair that is near, in both orders, by the first one; each pair is compared once."""
+    ones, others = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for first in range(0, len(vectors), ROWS_AT_ONCE):
-        after = first + ROWS_AT_ONCE
-        near = distances(vectors[first:after], vectors[first:], most) < most
-        counts[first:after] += near.sum(axis=1)
-        counts[after:] += near[:, ROWS_AT_ONCE:].sum(axis=0)
-    return counts
+        rows, columns = np.nonzero(distances(vectors[first : first + ROWS_AT_ONCE], vectors[first:], most) < most)
+        is_later = columns >= ROWS_AT_ONCE
+        ones += [first + rows, first + columns[is_later]]
+        others += [first + columns, first + rows[is_later]]
+    order = np.argsort(np.concatenate(ones), kind="stable")
+    return np.concatenate(ones)[order], np.concatenate(others)[order]
 
 
 def _turned(vectors: Vectors, turn: Turn) -> Vectors:
@@ -168,14 +168,8 @@ def _half_mean_square(ours: Vectors, theirs: Vectors) -> Vectors:
 
 
 def _most_in_a_place(ours: Vectors, theirs: Vectors) -> Vectors:
-    most = np.zeros((len(ours), len(theirs)), np.float32)
-    for our_place, their_place in zip(_places(ours), _places(theirs), strict=True):
-        np.maximum(most, _half_mean_square(our_place, their_place), out=most)
-    return most
-
-
-def _places(vectors: Vectors) -> Vectors:
-    """(images, numbers of a thumbnail) to (places, images, numbers of a place)."""
+    """Of pairs, one of ours and one of theirs each."""
     across = THUMBNAIL_PX // BLOCK_PX
-    squares = vectors.reshape(len(vectors), across, BLOCK_PX, across, BLOCK_PX * 3).transpose(1, 3, 0, 2, 4)
-    return np.ascontiguousarray(squares).reshape(across**2, len(vectors), -1)
+    squares = ((ours - theirs) ** 2).reshape(len(ours), across, BLOCK_PX, across, BLOCK_PX * 3)
+    most: Vectors = squares.mean(axis=(2, 4)).max(axis=(1, 2)) / 2
+    return most

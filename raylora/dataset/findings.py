@@ -50,9 +50,7 @@ class Finding:
     def named(self) -> str:
         """A few of the files, or of the groups of those that are alike, and how many more there are."""
         if self.groups:
-            return _a_few(
-                [" = ".join([*group[:MOST_NAMED], *("…" * (len(group) > MOST_NAMED))]) for group in self.groups]
-            )
+            return _a_few([_equal(group) for group in self.groups])
         return _a_few(self.files)
 
     def as_dict(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ class Edited:
 
     source: str
     """The picture's name below the source folder."""
+    digest: str
+    """The picture's, as in the manifest."""
     file: str
     """The caption's own, below the prepared folder."""
     caption: str
@@ -44,20 +46,26 @@ def edited_since(root: Path, manifest: Path, own: Sequence[str], are_kept: bool)
         OutputError: one can't be read.
     """
     found = []
-    for source, file, recorded, is_edited in _recorded(manifest):
+    for source, digest, file, recorded, is_edited in _recorded(manifest):
         if file in own and is_file(root / file):
             now = _read(root / file, are_kept)
             if is_edited or now != " ".join(recorded.split()):
-                found.append(Edited(source, file, now))
+                found.append(Edited(source, digest, file, now))
     return found
 
 
-def _recorded(manifest: Path) -> Iterator[tuple[str, str, str, bool]]:
-    """Picture, caption file, caption, and whether that was edited before; of what is no manifest nothing."""
+def _recorded(manifest: Path) -> Iterator[tuple[str, str, str, str, bool]]:
+    """Picture, digest, caption file, caption, and whether that was edited before; of what is no manifest nothing."""
     try:
         images = list(read_mapping(manifest)["images"])
         entries = [
-            (str(one["source"]), caption_file(str(one["file"])), str(one["caption"]), one.get("caption_edited") is True)
+            (
+                str(one["source"]),
+                str(one["source_sha256"]),
+                caption_file(str(one["file"])),
+                str(one["caption"]),
+                one.get("caption_edited") is True,
+            )
             for one in images
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -72,7 +80,7 @@ def _read(file: Path, must_be: bool) -> str:
     except DatasetError as error:
         if not must_be:
             return ""
-        raise OutputError(f"{error}, or have it written anew with --existing replace") from None
+        raise OutputError(f"{error}, or remove it to have it written anew") from None
 
 
 def as_records(edited: Sequence[Edited]) -> list[dict[str, str]]:
@@ -87,11 +95,11 @@ def from_records(root: Path, state: Mapping[str, Any], are_kept: bool) -> list[E
         OutputError: one can't be read.
     """
     try:
-        kept = [Edited(str(one["source"]), str(one["file"]), str(one["caption"])) for one in state["edited"]]
+        kept = [Edited(*(str(one[key]) for key in ("source", "digest", "file", "caption"))) for one in state["edited"]]
     except (KeyError, TypeError):
         return []
     return [
-        Edited(one.source, one.file, _read(root / one.file, are_kept))
+        replace(one, caption=_read(root / one.file, are_kept))
         if one.file in state["files"] and is_file(root / one.file)
         else one
         for one in kept

@@ -56,8 +56,6 @@ class Preparing:
     """Replace what an earlier preparation has left."""
     is_dry: bool = False
     """Write nothing. What was done before is looked up all the same."""
-    drops_edited: bool = False
-    """Write captions anew that somebody has changed by hand in the prepared folder."""
     edited: Mapping[str, Edited] = field(default_factory=dict)
     """Those that stay, by the pictures' names; `run` finds them."""
 
@@ -77,12 +75,16 @@ class Preparing:
 
     def _knowing_edited(self) -> Preparing:
         """The same, with what was changed by hand in the folder; and that told."""
-        edited = self.work.edited(are_kept=not self.drops_edited)
-        if edited and self.drops_edited:
-            self.warn(f"{named(edited)}: changed by hand, and written anew, as --existing replace wants it")
-        elif edited:
-            self.warn(f"{named(edited)}: changed by hand, and kept so; --existing replace writes them anew")
-        return replace(self, edited={} if self.drops_edited else {one.source: one for one in edited})
+        digests = {picture.name: picture.digest for picture in self.job.pictures}
+        found = self.work.edited(are_kept=True)
+        edited = [one for one in found if digests.get(one.source, one.digest) == one.digest]
+        for one in found:
+            if one not in edited:
+                words = one_line(one.caption)
+                self.warn(f"{one.file}: what was written there by hand, {words!r}, was of another picture")
+        if edited:
+            self.warn(f"{named(edited)}: changed by hand, and kept so; remove a file to have it written anew")
+        return replace(self, edited={one.source: one for one in edited})
 
     def _checked_and_made(self) -> Prepared:
         captioner = self._tried()

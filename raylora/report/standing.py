@@ -66,7 +66,7 @@ class Standing:
         clock: Callable[[], float] = time.monotonic,
         after: After = After(),
     ):
-        self.trials, self.ended = trials, 0
+        self.trials, self.ended, self._ended_again = trials, 0, 0
         self._ended_at: list[int] = []
         """Images that each trial which has ended has seen."""
         self._records: dict[str, TrialRecord] = {}
@@ -76,7 +76,7 @@ class Standing:
         """The best score once each trial had ended, but those before any score."""
         for record in earlier:
             self._records[record.trial_id] = record
-            if _has_ended(record):
+            if record.status != "running":
                 self._count(record)
 
     def hear(self, record: TrialRecord) -> None:
@@ -94,6 +94,8 @@ class Standing:
         if counts(record):
             self.ended += 1
             self._ended_at.append(record.images_seen)
+        else:
+            self._ended_again += 1
         if best := self.best:
             self.growth.append(best.score)
         self._drop_the_worst()
@@ -140,10 +142,9 @@ class Standing:
 
     def _again_left(self) -> list[float]:
         """The same of trainings with new seeds, each of which ends where its trial was best."""
-        records = [record for record in self.records if not counts(record)]
-        under_way = [record for record in records if record.status == "running"]
+        under_way = [record for record in self.records if not counts(record) and record.status == "running"]
         ends = [(record, record.params.get("training.stop_at", self._of_the_best)) for record in under_way]
-        waiting = max(0, self.after.trainings - len(records))
+        waiting = max(0, self.after.trainings - self._ended_again - len(under_way))
         return [*(self._left_of(record, end) for record, end in ends), *[self._of_the_best] * waiting]
 
     def _left_of(self, record: TrialRecord, end: float) -> float:

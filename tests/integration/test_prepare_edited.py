@@ -33,7 +33,7 @@ def test_an_edited_caption_stays_and_is_told_and_recorded(run: Prepare, tmp_path
     for more in ("--remove hat", "--remove hat --remove grass"):  # the second time the record has it
         done = run(f"{LINE} {more} --force")
         assert done.status == 0, done.stderr
-        assert "1 caption (10_in/red.txt): changed by hand, and kept so; --existing replace" in done.stderr
+        assert "1 caption (10_in/red.txt): changed by hand, and kept so; remove a file" in done.stderr
         assert captions_in(tmp_path / "set")["red"] == "sks, my own words\n"
     assert captions_in(tmp_path / "set")["blue"] == "sks\n"
     blue, red = manifest_in(tmp_path / "set")["images"]
@@ -43,14 +43,25 @@ def test_an_edited_caption_stays_and_is_told_and_recorded(run: Prepare, tmp_path
     assert "my own words" in (tmp_path / "set" / "tags.csv").read_text()
 
 
-def test_only_an_explicit_word_replaces_them(run: Prepare, tmp_path: Path) -> None:
+def test_no_option_drops_them_and_one_whose_file_is_removed_is_written_anew(run: Prepare, tmp_path: Path) -> None:
     assert run(f"{LINE} --existing replace").status == 0
-    edit(tmp_path / "set" / "10_in")
-    assert run("prepare in set --like set/manifest.json --force").status == 0
-    assert captions_in(tmp_path / "set")["red"] == "sks, my own words\n"
-    done = run(f"{LINE} --existing replace --force")
-    assert "1 caption (10_in/red.txt): changed by hand, and written anew" in done.stderr
+    file = edit(tmp_path / "set" / "10_in")
+    for line in ("prepare in set --like set/manifest.json", f"{LINE} --existing replace"):
+        assert run(f"{line} --force").status == 0
+        assert captions_in(tmp_path / "set")["red"] == "sks, my own words\n"
+    file.unlink()
+    assert run(f"{LINE} --existing replace --force").status == 0
     assert captions_in(tmp_path / "set")["red"] == "sks\n"
+    assert not any(one["caption_edited"] for one in manifest_in(tmp_path / "set")["images"])
+
+
+def test_one_is_no_caption_of_another_picture_by_that_name(run: Prepare, tmp_path: Path) -> None:
+    assert run(LINE).status == 0
+    edit(tmp_path / "set" / "10_in")
+    shutil.copy(tmp_path / "in" / "blue.png", tmp_path / "in" / "red.png")
+    done = run(f"{LINE} --force")
+    assert "10_in/red.txt: what was written there by hand, 'sks, my own words', was of another picture" in done.stderr
+    assert captions_in(tmp_path / "set")["red"] == "sks, hat, smile\n"
     assert not any(one["caption_edited"] for one in manifest_in(tmp_path / "set")["images"])
 
 
@@ -100,7 +111,8 @@ def test_a_record_that_names_other_captions_has_none_of_them_read(run: Prepare, 
         assert run(f"{LINE} --force").status == 0
         assert captions_in(tmp_path / "set")["red"] == "sks, hat, smile\n"
     manifest.unlink()
-    record = {"source": "red.png", "file": "../secret.txt", "caption": "sks, kept"}
+    digest = told["images"][1]["source_sha256"]
+    record = {"source": "red.png", "digest": digest, "file": "../secret.txt", "caption": "sks, kept"}
     state.write_text(json.dumps({**json.loads(state.read_text()), "edited": [record]}))
     assert run(LINE).status == 0
     assert captions_in(tmp_path / "set")["red"] == "sks, kept\n"
@@ -132,11 +144,10 @@ def test_one_that_can_not_be_read_is_refused_and_nothing_is_lost(run: Prepare, t
     (tmp_path / "set" / "10_in" / "red.txt").write_bytes("señora".encode("latin-1"))
     done = run(f"{LINE} --add grass --force")
     assert done.status == 2
-    assert (
-        "red.txt: is not UTF-8 text; save it as UTF-8, or have it written anew with --existing replace" in done.stderr
-    )
+    assert "red.txt: is not UTF-8 text; save it as UTF-8, or remove it to have it written anew" in done.stderr
     assert (tmp_path / "set" / "manifest.json").exists()
-    assert run(f"{LINE} --existing replace --force").status == 0
+    (tmp_path / "set" / "10_in" / "red.txt").unlink()
+    assert run(f"{LINE} --force").status == 0
 
 
 def test_a_captioner_is_not_asked_for_what_somebody_has_written(run: Prepare, tmp_path: Path) -> None:

@@ -115,6 +115,20 @@ def test_what_was_seen_before_an_interruption_tells_how_much_and_not_how_fast() 
     assert standing.left_s == pytest.approx((300 + 600) / 10)
 
 
+def test_new_seeds_that_ended_before_an_interruption_are_not_to_come() -> None:
+    again = [record(number, 100, status=status) for number, status in ((0, "finished"), (1, "failed"), (2, "running"))]
+    for one in again:
+        one.trial_id, one.confirms, one.params = f"c{one.number:03d}", "t000", {"training.stop_at": 200}
+    clock = Clock()
+    ended = [record(number, 200, status="finished") for number in (0, 1)]
+    standing = Standing(2, [*ended, *again], clock, After(trainings=3))
+    standing.hear(again[2])
+    clock.now = 10.0
+    again[2].history.append({"score": 1.0, "images_seen": 150})
+    standing.hear(again[2])
+    assert standing.left_s == pytest.approx(50 / 5)
+
+
 def test_nothing_is_left_once_all_have_ended() -> None:
     assert two_ended(2)[0].left_s is None
 
