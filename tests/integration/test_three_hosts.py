@@ -26,10 +26,17 @@ NAME = "three-hosts"
 SETTINGS: dict[str, Any] = {
     "dataset": {"path": "pictures", "resolution": 64},
     "model": {"base_model": "base"},
-    "training": {"epochs": 2, "batch_size": 2},
+    "training": {"epochs": 10, "batch_size": 2},
     "evaluation": {"encoder": "demo", "timesteps": [200, 800], "score": {"w_sim": 0, "w_copy": 0}},
     "sampling": {"seeds": [0], "steps": 2},
-    "search": {"trials": TRIALS, "grace_period": 8, "max_concurrent": 2, "confirm_trials": 0, "refit": False},
+    "search": {
+        "trials": TRIALS,
+        "grace_period": 8,
+        "max_concurrent": 2,
+        "confirm_trials": 0,
+        "refit": False,
+        "trial_scheduler": "none",
+    },
 }
 SPACE = {"parameters": {"optimizer.unet_lr": {"low": 1e-5, "high": 1e-2, "log": True}}}
 
@@ -60,13 +67,13 @@ def make_search(folder: Path) -> list[str]:
 
 
 def lose_a_machine(ray: RayHosts, out: Path, driver: Program) -> None:
-    """Cut the power of one that has done a trial, amid its next, and switch it on again."""
+    """Cut the power of one that has done a trial, amid its next, of which there is a report; then switch it on again."""
     address = ray.workers["worker1"].address
 
     def is_amid_its_next() -> bool:
         assert driver.status is None, driver.tail()
-        done = [one for one in read_records(out / "trials") if one.status != "running" and one.node == address]
-        return bool(done and ray.trial_processes("worker1"))
+        here = [one.status for one in read_records(out / "trials") if one.node == address]
+        return "running" in here and set(here) != {"running"}
 
     wait_until(is_amid_its_next, "a second trial on worker1", LIMIT_S)
     ray.kill_node("worker1")
