@@ -26,7 +26,7 @@ NAME = "three-hosts"
 SETTINGS: dict[str, Any] = {
     "dataset": {"path": "pictures", "resolution": 64},
     "model": {"base_model": "base"},
-    "training": {"epochs": 10, "batch_size": 2},
+    "training": {"epochs": 6, "batch_size": 2},
     "evaluation": {"encoder": "demo", "timesteps": [200, 800], "score": {"w_sim": 0, "w_copy": 0}},
     "sampling": {"seeds": [0], "steps": 2},
     "search": {
@@ -67,7 +67,7 @@ def make_search(folder: Path) -> list[str]:
 
 
 def lose_a_machine(ray: RayHosts, out: Path, driver: Program) -> None:
-    """Cut the power of one that has done a trial, amid its next, of which there is a report; then switch it on again."""
+    """Cut the power of one that has done a trial, amid its next, of which there is a report; switch it on again."""
     address = ray.workers["worker1"].address
 
     def is_amid_its_next() -> bool:
