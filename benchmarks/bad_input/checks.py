@@ -99,9 +99,9 @@ def sets() -> list[Kind]:
         "a space of nothing": "--space missing",
         "a setting of nothing": "--set dataset.rezolution=64",
     }
-    fine = ("against a folder without images",)
+    found_wrong = ("against a folder without images",)
     found += [
-        Kind(f"check, {what}", f"{CHECK} {words}", nothing, FINE if what in fine else REFUSED)
+        Kind(f"check, {what}", f"{CHECK} {words}", nothing, FAILED if what in found_wrong else REFUSED)
         for what, words in lines.items()
     ]
     names = ("''", "missing", "good.txt", "/dev/null", "a" * 5000, "s3://", "bad.yaml", "~nobody-at-all/x")

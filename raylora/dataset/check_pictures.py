@@ -38,7 +38,7 @@ def check_pictures(
         splits: as a search makes them; none where that isn't known.
     """
     frames = {picture: frame for picture in pictures if (frame := _frame(picture, config))}
-    enlarged = {picture: factor for picture, frame in frames.items() if (factor := enlargement(frame)) > MOST_ENLARGED}
+    enlarged = {picture: factor for picture, frame in frames.items() if (factor := frame.scale) > MOST_ENLARGED}
     small = enlarged if not config.buckets else _small_for_buckets(frames, config)
     return [
         *_few(pictures, root, config, groups, splits),
@@ -50,16 +50,10 @@ def check_pictures(
     ]
 
 
-def enlargement(frame: Frame) -> float:
-    """How many times a picture is enlarged until it covers its frame; under 1 it is made smaller."""
-    (width, height), (wide, high) = frame.original, frame.size
-    return max(wide / width, high / height)
-
-
 def cut_away(frame: Frame) -> float:
     """The share of a picture that lies outside its frame."""
     (width, height), (wide, high) = frame.original, frame.size
-    return 1 - wide * high / (width * height * enlargement(frame) ** 2)
+    return 1 - wide * high / (width * height * frame.scale**2)
 
 
 def _frame(picture: Picture, config: DatasetConfig) -> Frame | None:
@@ -156,14 +150,8 @@ def _cut_away(frames: dict[Picture, Frame], root: Path, config: DatasetConfig) -
     return [Finding("warning", "shape", found, effect, mend, names(ordered, root))]
 
 
-def _blur(picture: Picture, frame: Frame) -> float | None:
-    """In px as it is learned; of one that is enlarged in its own, since that is told by itself."""
-    blur = picture.look.blur_px if picture.look else None
-    return None if blur is None else blur / max(1.0, enlargement(frame))
-
-
 def _blurred(frames: dict[Picture, Frame], root: Path) -> list[Finding]:
-    blurs = {picture: blur for picture, frame in frames.items() if (blur := _blur(picture, frame)) is not None}
+    blurs = {one: one.look.blur_px for one in frames if one.look is not None and one.look.blur_px is not None}
     if not blurs:
         return []
     middle = statistics.median(blurs.values())

@@ -16,7 +16,7 @@ from pathlib import Path
 from raylora.bundled import DEMO_DATASET, DEMO_NAME
 from raylora.config import DatasetConfig
 from raylora.dataset.at_once import at_once
-from raylora.dataset.frames import learned_at
+from raylora.dataset.frames import measured_at
 from raylora.dataset.imagefolder import IMAGE_SUFFIXES, read_index, read_text
 from raylora.dataset.pixels import Look, see
 from raylora.dataset.places import (
@@ -205,7 +205,7 @@ def looked_at(picture: Picture, folder: Path, measured_for: DatasetConfig | None
     if fault := misplaced(picture.path, folder):
         return fault
     try:
-        seen = see(picture.path, lambda size: learned_at(size, measured_for) if measured_for else None)
+        seen = see(picture.path, lambda size: measured_at(size, measured_for) if measured_for else None)
     except Exception as error:  # Pillow's plug-ins raise many kinds
         return f"can't be read as an image ({one_line(first_line(error))})"
     return replace(picture, size=seen.size, thumbnail=seen.thumbnail, look=seen.look)

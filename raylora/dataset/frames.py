@@ -11,6 +11,8 @@ from raylora.errors import DatasetError
 
 Size = tuple[int, int]
 """Width and height in px."""
+LEAST_MEASURED_PX = 16
+"""Of a picture whose own pixels are fewer nothing can be told by its edges."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,12 @@ class Frame:
     size: Size
 
     @property
+    def scale(self) -> float:
+        """How many times the picture is enlarged until it covers its frame; under 1 it is made smaller."""
+        (width, height), (wide, high) = self.original, self.size
+        return max(wide / width, high / height)
+
+    @property
     def time_ids(self) -> tuple[int, int, int, int, int, int]:
         """SDXL's size conditioning: original height and width, top and left of the cut, height and width of the result.
 
@@ -28,8 +36,7 @@ class Frame:
         `StableDiffusionXLPipeline._get_add_time_ids`.)
         """
         (width, height), (wide, high) = self.original, self.size
-        scale = max(wide / width, high / height)
-        top, left = round((height * scale - high) / 2), round((width * scale - wide) / 2)
+        top, left = round((height * self.scale - high) / 2), round((width * self.scale - wide) / 2)
         return height, width, max(0, top), max(0, left), high, wide
 
 
@@ -50,6 +57,16 @@ def learned_at(original: Size, config: DatasetConfig) -> Size | None:
         return frame_of(original, config).size
     except DatasetError:
         return None
+
+
+def measured_at(original: Size, config: DatasetConfig) -> Size | None:
+    """The size at which its sharpness is measured: as it is learned, but with no more pixels than it has of its own."""
+    size = learned_at(original, config)
+    if size is None:
+        return None
+    scale = max(1.0, Frame(original, size).scale)
+    width, height = (max(LEAST_MEASURED_PX, round(side / scale)) for side in size)
+    return width, height
 
 
 def choose_bucket(original: Size, max_area_px: int) -> Size:

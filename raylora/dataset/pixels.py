@@ -117,7 +117,7 @@ def load_pixels(path: Path, size: tuple[int, int]) -> Pixels:
 
 @dataclass(frozen=True)
 class Look:
-    """What is measured of a picture at the size at which it is learned."""
+    """What is measured of a picture at the size of `frames.measured_at`."""
 
     blur_px: float | None
     """Of its sharpest edges (`sharpness.edge_blur_px`); None where it has none."""
@@ -137,11 +137,11 @@ class Seen:
     """None where it wasn't wanted."""
 
 
-def see(path: Path, learned_at: Callable[[Size], Size | None] = lambda _: None) -> Seen:
+def see(path: Path, measured_at: Callable[[Size], Size | None] = lambda _: None) -> Seen:
     """Decode all of a picture.
 
     Args:
-        learned_at: from a picture's size to that at which it is learned, if it is to be measured there.
+        measured_at: from a picture's size to that at which it is to be measured, if it is.
 
     Raises:
         ValueError: it is too large.
@@ -150,7 +150,7 @@ def see(path: Path, learned_at: Callable[[Size], Size | None] = lambda _: None) 
     with opened(path) as file, IN_FLIGHT.taken(file.width * file.height):
         image = _rgb(file)
         thumbnail = ImageOps.fit(image, (THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
-        size = learned_at(image.size)
+        size = measured_at(image.size)
         return Seen(image.size, thumbnail.tobytes(), look_at(image, size) if size else None)
 
 

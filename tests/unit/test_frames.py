@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raylora.config import DatasetConfig
-from raylora.dataset.frames import Frame, choose_bucket, frame_of
+from raylora.dataset.frames import Frame, Size, choose_bucket, frame_of, measured_at
 from raylora.errors import DatasetError
 
 SIDE = st.integers(64, 4000)
@@ -61,3 +61,13 @@ def test_without_buckets_all_have_the_resolution() -> None:
 )
 def test_time_ids_are_original_size_cut_and_size(frame: Frame, expected: tuple[int, ...]) -> None:
     assert frame.time_ids == expected
+
+
+@pytest.mark.parametrize(
+    ("original", "resolution", "measured"),
+    [((1000, 800), 512, (512, 512)), ((200, 100), 10**6, (100, 100)), ((200, 100), "64x1000000000", (16, 100))],
+)
+def test_nothing_is_measured_with_more_pixels_than_it_has(
+    original: Size, resolution: int | str, measured: Size
+) -> None:
+    assert measured_at(original, DatasetConfig.model_validate({"resolution": resolution})) == measured
