@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from benchmarks.bad_input import captions, images, places
 from benchmarks.bad_input import image_bytes as made
-from benchmarks.bad_input.kinds import FAILED, FINE, REFUSED, Kind, both, mode, nothing, writes
+from benchmarks.bad_input.kinds import FAILED, FINE, REFUSED, Kind, both, mode, writes
 
 CHECK = "check pictures --set dataset.resolution=64"
 TOO_FEW = (
@@ -91,7 +91,6 @@ def sets() -> list[Kind]:
         "against nothing": "--against missing",
         "against a file": "--against good.yaml",
         "against a device": "--against /dev/zero",
-        "against a folder without images": "--against .",
         "regularization of nothing": "--set dataset.regularization=missing",
         "a size of no kind": "--set dataset.resolution=large",
         "an encoder of nothing": "--set evaluation.encoder=./missing",
@@ -99,11 +98,10 @@ def sets() -> list[Kind]:
         "a space of nothing": "--space missing",
         "a setting of nothing": "--set dataset.rezolution=64",
     }
-    found_wrong = ("against a folder without images",)
-    found += [
-        Kind(f"check, {what}", f"{CHECK} {words}", nothing, FAILED if what in found_wrong else REFUSED)
-        for what, words in lines.items()
-    ]
+    found += [Kind(f"check, {what}", f"{CHECK} {words}") for what, words in lines.items()]
+    found.append(
+        Kind("check, against a folder without images", f"{CHECK} --against .", status=FAILED, finds=("error",))
+    )
     names = ("''", "missing", "good.txt", "/dev/null", "a" * 5000, "s3://", "bad.yaml", "~nobody-at-all/x")
     broken = both(writes("bad.yaml", "dataset: ["), writes("good.txt", "no folder"))
     return [*found, *(Kind(f"check as/{name[:20]}", f"check {name}", broken) for name in names)]
