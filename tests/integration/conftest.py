@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from raylora import cli
 from raylora.config import Experiment
 from raylora.dataset.split import split_folds
+from raylora.diffusion.base import BaseModel
 from raylora.diffusion.families import load_base
 from raylora.evaluation.encoders import load_encoder
 from raylora.execution.node_cache import Material, make_shared, write_shared
@@ -25,6 +26,7 @@ from raylora.execution.trial import TrialJob
 from raylora.files import fold_folders
 from raylora.tracking.mlflow_runs import MlflowTracker
 from tests.bad_world import Result, Run, make_world
+from tests.caption_models import make_blip, make_tagger
 from tests.integration.test_trainer import make_material
 
 MakeJob = Callable[[Mapping[str, Any]], TrialJob]
@@ -60,6 +62,36 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
     MlflowClient(f"sqlite:///{file}").search_experiments()
     return file
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base_folder: Path) -> BaseModel:
+    return load_base(str(tiny_base_folder))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> str:
+    """One registry for all tests of a file: each promotes under a name of its own."""
+    return f"sqlite:///{shutil.copy(empty_store, tmp_path_factory.mktemp('registry'))}"
+
+
+@pytest.fixture(scope="module")
+def client(store: str) -> MlflowClient:
+    return MlflowClient(store, store)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`models/blip` and `models/tagger`."""
+    place = tmp_path_factory.mktemp("models")
+    make_blip(place / "blip")
+    make_tagger(place / "tagger")
+    return place
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tagger(tmp_path_factory.mktemp("models") / "tagger")
 
 
 def make_folds(experiment: Experiment) -> list[Material]:

@@ -15,7 +15,6 @@ from PIL import Image
 
 from raylora.preparation import manifest, preparing
 from raylora.preparation.captioning import CaptionModel
-from tests.caption_models import make_tagger
 from tests.preparing import (
     CENTERED,
     TAGGED,
@@ -28,11 +27,6 @@ from tests.preparing import (
     make_squares,
     manifest_in,
 )
-
-
-@pytest.fixture(scope="module")
-def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tagger(tmp_path_factory.mktemp("models") / "tagger")
 
 
 @pytest.fixture

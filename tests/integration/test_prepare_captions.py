@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from raylora.dataset.folder import ReadOptions, read_folder
-from tests.caption_models import make_blip, make_tagger
 from tests.drawn import drawn, put
 from tests.preparing import (
     COLOURS,
@@ -24,15 +23,6 @@ from tests.preparing import (
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Prepare:
     return command_line(monkeypatch, capsys, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`models/blip` and `models/tagger`."""
-    place = tmp_path_factory.mktemp("models")
-    make_blip(place / "blip")
-    make_tagger(place / "tagger")
-    return place
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from raylora.preparation import preparing
 from raylora.preparation.job import plan_job
 from raylora.preparation.settings import build_settings
 from raylora.preparation.work_folder import WorkFolder
-from tests.caption_models import make_tagger
 from tests.preparing import (
     CENTERED,
     Prepare,
@@ -23,11 +22,6 @@ from tests.preparing import (
     make_colours,
     make_squares,
 )
-
-
-@pytest.fixture(scope="module")
-def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tagger(tmp_path_factory.mktemp("models") / "tagger")
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.caption_models import make_blip, make_tagger
 from tests.drawn import draw_set, drawn, put
 from tests.preparing import (
     Prepare,
@@ -24,15 +23,6 @@ from tests.preparing import (
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Prepare:
     return command_line(monkeypatch, capsys, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`models/blip` and `models/tagger`."""
-    place = tmp_path_factory.mktemp("models")
-    make_blip(place / "blip")
-    make_tagger(place / "tagger")
-    return place
 
 
 # What was written is looked at.

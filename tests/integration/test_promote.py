@@ -24,24 +24,6 @@ NAME = "faces"
 
 
 @pytest.fixture(scope="module")
-def base(tiny_base_folder: Path) -> BaseModel:
-    from raylora.diffusion.families import load_base
-
-    return load_base(str(tiny_base_folder))
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> str:
-    """One registry for all tests: each promotes under a name of its own."""
-    return f"sqlite:///{shutil.copy(empty_store, tmp_path_factory.mktemp('registry'))}"
-
-
-@pytest.fixture(scope="module")
-def client(store: str) -> MlflowClient:
-    return MlflowClient(store, store)
-
-
-@pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory, base: BaseModel, store: str) -> OutFolder:
     """A search that found something good; which one holds an alias is each test's own."""
     return finished(tmp_path_factory.mktemp("a") / "good", base, store, 1.1)

@@ -31,21 +31,6 @@ from tests.results import Result
 Promote = Callable[[str], Result]
 
 
-@pytest.fixture(scope="module")
-def base(tiny_base_folder: Path) -> BaseModel:
-    return load_base(str(tiny_base_folder))
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> str:
-    return f"sqlite:///{shutil.copy(empty_store, tmp_path_factory.mktemp('registry'))}"
-
-
-@pytest.fixture(scope="module")
-def client(store: str) -> MlflowClient:
-    return MlflowClient(store, store)
-
-
 @pytest.fixture
 def search(tmp_path: Path, base: BaseModel, store: str) -> OutFolder:
     return finished(tmp_path / "my search", base, store, 1.1)
