@@ -21,6 +21,7 @@ from raylora.execution.job import Job
 from raylora.execution.material import Material, look_prompts
 from raylora.execution.model_card import write_card
 from raylora.execution.node_cache import entries_in, framed, make_shared, training_set
+from raylora.execution.notice import FileNotice
 from raylora.execution.outputs import OutFolder, verdict_on, write_json, write_trials_csv
 from raylora.execution.prepare import absolute, check_hub, prepare
 from raylora.execution.refit import trained_on_all
@@ -124,7 +125,8 @@ def _train_measured(training: Training, record: TrialRecord) -> None:
         return True
 
     with closing(Trainer(base, data, experiment, schedule)) as trainer:
-        fit = Folds([Fit(trainer, evaluator, shared.reference, Path(record.folder), epoch_files=files)])
+        notice, folder = FileNotice(say=training.say), Path(record.folder)
+        fit = Folds([Fit(trainer, evaluator, shared.reference, folder, epoch_files=files, notice=notice)])
         fit.run(evaluation_points(schedule.images_end, search.grace_period, search.reduction_factor), report)
     record.history = fit.history
     _write_measured(experiment, out, base, evaluator, record, shared.material.train)

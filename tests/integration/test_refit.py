@@ -14,10 +14,9 @@ from safetensors.torch import load_file
 
 from raylora.config_files import read_experiment
 from raylora.errors import RayloraError
-from raylora.execution import notice, tuner
 from raylora.execution import refit as refit_room
+from raylora.execution import tuner
 from raylora.execution.cluster import Share
-from raylora.execution.notice import NOTICE_VARIABLE
 from raylora.execution.outputs import OutFolder
 from raylora.execution.refit import run_refit
 from raylora.execution.trial_job import HALVED, TrialJob
@@ -92,25 +91,6 @@ def test_its_process_is_watched(job: TrialJob, monkeypatch: pytest.MonkeyPatch) 
     assert told.count("kept") == EPOCHS
     for place in (place for place, word in enumerate(told) if word == "kept"):
         assert told[place - 1 : place + 2] == ["rest", "kept", "beat"]
-
-
-def test_training_alone_says_where_a_notice_stops_it(
-    job: TrialJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file, told = tmp_path / "notice", list[str]()
-    file.touch()
-    monkeypatch.setenv(NOTICE_VARIABLE, str(file))
-    monkeypatch.setattr(notice, "LOOK_EVERY_S", 0.0)
-
-    def say(line: str) -> None:
-        told.append(line)
-        file.unlink(missing_ok=True)  # the machine stays after all
-
-    material = make_material(job.experiment)
-    with refit_room.trained_on_all(job.experiment, material, OutFolder(job.out), tmp_path / "state", say) as trainer:
-        assert trainer.is_done
-    assert told[0].startswith(f"{file} says that the machine ")
-    assert len(told) == 1 + EPOCHS
 
 
 def test_from_its_second_start_on_it_has_half_the_images_at_once(

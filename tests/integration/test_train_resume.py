@@ -15,8 +15,10 @@ from safetensors.torch import load_file
 from raylora.config import Experiment
 from raylora.config_files import write_experiment
 from raylora.errors import DatasetError, OutputError
+from raylora.execution import notice
 from raylora.execution.alone import resume_training, train_job
 from raylora.execution.job import Job
+from raylora.execution.notice import NOTICE_VARIABLE
 from raylora.execution.outputs import OutFolder
 from raylora.execution.prepare import prepare
 from raylora.report.reading import read_work
@@ -85,6 +87,27 @@ def test_it_ends_as_if_nothing_had_been(experiment: Experiment, holdout: bool, t
     assert ours == theirs
     ours, theirs = (without_costs(summary_of(out)["best"]["metrics"]) for out in (broken, whole))
     assert ours == theirs
+
+
+@pytest.mark.parametrize("holdout", [False, True], ids=["on all images", "with images held out"])
+def test_it_stops_where_its_machine_is_about_to_go(
+    experiment: Experiment, holdout: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its state is kept then, and it goes on where the machine stays after all."""
+    file, out, told = tmp_path / "notice", OutFolder(tmp_path / "out"), list[str]()
+    monkeypatch.setenv(NOTICE_VARIABLE, str(file))
+    monkeypatch.setattr(notice, "LOOK_EVERY_S", 0.0)
+    file.touch()
+
+    def say(line: str) -> None:
+        told.append(line)
+        if line.startswith(str(file)):
+            assert (out.trials / "train" / "state.pt").is_file()
+            file.unlink()
+
+    train_job(job_of(experiment, holdout), out, holdout, say)
+    assert [line for line in told if line.startswith(f"{file} says that the machine ")]
+    assert json.loads(out.state_file.read_text())["state"] == "finished"
 
 
 def test_a_finished_one_does_not_go_on(experiment: Experiment, tmp_path: Path) -> None:
