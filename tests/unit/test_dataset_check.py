@@ -1,48 +1,23 @@
-"""Each finding of the dataset check, in a set made so that there is one, and none in one that is as it should be."""
+"""The dataset check as a whole: nothing in a sound set, the worst first, and files that can't be read."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from PIL import ImageFilter
 
-from benchmarks.hard_pictures import SETS, studio
 from raylora.config import Experiment
 from raylora.dataset.check import check_dataset, check_training
-from raylora.dataset.check_diversity import Vectors
-from raylora.dataset.check_sets import check_outgrown
-from raylora.dataset.findings import Finding, counted
+from raylora.dataset.findings import counted
 from raylora.dataset.folder import ReadOptions, read_folder
-from raylora.dataset.pixels import Pixels
-from raylora.dataset.split import Split, split_folds, split_pictures, write_splits
 from raylora.errors import DatasetError
+from tests.dataset_checks import look, only
 from tests.drawn import draw_set, drawn, put
 
 
-def look(folder: Path, against: Sequence[Path] = (), split: Path | None = None, **settings: object) -> list[Finding]:
-    """What is found at 128 px."""
-    params = {"resolution": 128, **settings}
-    experiment = Experiment().with_params({f"dataset.{name}": value for name, value in params.items()})
-    return check_dataset(str(folder), experiment, [str(one) for one in against], split)
-
-
-def only(findings: Sequence[Finding], check: str) -> Finding:
-    """The one that there is, of this kind."""
-    assert [finding.check for finding in findings] == [check], findings
-    return findings[0]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return draw_set(tmp_path / "set")
-
-
-def test_nothing_is_found_in_a_set_as_it_should_be(folder: Path) -> None:
-    assert look(folder) == []
+def test_nothing_is_found_in_a_set_as_it_should_be(drawn_set: Path) -> None:
+    assert look(drawn_set) == []
     assert counted([]) == "all is well"
 
 
@@ -53,76 +28,41 @@ def test_nor_in_kohyas_layout_with_buckets_and_a_regularization_set(tmp_path: Pa
     assert found == []
 
 
-def test_pictures_that_cannot_be_read_are_findings_and_stop_nothing(folder: Path) -> None:
+def test_pictures_that_cannot_be_read_are_findings_and_stop_nothing(drawn_set: Path) -> None:
     for name in ("drawn_03.png", "drawn_05.png"):
-        (folder / name).write_bytes(b"no picture")
-    put(folder, "copy.png", drawn(1), "sks, a copy")
-    first, few, second = look(folder)
+        (drawn_set / name).write_bytes(b"no picture")
+    put(drawn_set, "copy.png", drawn(1), "sks, a copy")
+    first, few, second = look(drawn_set)
     assert (first.level, first.check, first.files) == ("error", "readable", ("drawn_03.png", "drawn_05.png"))
-    assert str(folder) not in first.found
+    assert str(drawn_set) not in first.found
     assert (few.check, second.check) == ("count", "near-duplicates")
 
 
-def test_a_caption_that_cannot_be_read_is_one_too(folder: Path) -> None:
-    (folder / "drawn_03.txt").write_bytes("h\xe9llo".encode("latin-1"))
-    (folder / "drawn_05.txt").write_bytes("h\xe9llo".encode("latin-1"))
-    unreadable = only(look(folder), "captions")
+def test_a_caption_that_cannot_be_read_is_one_too(drawn_set: Path) -> None:
+    (drawn_set / "drawn_03.txt").write_bytes("h\xe9llo".encode("latin-1"))
+    (drawn_set / "drawn_05.txt").write_bytes("h\xe9llo".encode("latin-1"))
+    unreadable = only(look(drawn_set), "captions")
     assert (unreadable.level, unreadable.found) == ("error", "each of 2 captions is not UTF-8 text")
     assert (unreadable.files, unreadable.mend) == (("drawn_03.txt", "drawn_05.txt"), "save it as UTF-8")
 
 
-def test_files_that_are_cut_off_here_and_there_are_one_finding(folder: Path) -> None:
+def test_files_that_are_cut_off_here_and_there_are_one_finding(drawn_set: Path) -> None:
     for number, share in ((3, 0.9), (5, 0.6)):
-        path = folder / f"drawn_{number:02d}.png"
+        path = drawn_set / f"drawn_{number:02d}.png"
         drawn(number).save(path.with_suffix(".jpg"), quality=95)
         path.unlink()
         content = path.with_suffix(".jpg").read_bytes()
         path.with_suffix(".jpg").write_bytes(content[: int(len(content) * share)])
-    first, few = look(folder)
+    first, few = look(drawn_set)
     assert few.check == "count"
     assert first.files == ("drawn_03.jpg", "drawn_05.jpg") and "truncated (… bytes" in first.found
 
 
-def test_pictures_that_are_to_be_skipped_are_no_error(folder: Path) -> None:
-    (folder / "drawn_03.png").write_bytes(b"no picture")
-    put(folder, "another.png", drawn(60), "sks, another")
-    found = only(look(folder, skip_bad_images=True), "readable")
+def test_pictures_that_are_to_be_skipped_are_no_error(drawn_set: Path) -> None:
+    (drawn_set / "drawn_03.png").write_bytes(b"no picture")
+    put(drawn_set, "another.png", drawn(60), "sks, another")
+    found = only(look(drawn_set, skip_bad_images=True), "readable")
     assert (found.level, found.effect) == ("warning", "they are left out")
-
-
-def test_too_few_images(tmp_path: Path) -> None:
-    assert only(look(draw_set(tmp_path / "seven", 7)), "count").level == "error"
-    few = only(look(draw_set(tmp_path / "fifteen", 15)), "count")
-    assert few.level == "warning" and few.found == "15 usable images"
-    assert few.effect.startswith("4 of them are held out") and "dataset.folds=4" in few.mend
-    assert look(draw_set(tmp_path / "sixteen", 16)) == []
-
-
-def test_few_images_with_folds_are_not_told_to_take_folds(tmp_path: Path) -> None:
-    few = only(look(draw_set(tmp_path / "few", 12), folds=3), "count")
-    assert "held out" not in few.effect and "folds" not in few.mend
-
-
-def test_few_images_of_a_training_that_holds_none_out(tmp_path: Path) -> None:
-    pictures = read_folder(draw_set(tmp_path, 12))
-    config = Experiment().with_params({"dataset.resolution": 128}).dataset
-    few = only(check_training(pictures, [], [Split(tuple(pictures), ())], (tmp_path, tmp_path), config), "count")
-    assert "held out" not in few.effect and "folds" not in few.mend
-
-
-def test_as_many_are_said_to_be_held_out_as_are(tmp_path: Path) -> None:
-    """Of two folders four each."""
-    draw_set(tmp_path / "1_a", 8)
-    draw_set(tmp_path / "1_b", 7, seed=50)
-    assert only(look(tmp_path), "count").effect.startswith("7 of them are held out")
-
-
-def test_copies_are_counted_once(tmp_path: Path) -> None:
-    draw_set(tmp_path, 12)
-    for number in range(6):
-        put(tmp_path, f"copy_{number}.jpg", drawn(number), f"sks, copy {number}")
-    few, alike = look(tmp_path)
-    assert (few.found, alike.check) == ("18 usable images, only 12 of them different", "near-duplicates")
 
 
 def test_images_that_lie_elsewhere_are_named(tmp_path: Path) -> None:
@@ -140,243 +80,6 @@ def test_a_year_that_is_read_as_repeats(tmp_path: Path) -> None:
     assert len(found.files) == 12
     experiment = Experiment().with_params({"dataset.resolution": 128, "training.repeats": 10})
     assert check_dataset(str(tmp_path / "set"), experiment) == []
-
-
-def test_low_resolution(folder: Path) -> None:
-    put(folder, "small.png", drawn(50, (64, 80)), "sks, small")
-    put(folder, "hardly_small.png", drawn(51, (90, 90)), "sks, hardly small")
-    found = only(look(folder), "resolution")
-    assert found.files == ("small.png",)
-    assert found.found == "1 image smaller than 128x128, the smallest 64x80"
-    assert "enlarged up to 2.0 times" in found.effect
-
-
-def test_low_resolution_with_buckets_that_enlarge_nothing(folder: Path) -> None:
-    put(folder, "small.png", drawn(50, (64, 64)), "sks, small")
-    put(folder, "tiny.png", drawn(51, (40, 200)), "sks, tiny")
-    error, warning = look(folder, buckets=True)
-    assert (error.level, error.files) == ("error", ("tiny.png",))
-    assert (warning.check, warning.files) == ("resolution", ("small.png",))
-
-
-def test_much_of_a_picture_cut_away(folder: Path) -> None:
-    put(folder, "wide.png", drawn(50, (256, 144)), "sks, wide")
-    put(folder, "photo.png", drawn(51, (216, 144)), "sks, three to two, as cameras have it")
-    found = only(look(folder), "shape")
-    assert found.files == ("wide.png",) and "up to 44% is cut away" in found.found
-    assert "dataset.buckets=true" in found.mend
-    assert look(folder, buckets=True) == []
-
-
-def test_a_blurred_picture(folder: Path) -> None:
-    put(folder, "soft.png", drawn(50).filter(ImageFilter.GaussianBlur(3)), "sks, soft")
-    assert only(look(folder), "sharpness").files == ("soft.png",)
-
-
-def test_a_soft_set_may_be_meant_so(tmp_path: Path) -> None:
-    for number in range(16):
-        soft = drawn(number).filter(ImageFilter.GaussianBlur(2 + number % 2))
-        put(tmp_path, f"{number}.png", soft, f"sks, number {number}")
-    found = only(look(tmp_path), "sharpness")
-    assert found.level == "note" and found.found.startswith("16 of 16 images are soft")
-
-
-def test_one_that_is_softer_still_is_told_beside_it(tmp_path: Path) -> None:
-    for number in range(16):
-        blur = 6 if number == 3 else 1.6
-        put(tmp_path, f"{number:02d}.png", drawn(number).filter(ImageFilter.GaussianBlur(blur)), f"sks, {number}")
-    warning, note = look(tmp_path)
-    assert (warning.level, warning.check, warning.files) == ("warning", "sharpness", ("03.png",))
-    assert (note.level, note.check) == ("note", "sharpness")
-
-
-def test_a_picture_with_nothing_in_it(folder: Path) -> None:
-    put(folder, "white.png", Image.new("RGB", (128, 128), "white"), "sks, nothing")
-    assert only(look(folder), "blank").files == ("white.png",)
-
-
-@pytest.mark.parametrize("name", ["line art, 1 px", "night skies"])
-def test_pictures_with_little_in_them_are_not_blank(name: str, tmp_path: Path) -> None:
-    for number, image in enumerate(SETS[name]()):
-        put(tmp_path, f"{number:02d}.png", image, f"sks, {number}")
-    assert look(tmp_path, resolution=512) == []
-
-
-def test_things_on_one_ground_can_be_searched_with(tmp_path: Path) -> None:
-    """Which are alike but for a tenth of the picture; regularization images of other things on it are no leakage."""
-    for folder, seed in (("set", 0), ("others", 1)):
-        for number, image in enumerate(studio(0.3, seed, 16 if folder == "set" else 10)):
-            put(tmp_path / folder, f"{number:02d}.png", image, f"sks, {number}")
-    assert look(tmp_path / "set", regularization=str(tmp_path / "others"), resolution=256) == []
-    pictures = read_folder(tmp_path / "set")
-    assert len(split_pictures(pictures, 0.25).holdout) == 4
-    assert len(split_folds(pictures, 4)) == 4
-
-
-def test_an_enlarged_picture_is_told_once(folder: Path) -> None:
-    """Its blur is that of the enlargement."""
-    put(folder, "small.png", drawn(50, (40, 40)), "sks, small")
-    assert only(look(folder), "resolution").files == ("small.png",)
-
-
-def test_near_duplicates_and_copies(folder: Path) -> None:
-    put(folder, "again.jpg", drawn(3), "sks, again")
-    put(folder, "mirrored.png", ImageOps.mirror(drawn(5)), "sks, mirrored")
-    shutil.copy(folder / "drawn_03.png", folder / "copied.png")
-    (folder / "copied.txt").write_text("sks, copied")
-    found = only(look(folder), "near-duplicates")
-    assert found.found == "5 images are near-duplicates, in 2 groups, 1 of them the same file again"
-    groups = [{"again.jpg", "copied.png", "drawn_03.png"}, {"mirrored.png", "drawn_05.png"}]
-    assert [set(group) for group in found.as_dict()["groups"]] == groups
-    assert found.named == "again.jpg = copied.png = drawn_03.png, drawn_05.png = mirrored.png"
-
-
-@pytest.mark.parametrize(
-    ("words", "told"), [("Alice, ", []), ("photo of sks, ", ["trigger"]), ("1girl, ", ["trigger"])]
-)
-def test_what_all_captions_begin_with(words: str, told: list[str], folder: Path) -> None:
-    """A name, or what captioners begin with, which is no trigger word: then a note says that there is none."""
-    for number, file in enumerate(sorted(folder.glob("*.txt"))):
-        file.write_text(f"{words if number else words.lower()}number {number}")
-    found = look(folder)
-    assert [(finding.level, finding.check) for finding in found] == [("note", check) for check in told]
-
-
-def test_a_trigger_is_told_in_its_commonest_spelling(folder: Path) -> None:
-    for number, file in enumerate(sorted(folder.glob("*.txt"))):
-        file.write_text(f"{'Alice' if number < 14 else 'a woman'}, number {number}")
-    found = only(look(folder), "trigger")
-    assert found.found == "2 of 16 captions lack “Alice”" and "dataset.trigger=Alice" in found.mend
-
-
-def test_captions_that_are_missing(folder: Path) -> None:
-    for number in range(3):
-        (folder / f"drawn_{number:02d}.txt").unlink()
-    missing = only(look(folder), "captions")
-    assert (missing.level, len(missing.files)) == ("error", 3)
-    served = only(look(folder, trigger="sks"), "captions")
-    assert served.level == "warning" and "“sks” serves for each" in served.effect
-
-
-def test_class_words_serve_for_captions(tmp_path: Path) -> None:
-    folder = draw_set(tmp_path / "set" / "2_sks person")
-    for file in folder.glob("*.txt"):
-        file.unlink()
-    found = only(look(tmp_path / "set"), "captions")
-    assert (found.level, len(found.files)) == ("warning", 16)
-    assert "“sks person” serves for each" in found.effect
-
-
-def test_captions_that_are_all_the_same(folder: Path) -> None:
-    for number in range(10):
-        (folder / f"drawn_{number:02d}.txt").write_text("sks person\n")
-    found = only(look(folder), "captions")
-    assert found.found == "10 of 16 captions are all “sks person”" and len(found.files) == 10
-
-
-@pytest.mark.parametrize("trigger", [None, "sks"])
-def test_a_trigger_that_some_captions_lack(trigger: str | None, folder: Path) -> None:
-    (folder / "drawn_03.txt").write_text("a sksophone")
-    found = only(look(folder, trigger=trigger), "trigger")
-    assert found.found == "1 of 16 captions lack “sks”" and found.files == ("drawn_03.png",)
-    assert found.level == ("note" if trigger else "warning")
-
-
-def test_no_word_that_all_captions_begin_with(folder: Path) -> None:
-    for number, file in enumerate(sorted(folder.glob("*.txt"))):
-        file.write_text(f"a picture of number {number}")
-    found = only(look(folder), "trigger")
-    assert found.level == "note" and "dataset.trigger=sks" in found.mend
-
-
-def test_a_set_to_judge_by_that_shares_images(folder: Path, tmp_path: Path) -> None:
-    judge = draw_set(tmp_path / "judge", 6, seed=100)
-    assert look(folder, [judge]) == []
-    put(judge, "known.jpg", ImageEnhance.Brightness(drawn(4)).enhance(0.9))
-    found = only(look(folder, [judge]), "leakage")
-    assert (found.level, found.files) == ("error", ("drawn_04.png",))
-    assert "drawn_04.png is nearly the same as judge/known.jpg" in found.found
-    assert found.groups == (("drawn_04.png", "judge/known.jpg"),)
-
-
-def test_a_set_to_judge_by_that_has_nearly_an_image_is_warned_of(folder: Path, tmp_path: Path) -> None:
-    """Whether it is the same one, a person must say."""
-    judge = draw_set(tmp_path / "judge", 6, seed=100)
-    put(judge, "like.png", Image.blend(drawn(4), drawn(70), 0.14))
-    found = only(look(folder, [judge]), "leakage")
-    assert (found.level, found.groups) == ("warning", (("drawn_04.png", "judge/like.png"),))
-    assert "look at both" in found.mend
-
-
-def test_a_set_to_judge_by_that_cannot_be_read_gives_no_assurance(folder: Path, tmp_path: Path) -> None:
-    nested = draw_set(tmp_path / "judge" / "photos", 5, seed=100)
-    found = only(look(folder, [nested.parent]), "against")
-    assert found.level == "error" and "5 in photos/" in found.mend
-    (nested / "drawn_00.png").write_bytes((folder / "drawn_00.png").read_bytes()[:200])
-    damaged = only(look(folder, [nested]), "readable")
-    assert damaged.level == "error" and damaged.found.startswith(f"{nested}: 1 file")
-    assert (damaged.files, damaged.effect) == (("drawn_00.png",), "they were compared with nothing")
-
-
-def test_a_regularization_set_that_no_training_can_use(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    found = only(look(folder, regularization=str(tmp_path / "empty")), "regularization")
-    assert (found.level, found.found) == ("error", "dataset.regularization has no usable image")
-    others = draw_set(tmp_path / "others", 3, seed=100)
-    (others / "drawn_00.txt").write_bytes("h\xe9llo".encode("latin-1"))
-    put(others, "tiny.png", drawn(120, (40, 200)))
-    captions, small = look(folder, regularization=str(others), buckets=True)
-    assert (captions.level, captions.files) == ("error", ("drawn_00.txt",))
-    assert (small.level, small.files) == ("error", ("tiny.png",))
-    assert captions.found.startswith("dataset.regularization: ") and small.found.startswith("dataset.regularization: ")
-
-
-def test_what_a_search_would_refuse_to_split_is_an_error(tmp_path: Path) -> None:
-    for quality in range(80, 96):
-        draw_set(tmp_path, 1)
-        drawn(0).save(tmp_path / f"copy_{quality}.jpg", quality=quality)
-        (tmp_path / f"copy_{quality}.txt").write_text(f"sks, {quality}")
-    found = look(tmp_path)
-    assert [(one.level, one.check) for one in found[:2]] == [("error", "split"), ("warning", "count")]
-    assert "stay on one side" in found[0].found
-
-
-def test_a_damaged_held_out_image_hides_nothing(folder: Path, tmp_path: Path) -> None:
-    split = split_pictures(read_folder(folder), 0.25)
-    write_splits([split], tmp_path / "split.json")
-    held = split.holdout[0].path
-    held.write_bytes(held.read_bytes()[:200])
-    (folder / split.train[0].path.with_suffix(".txt").name).write_text("another thing")
-    readable, lacks, few, trigger = look(folder, split=tmp_path / "split.json")
-    assert (readable.check, readable.files) == ("readable", (held.name,))
-    assert (lacks.level, lacks.check) == ("error", "split") and "of which the dataset lacks 1" in lacks.found
-    assert (few.check, trigger.check) == ("count", "trigger")
-
-
-def test_a_regularization_set_that_shares_images(folder: Path, tmp_path: Path) -> None:
-    others = draw_set(tmp_path / "others", 6, seed=100)
-    shutil.copy(folder / "drawn_04.png", others / "same.png")
-    found = only(look(folder, regularization=str(others)), "leakage")
-    assert found.level == "error" and "drawn_04.png is the same as others/same.png" in found.found
-
-
-def test_a_regularization_set_that_outgrows_the_set(folder: Path, tmp_path: Path) -> None:
-    draw_set(tmp_path / "others" / "2_person", 9, seed=100)
-    found = only(look(folder, regularization=str(tmp_path / "others")), "regularization")
-    assert "18 regularization images an epoch and 12 of the set" in found.found  # 4 are held out
-    assert check_outgrown(18, 18) == []
-
-
-def test_a_split_with_near_duplicates_on_both_sides(folder: Path, tmp_path: Path) -> None:
-    put(folder, "again.jpg", drawn(3), "sks, again")
-    pictures = read_folder(folder)
-    apart = [picture for picture in pictures if picture.path.name in ("again.jpg", "drawn_07.png")]
-    write_splits([Split(tuple(set(pictures) - set(apart)), tuple(apart))], tmp_path / "apart.json")
-    leak, again = look(folder, split=tmp_path / "apart.json")
-    assert (leak.check, leak.files, again.check) == ("leakage", ("drawn_03.png",), "near-duplicates")
-    assert leak.level == "warning" and "leave --split out" in leak.mend
-    write_splits([split_pictures(pictures, 0.25)], tmp_path / "own.json")
-    assert only(look(folder, split=tmp_path / "own.json"), "near-duplicates")
 
 
 @pytest.mark.parametrize("trigger", [None, "sks"])
@@ -406,42 +109,9 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         look(tmp_path / "nowhere")
 
 
-def test_findings_for_programs_have_all_files(folder: Path) -> None:
+def test_findings_for_programs_have_all_files(drawn_set: Path) -> None:
     for number in range(5):
-        (folder / f"drawn_{number:02d}.txt").unlink()
-    (found,) = look(folder)
+        (drawn_set / f"drawn_{number:02d}.txt").unlink()
+    (found,) = look(drawn_set)
     assert found.named == "drawn_00.png, drawn_01.png, drawn_02.png and 2 more"
     assert found.as_dict()["count"] == len(found.as_dict()["files"]) == 5
-
-
-def mean_colours(pixels: Sequence[Pixels]) -> Vectors:
-    """An encoder that sees colours in thirty-six places."""
-    places = [np.asarray(Image.fromarray(one).resize((6, 6), Image.Resampling.BOX), np.float32) for one in pixels]
-    vectors = np.stack([place.reshape(-1) - place.mean() for place in places])
-    unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return unit
-
-
-def diversity_of(folder: Path) -> list[Finding]:
-    experiment = Experiment().with_params({"dataset.resolution": 128})
-    found = check_dataset(str(folder), experiment, embed=mean_colours)
-    return [finding for finding in found if finding.check == "diversity"]
-
-
-def test_one_scene_that_most_images_show(folder: Path) -> None:
-    """Further apart than near-duplicates are, which count once."""
-    assert diversity_of(folder) == []
-    scene = drawn(200, (160, 160))
-    for number in range(20):
-        left, top = number % 5 * 8, number // 5 * 8
-        put(folder, f"take_{number:02d}.png", scene.crop((left, top, left + 120, top + 120)), f"sks, take {number}")
-    (found,) = diversity_of(folder)
-    assert found.level == "warning" and "of 36 images show nearly the same as take_" in found.found
-    assert sum(name.startswith("take_") for name in found.files) > 0.9 * len(found.files)
-
-
-def test_copies_of_a_picture_are_no_scene(folder: Path) -> None:
-    for quality in range(60, 90):
-        put(folder, f"copy_{quality}.jpg", Image.new("RGB", (1, 1)), f"sks, copy {quality}")
-        drawn(3).save(folder / f"copy_{quality}.jpg", quality=quality)
-    assert diversity_of(folder) == []
