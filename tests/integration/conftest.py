@@ -28,6 +28,7 @@ from raylora.tracking.mlflow_runs import MlflowTracker
 from tests.bad_world import Result, Run, make_world
 from tests.caption_models import make_blip, make_tagger
 from tests.integration.test_trainer import make_material
+from tests.preparing import Prepare, command_line
 
 MakeJob = Callable[[Mapping[str, Any]], TrialJob]
 
@@ -54,6 +55,12 @@ def run(bad_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
         return Result(int(ended.value.code or 0), COLOURS.sub("", told.out), COLOURS.sub("", told.err))
 
     return call
+
+
+@pytest.fixture
+def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Prepare:
+    """The command line in this process, in the test's own folder."""
+    return command_line(monkeypatch, capsys, tmp_path)
 
 
 @pytest.fixture(scope="session")

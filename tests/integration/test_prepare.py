@@ -17,7 +17,6 @@ from tests.preparing import (
     COLOURS,
     Prepare,
     captions_in,
-    command_line,
     files_of,
     make_colours,
     make_photos,
@@ -25,11 +24,6 @@ from tests.preparing import (
     run_in,
 )
 from tests.results import Result
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Prepare:
-    return command_line(monkeypatch, capsys, tmp_path)
 
 
 @dataclass(frozen=True)
@@ -69,9 +63,9 @@ def test_a_prepared_folder_holds_pictures_with_captions_and_the_record(photos: P
     assert "faces in 2 of them" in photos.result.stdout
 
 
-def test_a_prepared_folder_is_read_as_it_was_written(run: Prepare, tmp_path: Path) -> None:
+def test_a_prepared_folder_is_read_as_it_was_written(run_here: Prepare, tmp_path: Path) -> None:
     make_photos(tmp_path / "photos")
-    assert run("prepare photos set --size 64x64 --trigger sks --repeats 7 --crop center").status == 0
+    assert run_here("prepare photos set --size 64x64 --trigger sks --repeats 7 --crop center").status == 0
     pictures = read_folder(tmp_path / "set", ReadOptions(trigger="sks", fewest=1))
     assert [(picture.path.stem, picture.repeats, picture.size) for picture in pictures] == [
         (name, 7, (64, 64)) for name in ("astronaut", "cat", "face", "flower")
@@ -79,11 +73,13 @@ def test_a_prepared_folder_is_read_as_it_was_written(run: Prepare, tmp_path: Pat
     assert [picture.caption for picture in pictures][:2] == ["sks", "sks, a cat, green eyes"]
 
 
-def test_the_search_that_is_named_next_can_be_planned(run: Prepare, tmp_path: Path, tiny_base_folder: Path) -> None:
+def test_the_search_that_is_named_next_can_be_planned(
+    run_here: Prepare, tmp_path: Path, tiny_base_folder: Path
+) -> None:
     make_colours(tmp_path / "many", **dict.fromkeys(COLOURS, ""))
-    told = run("prepare many 'a set' --size 64x64 --trigger on --json").stdout
+    told = run_here("prepare many 'a set' --size 64x64 --trigger on --json").stdout
     command = json.loads(told)["next"].replace("…", str(tiny_base_folder))
-    planned = run(f"{shlex.join(shlex.split(command)[1:])} --set evaluation.encoder=demo")
+    planned = run_here(f"{shlex.join(shlex.split(command)[1:])} --set evaluation.encoder=demo")
     assert planned.status == 0, planned.stderr
     assert "10 images" in planned.stderr
     assert "dataset.trigger=on" not in command  # which is `true` in YAML
@@ -103,9 +99,9 @@ def test_focus_keeps_faces_and_subjects_and_the_middle_does_not(photos: Photos) 
     assert center["face.png"]["faces"] == []
 
 
-def test_each_picture_goes_to_the_size_of_its_shape(run: Prepare, tmp_path: Path) -> None:
+def test_each_picture_goes_to_the_size_of_its_shape(run_here: Prepare, tmp_path: Path) -> None:
     make_photos(tmp_path / "photos")
-    assert run("prepare photos set --size 64x64 --size 128x64 --trigger sks --crop center").status == 0
+    assert run_here("prepare photos set --size 64x64 --size 128x64 --trigger sks --crop center").status == 0
     sizes = {one["source"]: tuple(one["size"]) for one in manifest_in(tmp_path / "set")["images"]}
     assert sizes == {
         "astronaut.png": (64, 64),
@@ -115,20 +111,20 @@ def test_each_picture_goes_to_the_size_of_its_shape(run: Prepare, tmp_path: Path
     }
 
 
-def test_what_is_cut_is_what_the_box_says(run: Prepare, tmp_path: Path) -> None:
+def test_what_is_cut_is_what_the_box_says(run_here: Prepare, tmp_path: Path) -> None:
     make_photos(tmp_path / "photos")
-    assert run("prepare photos set --size 64x64 --trigger sks --crop center").status == 0
+    assert run_here("prepare photos set --size 64x64 --trigger sks --crop center").status == 0
     one = next(one for one in manifest_in(tmp_path / "set")["images"] if one["source"] == "face.png")
     with Image.open(tmp_path / "photos" / "face.png") as source, Image.open(tmp_path / "set" / one["file"]) as image:
         expected = source.convert("RGB").resize((64, 64), Image.Resampling.LANCZOS, box=one["box"])
         assert np.array_equal(np.asarray(image), np.asarray(expected))
 
 
-def test_names_that_would_collide_do_not(run: Prepare, tmp_path: Path) -> None:
+def test_names_that_would_collide_do_not(run_here: Prepare, tmp_path: Path) -> None:
     make_colours(tmp_path / "in", red="r", blue="b")
     for name in ("Red.jpg", "red_2.webp", "red.bmp"):
         Image.new("RGB", (64, 64), "green").save(tmp_path / "in" / name)
-    assert run("prepare in set --size 64x64 --trigger sks").status == 0
+    assert run_here("prepare in set --size 64x64 --trigger sks").status == 0
     names = [path.name.lower() for path in (tmp_path / "set" / "10_in").glob("*.png")]
     assert len(names) == len({*names}) == 5
     assert {one["source"] for one in manifest_in(tmp_path / "set")["images"]} == {
@@ -149,71 +145,71 @@ def test_names_that_would_collide_do_not(run: Prepare, tmp_path: Path) -> None:
     ],
 )
 def test_the_folder_is_called_by_the_sources_name(
-    source: str, options: str, expected: str, run: Prepare, tmp_path: Path
+    source: str, options: str, expected: str, run_here: Prepare, tmp_path: Path
 ) -> None:
     make_colours(tmp_path / source, red="r")
-    assert run(f"prepare '{source}' set --size 64x64 {options}").status == 0
+    assert run_here(f"prepare '{source}' set --size 64x64 {options}").status == 0
     assert [path.name for path in (tmp_path / "set").glob("*_*") if path.name[0].isdigit()] == [expected]
 
 
-def test_sub_folders_of_kohyas_keep_their_names_and_repeats(run: Prepare, tmp_path: Path) -> None:
+def test_sub_folders_of_kohyas_keep_their_names_and_repeats(run_here: Prepare, tmp_path: Path) -> None:
     make_colours(tmp_path / "in" / "4_sks man", red="r")
     make_colours(tmp_path / "in" / "2_sks dog", red="r")
     Image.new("RGB", (64, 64)).save(tmp_path / "in" / "top.png")
-    assert run("prepare in set --size 64x64 --trigger sks").status == 0
+    assert run_here("prepare in set --size 64x64 --trigger sks").status == 0
     assert sorted(one["file"] for one in manifest_in(tmp_path / "set")["images"]) == [
         "10_in/top.png", "2_sks dog/red.png", "4_sks man/red.png",
     ]  # fmt: skip
 
 
-def test_sub_folders_called_by_a_date_are_no_repeats(run: Prepare, tmp_path: Path) -> None:
+def test_sub_folders_called_by_a_date_are_no_repeats(run_here: Prepare, tmp_path: Path) -> None:
     for name in ("2024_summer", "20240731_beach", "500_sks"):
         make_colours(tmp_path / "in" / name, red="r")
-    done = run("prepare in set --size 64x64")
+    done = run_here("prepare in set --size 64x64")
     assert {one["file"] for one in manifest_in(tmp_path / "set")["images"]} == {
         "10_2024_summer/red.png", "10_20240731_beach/red.png", "500_sks/red.png",
     }  # fmt: skip
     told = [line for line in done.stderr.splitlines() if "taken for a date" in line]
     assert [line.split(":")[1] for line in told] == [" 20240731_beach", " 2024_summer"]
-    assert "taken for a date" not in run("prepare in named --size 64x64 --repeats 3").stderr
+    assert "taken for a date" not in run_here("prepare in named --size 64x64 --repeats 3").stderr
 
 
-def test_images_in_folders_that_are_not_read_are_told(run: Prepare, tmp_path: Path) -> None:
+def test_images_in_folders_that_are_not_read_are_told(run_here: Prepare, tmp_path: Path) -> None:
     make_colours(tmp_path / "in", red="r")
     make_colours(tmp_path / "in" / "more", red="r", blue="b")
-    done = run("prepare in set --size 64x64")
+    done = run_here("prepare in set --size 64x64")
     assert "not read: other images: 2 in more/: give that folder, or name it like 10_name" in done.stderr
     assert len(captions_in(tmp_path / "set")) == 1
 
 
-def test_captions_of_an_imagefolder_are_taken(run: Prepare, tmp_path: Path) -> None:
+def test_captions_of_an_imagefolder_are_taken(run_here: Prepare, tmp_path: Path) -> None:
     make_colours(tmp_path / "in", red="", blue="")
     Image.new("RGB", (64, 64), "lime").save(tmp_path / "in" / "lime.gif")
     files = ("red.png", "blue.png", "lime.gif")
     rows = [{"file_name": name, "text": f"a {name[:-4]} square"} for name in files]
     (tmp_path / "in" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert run("prepare in set --size 64x64").status == 0
+    assert run_here("prepare in set --size 64x64").status == 0
     assert captions_in(tmp_path / "set") == {name: f"a {name} square\n" for name in ("red", "blue", "lime")}
 
 
-def test_half_a_character_in_an_index_stops_nothing(run: Prepare, tmp_path: Path) -> None:
+def test_half_a_character_in_an_index_stops_nothing(run_here: Prepare, tmp_path: Path) -> None:
     make_colours(tmp_path / "in", red="")
     (tmp_path / "in" / "metadata.jsonl").write_text('{"file_name": "red.png", "text": "a \\ud83d square"}')
-    done = run("prepare in set --size 64x64")
+    done = run_here("prepare in set --size 64x64")
     assert done.status == 0, done.stderr
     assert captions_in(tmp_path / "set") == {"red": "a square\n"}
 
 
-def test_what_is_no_character_leaves_captions_and_names_stay_within_bounds(run: Prepare, tmp_path: Path) -> None:
+def test_what_is_no_character_leaves_captions_and_names_stay_within_bounds(run_here: Prepare, tmp_path: Path) -> None:
     make_colours(tmp_path / ("s" * 250), red="a\0b\x1b, hat")
     Image.new("RGB", (64, 64)).save(tmp_path / ("s" * 250) / f"{'é' * 120}.png")
-    done = run(f"prepare {'s' * 250} set --size 64x64 --remove 'a b' --add grass")
+    done = run_here(f"prepare {'s' * 250} set --size 64x64 --remove 'a b' --add grass")
     assert done.status == 0, done.stderr
     assert {*captions_in(tmp_path / "set").values()} == {"hat, grass\n", "grass\n"}
 
 
 def test_a_picture_that_may_not_be_read_is_left_out(
-    run: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_here: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Root may read all, so the system's answer is made up."""
     make_colours(tmp_path / "in", red="r", blue="b")
@@ -225,27 +221,27 @@ def test_a_picture_that_may_not_be_read_is_left_out(
         return real(path)
 
     monkeypatch.setattr(sources, "_digest", refused)
-    done = run("prepare in set --size 64x64")
+    done = run_here("prepare in set --size 64x64")
     assert done.status == 0
     assert "red.png: can't be read (Permission denied); left out" in done.stderr
     assert captions_in(tmp_path / "set") == {"blue": "b\n"}
 
 
-def test_names_that_steer_a_terminal_are_told_as_escapes(run: Prepare, tmp_path: Path) -> None:
+def test_names_that_steer_a_terminal_are_told_as_escapes(run_here: Prepare, tmp_path: Path) -> None:
     make_colours(tmp_path / "in", red="r")
     (tmp_path / "in" / "bad\nname\x1b[31m.png").write_bytes((tmp_path / "in" / "red.png").read_bytes())
     for more in ("--dry-run", ""):
-        done = run(f"prepare in set --size 64x64 {more}")
+        done = run_here(f"prepare in set --size 64x64 {more}")
         assert done.status == 0
         assert "bad\\x0aname\\x1b[31m.png: has a name with control characters" in done.stderr
         assert "\x1b" not in done.stdout + done.stderr
 
 
-def test_sheets_show_every_picture_with_its_boxes(photos: Photos, run: Prepare, tmp_path: Path) -> None:
+def test_sheets_show_every_picture_with_its_boxes(photos: Photos, run_here: Prepare, tmp_path: Path) -> None:
     make_photos(tmp_path / "in")
     for number in range(28):
         Image.new("RGB", (64, 64), "navy").save(tmp_path / "in" / f"plain_{number}.png")
-    done = run("prepare in set --size 64x64 --trigger sks --crop center")
+    done = run_here("prepare in set --size 64x64 --trigger sks --crop center")
     pages = [tmp_path / "set" / "contact_sheet" / f"page_{number}.png" for number in (1, 2)]
     assert all(str(path) in done.stdout for path in pages)
     with Image.open(photos.set / "contact_sheet" / "page_1.png") as image:

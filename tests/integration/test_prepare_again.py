@@ -20,7 +20,6 @@ from tests.preparing import (
     TAGGED,
     Prepare,
     captions_in,
-    command_line,
     files_of,
     make_colours,
     make_photos,
@@ -30,9 +29,9 @@ from tests.preparing import (
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tagger: Path) -> Prepare:
+def run(run_here: Prepare, tmp_path: Path, tagger: Path) -> Prepare:
     shutil.copytree(tagger, tmp_path / "tagger")
-    return command_line(monkeypatch, capsys, tmp_path)
+    return run_here
 
 
 def test_a_manifests_settings_give_the_same_bytes_anywhere(run: Prepare, tmp_path: Path) -> None:

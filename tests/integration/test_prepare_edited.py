@@ -10,15 +10,15 @@ import pytest
 
 from raylora.preparation.work_folder import WorkFolder
 from tests.caption_models import make_tagger
-from tests.preparing import Prepare, captions_in, command_line, make_colours, manifest_in
+from tests.preparing import Prepare, captions_in, make_colours, manifest_in
 
 LINE = "prepare in set --size 64x64 --crop center --trigger sks"
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Prepare:
+def run(run_here: Prepare, tmp_path: Path) -> Prepare:
     make_colours(tmp_path / "in", red="hat, smile", blue="hat, grass")
-    return command_line(monkeypatch, capsys, tmp_path)
+    return run_here
 
 
 def edit(folder: Path, text: str = "sks, my own words") -> Path:

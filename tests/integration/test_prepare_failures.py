@@ -17,7 +17,6 @@ from tests.preparing import (
     CENTERED,
     Prepare,
     captions_in,
-    command_line,
     files_of,
     make_colours,
     make_squares,
@@ -25,9 +24,9 @@ from tests.preparing import (
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tagger: Path) -> Prepare:
+def run(run_here: Prepare, tmp_path: Path, tagger: Path) -> Prepare:
     shutil.copytree(tagger, tmp_path / "tagger")
-    return command_line(monkeypatch, capsys, tmp_path)
+    return run_here
 
 
 def garbage(path: Path) -> None:

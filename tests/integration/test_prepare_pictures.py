@@ -13,16 +13,10 @@ from tests.photographs import ASTRONAUT
 from tests.preparing import (
     Prepare,
     captions_in,
-    command_line,
     make_colours,
     make_photos,
     manifest_in,
 )
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Prepare:
-    return command_line(monkeypatch, capsys, tmp_path)
 
 
 def make_kind(kind: str, folder: Path) -> None:
@@ -74,10 +68,10 @@ def make_kind(kind: str, folder: Path) -> None:
     ],
 )
 def test_pictures_of_all_kinds_become_rgb(
-    kind: str, left: tuple[int, ...], right: tuple[int, ...], run: Prepare, tmp_path: Path
+    kind: str, left: tuple[int, ...], right: tuple[int, ...], run_here: Prepare, tmp_path: Path
 ) -> None:
     make_kind(kind, tmp_path / "in")
-    done = run("prepare in set --size 128x64 --trigger sks --background #20a0ff")
+    done = run_here("prepare in set --size 128x64 --trigger sks --background #20a0ff")
     assert done.status == 0, done.stderr
     assert ("has several frames; the first is taken" in done.stderr) == (kind == "animated")
     with Image.open(tmp_path / "set" / "10_in" / "a.png") as image:
@@ -86,14 +80,16 @@ def test_pictures_of_all_kinds_become_rgb(
             assert np.allclose(image.getpixel((x, 32)), expected, atol=3)
 
 
-def test_transparent_parts_are_white_if_nothing_is_said(run: Prepare, tmp_path: Path) -> None:
+def test_transparent_parts_are_white_if_nothing_is_said(run_here: Prepare, tmp_path: Path) -> None:
     make_kind("alpha", tmp_path / "in")
-    assert run("prepare in set --size 128x64 --trigger sks").status == 0
+    assert run_here("prepare in set --size 128x64 --trigger sks").status == 0
     with Image.open(tmp_path / "set" / "10_in" / "a.png") as image:
         assert image.getpixel((117, 32)) == (255, 255, 255)
 
 
-def test_what_is_no_picture_is_left_out_and_told(run: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_picture_is_left_out_and_told(
+    run_here: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_colours(tmp_path / "in", red="r")
     whole = ASTRONAUT.read_bytes()
     (tmp_path / "in" / "cut_off.png").write_bytes(whole[: len(whole) // 2])
@@ -104,7 +100,7 @@ def test_what_is_no_picture_is_left_out_and_told(run: Prepare, tmp_path: Path, m
     Image.fromarray(np.full((64, 64), 2000, np.uint16)).save(tmp_path / "in" / "12_bits.png")
     Image.new("RGB", (200, 200)).save(tmp_path / "in" / "large.png")
     monkeypatch.setattr("raylora.dataset.pixels.MOST_PIXELS", 200 * 200 - 1)
-    done = run("prepare in set --size 64x64 --trigger sks")
+    done = run_here("prepare in set --size 64x64 --trigger sks")
     assert done.status == 0
     reasons = {one["source"]: one["reason"] for one in manifest_in(tmp_path / "set")["left_out"]}
     assert {*reasons} == {
@@ -121,48 +117,48 @@ def test_what_is_no_picture_is_left_out_and_told(run: Prepare, tmp_path: Path, m
     assert "7 left out" in done.stdout
 
 
-def test_a_picture_that_is_too_small_is_left_out_or_enlarged_on_demand(run: Prepare, tmp_path: Path) -> None:
+def test_a_picture_that_is_too_small_is_left_out_or_enlarged_on_demand(run_here: Prepare, tmp_path: Path) -> None:
     make_colours(tmp_path / "in", red="r")
     Image.new("RGB", (200, 128)).save(tmp_path / "in" / "large.png")
     (tmp_path / "in" / "large.txt").write_text("large")
-    done = run("prepare in set --size 128x128")
+    done = run_here("prepare in set --size 128x128")
     assert "red.png: is 64x64 px, smaller than 128x128 px; --upscale enlarges it; left out" in done.stderr
     assert [*captions_in(tmp_path / "set")] == ["large"]
-    done = run("prepare in grown --size 128x128 --upscale")
+    done = run_here("prepare in grown --size 128x128 --upscale")
     assert "red.png: is 64x64 px, enlarged for 128x128 px" in done.stderr
     with Image.open(tmp_path / "grown" / "10_in" / "red.png") as image:
         assert image.size == (128, 128)
 
 
-def test_without_a_crop_pictures_are_whole_and_none_grows_unasked(run: Prepare, tmp_path: Path) -> None:
+def test_without_a_crop_pictures_are_whole_and_none_grows_unasked(run_here: Prepare, tmp_path: Path) -> None:
     make_photos(tmp_path / "in")
     Image.new("RGB", (100, 80)).save(tmp_path / "in" / "small.png")
     Image.new("RGB", (3000, 80)).save(tmp_path / "in" / "strip.png")
-    done = run("prepare in set --crop none --size 256x256 --trigger sks")
+    done = run_here("prepare in set --crop none --size 256x256 --trigger sks")
     sizes = {one["source"]: one["size"] for one in manifest_in(tmp_path / "set")["images"]}
     assert sizes["small.png"] == [100, 80]
     assert sizes["cat.jpg"] == [313, 208]
     assert "small.png: is 100x80 px, fewer px than 256x256 px; kept so" in done.stderr
     assert "strip.png: is 3000x80 px: its short side comes to 41 px, and 64 are the fewest; left out" in done.stderr
     assert "dataset.buckets=true" in done.stdout
-    run("prepare in grown --crop none --size 256x256 --trigger sks --upscale")
+    run_here("prepare in grown --crop none --size 256x256 --trigger sks --upscale")
     grown = {one["source"]: one["size"] for one in manifest_in(tmp_path / "grown")["images"]}
     assert grown["small.png"] == [286, 228]
 
 
-def test_black_in_16_bits_is_black(run: Prepare, tmp_path: Path) -> None:
+def test_black_in_16_bits_is_black(run_here: Prepare, tmp_path: Path) -> None:
     make_colours(tmp_path / "in", red="r")
     Image.fromarray(np.zeros((64, 64), np.uint16)).save(tmp_path / "in" / "black.png")
-    assert run("prepare in set --size 64x64 --trigger sks").status == 0
+    assert run_here("prepare in set --size 64x64 --trigger sks").status == 0
     assert {*captions_in(tmp_path / "set")} == {"red", "black"}
 
 
-def test_a_size_that_is_covered_is_better_than_one_that_fits_better(run: Prepare, tmp_path: Path) -> None:
+def test_a_size_that_is_covered_is_better_than_one_that_fits_better(run_here: Prepare, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     Image.new("RGB", (140, 180)).save(tmp_path / "in" / "a.png")
     sizes = "--size 128x192 --size 128x128 --trigger sks"
-    done = run(f"prepare in set {sizes} --crop center")
+    done = run_here(f"prepare in set {sizes} --crop center")
     assert "left out" not in done.stderr
     assert manifest_in(tmp_path / "set")["images"][0]["size"] == [128, 128]
-    assert run(f"prepare in whole {sizes} --crop none").status == 0
+    assert run_here(f"prepare in whole {sizes} --crop none").status == 0
     assert manifest_in(tmp_path / "whole")["images"][0]["size"] == [138, 177]  # as many px as the nearer shape has

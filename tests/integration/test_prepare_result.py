@@ -5,33 +5,25 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
 from tests.drawn import draw_set, drawn, put
 from tests.preparing import (
     Prepare,
     captions_in,
-    command_line,
     files_of,
     make_colours,
     make_photos,
     manifest_in,
 )
 
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Prepare:
-    return command_line(monkeypatch, capsys, tmp_path)
-
-
 # What was written is looked at.
 
 
-def test_the_data_set_check_looks_at_what_was_written(run: Prepare, tmp_path: Path) -> None:
+def test_the_data_set_check_looks_at_what_was_written(run_here: Prepare, tmp_path: Path) -> None:
     draw_set(tmp_path / "in", 16)
     put(tmp_path / "in", "again.png", drawn(3), "sks, again")
-    done = run("prepare in set --size 128x128 --crop center")
+    done = run_here("prepare in set --size 128x128 --crop center")
     assert done.status == 0, done.stderr
     lines = done.stdout.splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("Check: "))
@@ -41,32 +33,32 @@ def test_the_data_set_check_looks_at_what_was_written(run: Prepare, tmp_path: Pa
     assert "--remove" not in done.stdout  # of sks, which begins all captions
 
 
-def test_a_set_that_is_as_it_should_be_is_said_to_be(run: Prepare, tmp_path: Path) -> None:
+def test_a_set_that_is_as_it_should_be_is_said_to_be(run_here: Prepare, tmp_path: Path) -> None:
     draw_set(tmp_path / "in", 16)
-    assert "Check:         all is well" in run("prepare in set --size 128x128 --crop center").stdout
+    assert "Check:         all is well" in run_here("prepare in set --size 128x128 --crop center").stdout
 
 
-def test_of_many_findings_the_worst_are_told_and_where_the_rest_is(run: Prepare, tmp_path: Path) -> None:
+def test_of_many_findings_the_worst_are_told_and_where_the_rest_is(run_here: Prepare, tmp_path: Path) -> None:
     """Others' files are in the folder as well, and training would read them."""
     make_colours(tmp_path / "in", red="hat", blue="hat")
     (tmp_path / "set" / "2024_x").mkdir(parents=True)
     (tmp_path / "set" / "2024_x" / "bad.png").write_bytes(b"garbage")
     put(tmp_path / "set" / "2024_x", "good.png", drawn(1, (100, 200)))
-    done = run("prepare in set --size 128x128 --trigger sks --upscale --force")
+    done = run_here("prepare in set --size 128x128 --trigger sks --upscale --force")
     assert done.status == 0, done.stderr
     lines = done.stdout.splitlines()
     first = lines.index("Check:         2 errors, 5 warnings")
     assert [line.split(":")[0] for line in lines[first + 1 : first + 5]] == ["  error"] * 2 + ["  warning"] * 2
     command = f"  the rest: raylora check {tmp_path / 'set'} --set dataset.resolution=128x128 --set dataset.trigger=sks"
     assert lines[first + 5] == command
-    assert run(command.partition("raylora ")[2]).stdout.endswith("2 errors, 5 warnings, 1 note\n")
+    assert run_here(command.partition("raylora ")[2]).stdout.endswith("2 errors, 5 warnings, 1 note\n")
 
 
-def test_a_folder_that_others_have_spoilt_is_told_after_the_work(run: Prepare, tmp_path: Path) -> None:
+def test_a_folder_that_others_have_spoilt_is_told_after_the_work(run_here: Prepare, tmp_path: Path) -> None:
     make_colours(tmp_path / "in", red="hat")
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "metadata.jsonl").write_text("{")
-    done = run("prepare in set --size 64x64 --force")
+    done = run_here("prepare in set --size 64x64 --force")
     assert done.status == 0, done.stderr
     assert "Check:         1 error\n  error: " in done.stdout
     assert "metadata.jsonl, line 1: expected" in done.stdout
@@ -75,11 +67,11 @@ def test_a_folder_that_others_have_spoilt_is_told_after_the_work(run: Prepare, t
 # For programs, and before anything is done.
 
 
-def test_a_dry_run_tells_the_differences_and_writes_nothing(run: Prepare, tmp_path: Path, models: Path) -> None:
+def test_a_dry_run_tells_the_differences_and_writes_nothing(run_here: Prepare, tmp_path: Path, models: Path) -> None:
     make_photos(tmp_path / "in")
     Image.new("RGB", (9, 9)).save(tmp_path / "in" / "tiny.png")
     before = files_of(tmp_path, hidden=True)
-    done = run("prepare in set --size 192x192 --trigger sks --remove 'green eyes' --caption tags "
+    done = run_here("prepare in set --size 192x192 --trigger sks --remove 'green eyes' --caption tags "
                f"--caption-model {models / 'tagger'} --dry-run")  # fmt: skip
     assert done.status == 0, done.stderr
     assert files_of(tmp_path, hidden=True) == before
@@ -93,10 +85,10 @@ def test_a_dry_run_tells_the_differences_and_writes_nothing(run: Prepare, tmp_pa
     assert any(line.startswith("tiny.png: left out, is 9x9 px") for line in lines)
 
 
-def test_a_dry_run_tells_what_the_run_then_does(run: Prepare, tmp_path: Path, models: Path) -> None:
+def test_a_dry_run_tells_what_the_run_then_does(run_here: Prepare, tmp_path: Path, models: Path) -> None:
     make_photos(tmp_path / "in")
     line = f"prepare in set --size 64x64 --crop center --trigger sks --caption tags --caption-model {models / 'tagger'}"
-    told, done = (json.loads(run(f"{line} --json {more}").stdout) for more in ("--dry-run", ""))
+    told, done = (json.loads(run_here(f"{line} --json {more}").stdout) for more in ("--dry-run", ""))
     assert told.pop("findings") is None
     assert [finding["check"] for finding in done.pop("findings")] == ["count"]
     assert (told.pop("written"), done.pop("written")) == (False, True)
@@ -107,8 +99,8 @@ def test_a_dry_run_tells_what_the_run_then_does(run: Prepare, tmp_path: Path, mo
     assert {key: done[key] for key in manifest_in(tmp_path / "set")} == manifest_in(tmp_path / "set")
 
 
-def test_the_demos_pictures_can_be_prepared(run: Prepare, tmp_path: Path) -> None:
-    done = run("prepare demo set --size 64x64 --crop center")
+def test_the_demos_pictures_can_be_prepared(run_here: Prepare, tmp_path: Path) -> None:
+    done = run_here("prepare demo set --size 64x64 --crop center")
     assert done.status == 0, done.stderr
     assert len(captions_in(tmp_path / "set")) == 40
     assert (tmp_path / "set" / "10_sks").is_dir()

@@ -5,22 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
-from tests.preparing import Prepare, captions_in, command_line, make_colours, manifest_in
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Prepare:
-    return command_line(monkeypatch, capsys, tmp_path)
+from tests.preparing import Prepare, captions_in, make_colours, manifest_in
 
 
 def aside(folder: Path) -> dict[str, str]:
     return {one["source"]: one["reason"] for one in manifest_in(folder)["left_out"]}
 
 
-def test_of_a_mixed_folder_all_that_is_not_read_is_told_once(run: Prepare, tmp_path: Path) -> None:
+def test_of_a_mixed_folder_all_that_is_not_read_is_told_once(run_here: Prepare, tmp_path: Path) -> None:
     root = make_colours(tmp_path / "in", red="r")
     for place in ("2023/summer", "10_k", "10_k/sub", "gifs", "0_rejects", ".hidden"):
         make_colours(root / place, red="r")
@@ -28,7 +22,7 @@ def test_of_a_mixed_folder_all_that_is_not_read_is_told_once(run: Prepare, tmp_p
     for name in ("b.HEIC", "c.avif"):
         (root / name).write_bytes(b"picture")
     Image.new("RGB", (64, 64)).save(root / "d.jfif", "JPEG")
-    done = run("prepare in set --size 64x64 --trigger sks")
+    done = run_here("prepare in set --size 64x64 --trigger sks")
     assert done.status == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "not read" in line]
     assert line == (
@@ -48,54 +42,54 @@ def test_of_a_mixed_folder_all_that_is_not_read_is_told_once(run: Prepare, tmp_p
     assert "6 left out" in done.stdout
 
 
-def test_a_folder_with_images_further_down_alone_says_where_they_are(run: Prepare, tmp_path: Path) -> None:
+def test_a_folder_with_images_further_down_alone_says_where_they_are(run_here: Prepare, tmp_path: Path) -> None:
     make_colours(tmp_path / "in" / "2023" / "summer", red="r")
     (tmp_path / "in" / "a.heic").write_bytes(b"picture")
-    told = run("prepare in set")
+    told = run_here("prepare in set")
     assert told.status == 2
     assert "1 in 2023/summer/: give that folder" in told.stderr
     assert "1 .heic: save as JPEG or PNG" in told.stderr
 
 
-def test_what_an_index_does_not_list_is_told(run: Prepare, tmp_path: Path) -> None:
+def test_what_an_index_does_not_list_is_told(run_here: Prepare, tmp_path: Path) -> None:
     make_colours(tmp_path / "in", red="", blue="", lime="")
     (tmp_path / "in" / "metadata.jsonl").write_text(json.dumps({"file_name": "red.png", "text": "r"}))
-    done = run("prepare in set --size 64x64")
+    done = run_here("prepare in set --size 64x64")
     assert "not read: other images: 2 not in metadata.jsonl" in done.stderr
     assert aside(tmp_path / "set")["blue.png"] == "isn't in metadata.jsonl, which lists the images"
 
 
-def test_many_folders_are_not_all_named(run: Prepare, tmp_path: Path) -> None:
+def test_many_folders_are_not_all_named(run_here: Prepare, tmp_path: Path) -> None:
     make_colours(tmp_path / "in", red="r")
     for number in range(7):
         make_colours(tmp_path / "in" / f"more {number}", red="r", blue="b")
-    assert "2 in more 4/, 4 at 2 more places: give that folder" in run("prepare in set --size 64x64").stderr
+    assert "2 in more 4/, 4 at 2 more places: give that folder" in run_here("prepare in set --size 64x64").stderr
 
 
-def test_companions_of_files_are_no_pictures(run: Prepare, tmp_path: Path) -> None:
+def test_companions_of_files_are_no_pictures(run_here: Prepare, tmp_path: Path) -> None:
     make_colours(tmp_path / "in", red="r")
     (tmp_path / "in" / "._red.png").write_bytes(b"\0\5\26\7")
     (tmp_path / "in" / "more").mkdir()
     (tmp_path / "in" / "more" / "._a.png").write_bytes(b"\0\5\26\7")
-    done = run("prepare in set --size 64x64")
+    done = run_here("prepare in set --size 64x64")
     assert done.status == 0, done.stderr
     assert "warning" not in done.stderr
     assert captions_in(tmp_path / "set") == {"red": "r\n"}
 
 
-def test_a_prepared_folders_own_sheets_are_no_images(run: Prepare, tmp_path: Path) -> None:
+def test_a_prepared_folders_own_sheets_are_no_images(run_here: Prepare, tmp_path: Path) -> None:
     make_colours(tmp_path / "in", red="r", blue="b")
-    done = run("prepare in set --size 64x64")
+    done = run_here("prepare in set --size 64x64")
     assert "error: 2 usable images; add different images, at best 16 or more\n" in done.stdout
-    assert "contact_sheet" not in run("check set --set dataset.resolution=64x64").stdout
-    again = run("prepare set again --size 64x64")
+    assert "contact_sheet" not in run_here("check set --set dataset.resolution=64x64").stdout
+    again = run_here("prepare set again --size 64x64")
     assert again.status == 0, again.stderr
     assert "contact_sheet" not in again.stderr
     (tmp_path / "set" / "manifest.json").write_text("{}")  # somebody else's folder that is called so
-    assert "1 in contact_sheet/" in run("prepare set other --size 64x64").stderr
+    assert "1 in contact_sheet/" in run_here("prepare set other --size 64x64").stderr
 
 
-def test_a_folder_for_no_repeats_that_is_named_itself_is_prepared(run: Prepare, tmp_path: Path) -> None:
+def test_a_folder_for_no_repeats_that_is_named_itself_is_prepared(run_here: Prepare, tmp_path: Path) -> None:
     make_colours(tmp_path / "0_rejects", red="r")
-    assert run("prepare 0_rejects set --size 64x64").status == 0
+    assert run_here("prepare 0_rejects set --size 64x64").status == 0
     assert [one["file"] for one in manifest_in(tmp_path / "set")["images"]] == ["10_rejects/red.png"]
