@@ -79,8 +79,8 @@ def fetch(uri: str) -> Path:
 
 
 def copy_of(uri: str) -> Path:
-    """Where this machine keeps its copy."""
-    return scratch() / "datasets" / _key(uri)
+    """Where this machine keeps its copy, in a folder of the same name: findings name that."""
+    return scratch() / "datasets" / _key(uri) / PurePosixPath(uri).name
 
 
 def _key(uri: str) -> str:
@@ -115,5 +115,5 @@ def here(picture: Path, references: tuple[str | None, ...]) -> Path:
     """Where this machine has a picture that another one has read, of one of these datasets."""
     for uri in references:
         if uri and is_uri(uri) and (key := _key(uri)) in picture.parts:
-            return copy_of(uri).joinpath(*picture.parts[picture.parts.index(key) + 1 :])
+            return copy_of(uri).joinpath(*picture.parts[picture.parts.index(key) + 2 :])
     return picture

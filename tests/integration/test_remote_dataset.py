@@ -11,6 +11,7 @@ import pytest
 
 from raylora.config import Experiment
 from raylora.config_files import parse_assignments
+from raylora.dataset.check import check_dataset
 from raylora.dataset.folder import Picture, ReadOptions, dataset_digest, read_folder
 from raylora.dataset.remote import copy_of, fetch, here, read_dataset
 from raylora.errors import ConfigError, DatasetError
@@ -197,3 +198,8 @@ def test_the_command_line_takes_it_and_tells_what_is_wrong(run: Run, uri: str) -
     wrong = run(f"tune good.yaml --dataset s3://{BUCKET}/nothing-here --out out --dry-run")
     assert wrong.status == 2
     assert f"error: s3://{BUCKET}/nothing-here: there is no such file or bucket" in wrong.stderr
+
+
+def test_findings_name_the_folder_that_was_given(uri: str, pictures_folder: Path) -> None:
+    leaked = next(one for one in check_dataset(str(pictures_folder), against=[uri]) if one.check == "leakage")
+    assert leaked.groups[0][1] == f"{uri.rpartition('/')[2]}/{leaked.groups[0][0]}"
