@@ -88,7 +88,7 @@ def tiny_experiment(tiny_base_folder: Path, pictures_folder: Path) -> Experiment
 def cli(tmp_path: Path) -> Cli:
     """Run the real command line in a process of its own, in an empty folder."""
 
-    def run(*arguments: object, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "raylora", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=timeout_s, check=False)
 

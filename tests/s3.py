@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,21 +13,17 @@ import pytest
 from moto import settings
 from moto.server import ThreadedMotoServer
 
+from tests.ports import free_port
+
 BUCKET = "photos"
 SECRET = "nobody-may-see-this"
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @dataclass
 class S3:
     """The server, and what it was asked for."""
 
-    port: int = field(default_factory=_free_port)
+    port: int = field(default_factory=free_port)
     asked: list[str] = field(default_factory=list)
     """Method and path of each request."""
 

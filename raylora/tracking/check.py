@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from raylora.errors import TrackingError
-from raylora.tracking.mlflow_store import REACH_S, artifacts_of, check_reachable, patience, reason_of
+from raylora.tracking.mlflow_store import REACH_S, artifacts_of, check_reachable, one_try, patience, reason_of
 
 TRIED = "raylora-doctor"
 
@@ -59,7 +59,8 @@ def try_writing(uri: str, experiment: str) -> Written:
 
 
 def _write_and_delete(client: MlflowClient, experiment_id: str, folder: Path) -> Written:
-    run = client.create_run(experiment_id, run_name=TRIED)
+    with one_try():
+        run = client.create_run(experiment_id, run_name=TRIED)
     uri, run_id = str(run.info.artifact_uri), run.info.run_id
     file = folder / f"{TRIED}.txt"
     file.write_text("written and deleted by raylora doctor")

@@ -30,6 +30,7 @@ from raylora.tracking.mlflow_store import (
     artifacts_of,
     check_active,
     check_reachable,
+    one_try,
     patience,
     quieten,
     reason_of,
@@ -152,7 +153,8 @@ class MlflowTracker:
             raise TrackingError(f"MLflow experiment {name}: can't be made ({error})") from None
 
     def _open(self, name: str, tags: Mapping[str, str]) -> str:
-        run = self._client.create_run(self.experiment_id, run_name=name, tags={**tags, **environment_tags()})
+        with one_try():
+            run = self._client.create_run(self.experiment_id, run_name=name, tags={**tags, **environment_tags()})
         return str(run.info.run_id)
 
     def finish(self, metrics: Mapping[str, float], artifacts: Path | None) -> None:
@@ -293,7 +295,8 @@ class MlflowTracker:
             "raylora.is_baseline": str(trial.is_baseline),
             **({"raylora.confirms": trial.confirms} if trial.confirms else {}),
         }
-        run = self._client.create_run(self.experiment_id, run_name=trial.trial_id, tags=tags)
+        with one_try():  # `_find_run` follows where it fails
+            run = self._client.create_run(self.experiment_id, run_name=trial.trial_id, tags=tags)
         self._running.add(str(run.info.run_id))
         return str(run.info.run_id)
 

@@ -34,6 +34,7 @@ REACH_S = 10
 """How long a small call may take: Tune's loop waits for it."""
 UPLOAD_S = 120
 """The same for the winner's files, which nothing waits for; MLflow's own default for every call."""
+TRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 BARS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
 
@@ -74,10 +75,17 @@ def patience(seconds: int) -> Iterator[None]:
     """By itself MLflow asks an absent server for minutes; within the block each call gets two tries of so long."""
     wanted = {
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds),
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        TRIES: "1",
         "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
     }
     with _environment(wanted):
+        yield
+
+
+@contextmanager
+def one_try() -> Iterator[None]:
+    """Within `patience`, for what makes something: were only the answer lost, a second try would make it twice."""
+    with _environment({TRIES: "0"}):
         yield
 
 

@@ -31,7 +31,7 @@ from raylora.tracking.logged_lora import (
     logged_model,
     look_at,
 )
-from raylora.tracking.mlflow_store import quieten, set_current, uploading
+from raylora.tracking.mlflow_store import one_try, quieten, set_current, uploading
 
 CHAMPION = "champion"
 MODEL_NAME = "lora"
@@ -126,9 +126,10 @@ def log_lora(uri: str, run_id: str, handed: Handed) -> str:
     set_current(uri)
     with registry(uri) as client:
         run, entry = client.get_run(run_id), handed.entry
-        made = client.create_logged_model(
-            run.info.experiment_id, MODEL_NAME, run_id, tags=dict(entry.tags), params=dict(run.data.params)
-        )
+        with one_try():
+            made = client.create_logged_model(
+                run.info.experiment_id, MODEL_NAME, run_id, tags=dict(entry.tags), params=dict(run.data.params)
+            )
         Model.log(artifact_path=None, name=MODEL_NAME, flavor=handed, run_id=run_id, model_id=made.model_id)
         if entry.tags:
             client.log_batch(run_id, tags=[RunTag(*tag) for tag in _run_tags(entry).items()])

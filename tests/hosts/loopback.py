@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from tests.hosts.programs import PATIENCE_S, Program, launch, own_folder
+from tests.ports import free_port
 
 LOOPBACK = "127.0.0.1"
 
@@ -30,8 +30,7 @@ class LoopbackMachine:
 
     def port(self, wanted: int) -> int:
         """One that is free now."""
-        with socket.create_server((LOOPBACK, 0)) as server:
-            return int(server.getsockname()[1])
+        return free_port()
 
     def processes(self) -> list[psutil.Process]:
         """Its programs and all their children."""

@@ -18,7 +18,7 @@ import psutil
 MARK = "RAYLORA_HOSTS"
 """In the environment of all that runs on machines: the folder of whoever started them."""
 PREFIX = "rlhosts-"
-PATIENCE_S = 60
+PATIENCE_S = 300
 TAIL_CHARACTERS = 2000
 
 
@@ -166,4 +166,6 @@ def clear_leftovers() -> None:
 
 def _is_orphan(folder: Path) -> bool:
     pid = folder.name.removeprefix(PREFIX).partition("-")[0]
-    return folder.stat().st_uid == os.geteuid() and pid.isdigit() and not psutil.pid_exists(int(pid))
+    with suppress(FileNotFoundError):  # its owner clears up
+        return folder.stat().st_uid == os.geteuid() and pid.isdigit() and not psutil.pid_exists(int(pid))
+    return False

@@ -42,7 +42,7 @@ def two_nodes() -> Iterator[str]:
         assert started.stdout is not None
         yield next(line.split()[1] for line in started.stdout if line.startswith("at "))
     finally:
-        started.communicate("\n", timeout=60)
+        started.communicate("\n", timeout=300)
 
 
 @pytest.fixture

@@ -171,9 +171,10 @@ def test_a_trial_that_ends_every_process_is_given_up_and_no_other_with_it(
     failed, finished = run_round(replace(search, say=told.append), search.trial_job(), ListSearcher(configs))
     assert (failed.status, failed.losses, finished.status) == ("failed", ["worker"] * 2, "finished")
     assert failed.stop_reason == f"its worker was lost 2 times, the last time: {failed.last_loss}"
-    assert "worker process has died" in failed.last_loss
+    assert any(words in failed.last_loss for words in ("worker process has died", "is unavailable"))
     assert starts.read_text() == "xx"
-    assert [line.rpartition("; ")[2] for line in told] == ["it goes on from its last state", "it is given up"]
+    losses = [line.rpartition("; ")[2] for line in told if "lost its worker" in line]  # Ray may be waited for too
+    assert losses == ["it goes on from its last state", "it is given up"]
 
 
 def fails_when(status: str, error: Exception) -> Callable[[TrialRecord], None]:

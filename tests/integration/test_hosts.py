@@ -15,15 +15,20 @@ import pytest
 
 from tests.hosts.loopback import loopback_hosts
 from tests.hosts.namespaces import hosts, why_no_namespaces
-from tests.hosts.programs import MARK, HostsError, Machine, clear_leftovers, run, wait_until
+from tests.hosts.programs import MARK, PATIENCE_S, HostsError, Machine, clear_leftovers, run, wait_until
 from tests.hosts.services import Postgres, bring_back, crash
 
 MakeHosts = Callable[[Sequence[str]], AbstractContextManager[Mapping[str, Machine]]]
 WHY_NOT = why_no_namespaces()
 needs_namespaces = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 BOTH = [pytest.param(hosts, marks=needs_namespaces), loopback_hosts]
-LISTEN = "import socket, sys; socket.create_server((sys.argv[1], 8000)).accept()[0].sendall(b'here')"
-ASK = "import socket, sys; print(socket.create_connection((sys.argv[1], 8000), 2).recv(4).decode())"
+LISTEN = """
+import socket, sys
+server = socket.create_server(("", 8000))
+while True:
+    server.accept()[0].sendall(b"here")
+"""
+ASK = "import socket, sys; print(socket.create_connection((sys.argv[1], 8000), 10).recv(4).decode())"
 OWNER = """
 import sys, time
 from tests.hosts.namespaces import hosts
@@ -40,9 +45,8 @@ with globals()[sys.argv[1]](["one", "two"]) as machines:
 def test_machines_reach_each_other_and_this_one_until_their_power_is_cut() -> None:
     with hosts(["one", "two"]) as machines:
         one, two = machines["one"], machines["two"]
-        one.start([sys.executable, "-c", LISTEN, one.address], "listen")
+        one.start([sys.executable, "-c", LISTEN], "listen")
         wait_until(lambda: answers(one), "an answer")
-        one.start([sys.executable, "-c", LISTEN, "one"], "listen-again")
         wait_until(lambda: asks(two, "one") == "here", "an answer to the other machine")
         one.start(["sleep", "600"], "sleep")
         one.power_off()
@@ -50,13 +54,13 @@ def test_machines_reach_each_other_and_this_one_until_their_power_is_cut() -> No
         assert asks(two, "one") is None
         one.power_on()
         assert one.processes() == []
-        one.start([sys.executable, "-c", LISTEN, one.address], "listen-back")
+        one.start([sys.executable, "-c", LISTEN], "listen-back")
         wait_until(lambda: answers(one), "an answer once it is back")
 
 
 def answers(machine: Machine) -> bool:
     try:
-        with socket.create_connection((machine.address, 8000), 2) as connection:
+        with socket.create_connection((machine.address, 8000), 10) as connection:
             return connection.recv(4) == b"here"
     except OSError:
         return False
@@ -65,7 +69,7 @@ def answers(machine: Machine) -> bool:
 def asks(machine: Machine, address: str) -> str | None:
     """What one machine is told by another, by name or address."""
     program = machine.start([sys.executable, "-c", ASK, address], "ask")
-    return program.tail().split()[-1] if program.wait(10) == 0 else None
+    return program.tail().split()[-1] if program.wait(PATIENCE_S) == 0 else None
 
 
 @needs_namespaces
@@ -122,10 +126,10 @@ def test_a_killed_owner_leaves_nothing_once_another_has_begun(make: MakeHosts) -
         assert folder.is_dir()  # its owner lives
         owner.kill()
     if make is hosts:  # by the kernel alone
-        wait_until(lambda: not marked(folder), "the end of all processes", 10)
-        wait_until(lambda: f"rl{owner.pid}" not in psutil.net_if_addrs(), "the end of the network", 10)
+        wait_until(lambda: not marked(folder), "the end of all processes")
+        wait_until(lambda: f"rl{owner.pid}" not in psutil.net_if_addrs(), "the end of the network")
     clear_leftovers()
-    wait_until(lambda: not marked(folder), "the end of all processes", 10)
+    wait_until(lambda: not marked(folder), "the end of all processes")
     assert not folder.exists()
 
 

@@ -52,7 +52,7 @@ def test_what_is_given_away_is_told(cluster: None) -> None:
 @pytest.mark.parametrize("path", ["/api/version", "/api/jobs/", "/nodes?view=summary"])
 def test_the_dashboard_wants_a_token(cluster: None, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError, match="401") as refused:
-        urllib.request.urlopen(f"http://{dashboard()}{path}", timeout=10)
+        urllib.request.urlopen(f"http://{dashboard()}{path}", timeout=120)
     refused.value.close()
 
 
@@ -62,7 +62,7 @@ def test_the_token_is_its_owners_alone(cluster: None) -> None:
     request = urllib.request.Request(
         f"http://{dashboard()}/api/version", headers={"Authorization": f"Bearer {token.read_text()}"}
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=120) as answer:
         assert answer.status == 200
 
 

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from raylora.diffusion.families import load_base
 from tests.integration.test_report_page import PROGRAM
-from tests.integration.test_search import free_port
+from tests.ports import free_port
 from tests.registries import finished, send_trials
 from tests.servers import mlflow_server
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,6 +21,8 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium on
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
 WIDTHS = (400, 1600)
+PATIENCE_MS = 120_000
+"""For anything in the browser, on a machine that may be busy."""
 OUTLINE = """() => {
     const it = document.activeElement;
     return getComputedStyle(it.matches(".choice input") ? it.parentElement : it).outlineStyle;
@@ -67,6 +69,13 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
+def page_of(browser: Browser, **options: Any) -> Page:
+    """A page in a window of its own."""
+    context = browser.new_context(**options)
+    context.set_default_timeout(PATIENCE_MS)
+    return context.new_page()
+
+
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of texts that would rather run."""
@@ -78,8 +87,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def window(browser: Browser) -> Watched:
     """One window for all tests, since a new one takes a second."""
-    context = browser.new_context(color_scheme="light", reduced_motion="reduce")
-    watched = Watched(context.new_page())
+    watched = Watched(page_of(browser, color_scheme="light", reduced_motion="reduce"))
     watched.page.on("console", lambda message: watched.faults.append(message.text))
     watched.page.on("pageerror", lambda error: watched.faults.append(str(error)))
     watched.page.on("request", lambda request: watched.requests.append(request.url))
@@ -195,11 +203,10 @@ def test_light_and_dark(opened: Watched, browser: Browser, file: Path) -> None:
     assert opened.page.locator("#theme").get_attribute("aria-pressed") == "true"
     opened.page.reload()
     assert paper(opened.page) == dark  # remembered
-    context = browser.new_context(color_scheme="dark")
-    page = context.new_page()
+    page = page_of(browser, color_scheme="dark")
     page.goto(file.as_uri())
     assert paper(page) == dark  # the system's
-    context.close()
+    page.context.close()
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -227,19 +234,17 @@ def test_focus_is_seen_and_goes_through_everything(opened: Watched) -> None:
 
 
 def test_without_a_script_all_of_it_is_there(browser: Browser, file: Path) -> None:
-    context = browser.new_context(java_script_enabled=False, viewport={"width": 400, "height": 800})
-    page = context.new_page()
+    page = page_of(browser, java_script_enabled=False, viewport={"width": 400, "height": 800})
     page.goto(file.as_uri())
     assert all(page.locator(f"#panel-{number}").is_visible() for number in (1, 2, 3))
     assert page.locator(".strip[data-trial=t001] .step:visible").get_attribute("data-at") == "400"
     assert page.locator("#chart-history svg").is_visible()
     assert not page.locator("#theme").is_visible() and not page.locator("#step").is_visible()
-    context.close()
+    page.context.close()
 
 
 def test_it_prints(browser: Browser, file: Path, tmp_path: Path) -> None:
-    context = browser.new_context(color_scheme="dark")
-    page = context.new_page()
+    page = page_of(browser, color_scheme="dark")
     page.goto(file.as_uri())
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
@@ -251,4 +256,4 @@ def test_it_prints(browser: Browser, file: Path, tmp_path: Path) -> None:
     assert not page.locator(".bar").is_visible()
     page.pdf(path=tmp_path / "report.pdf", format="A4")
     assert (tmp_path / "report.pdf").stat().st_size > 10_000
-    context.close()
+    page.context.close()

@@ -27,7 +27,7 @@ from raylora.diffusion.lora_file import DIFFUSERS_NAME
 from raylora.execution.outputs import OutFolder
 from raylora.execution.promoting import Promotion, promote
 from raylora.tracking.registry import Placed
-from tests.integration.test_search import free_port
+from tests.ports import free_port
 from tests.registries import finished
 from tests.servers import mlflow_server, serving
 
@@ -98,7 +98,7 @@ def ask(address: str, prompts: list[str], **params: Any) -> list[Image.Image]:
     """The pictures that the server gives, out of base64."""
     body = json.dumps({"inputs": {"prompt": prompts}, "params": params}).encode()
     asked = urllib.request.Request(address, body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(asked, timeout=120) as answer:
+    with urllib.request.urlopen(asked, timeout=600) as answer:
         told = json.loads(answer.read())
     return [Image.open(io.BytesIO(base64.b64decode(picture))) for picture in told["predictions"]]
 
@@ -113,7 +113,7 @@ def test_prompts_are_answered_with_pictures_of_the_trained_size(address: str) ->
 
 def test_the_lora_is_served_and_not_the_base_model_alone(address: str, team: Team) -> None:
     """There is no seed over HTTP, but this LoRA's pictures are far paler than the base model's."""
-    prompts = ["micah portrait, red hair, blue background"] * 4
+    prompts = ["micah portrait, red hair, blue background"] * 16
     pipe = DiffusionPipeline.from_pretrained(str(DEMO_BASE), dtype=torch.float32)
     of_base = contrast(drawn(pipe, prompts))
     pipe.load_lora_weights(str(team.good.best), weight_name=DIFFUSERS_NAME)

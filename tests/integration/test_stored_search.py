@@ -173,7 +173,7 @@ def check_mlflow(summary: dict[str, Any]) -> None:
 
 def test_a_folder_with_a_search_is_refused(world: Path, s3: S3, nodes: Nodes) -> None:
     process = raylora(world, s3, *started(world, s3, nodes), "--out", "again", "--dry-run")
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == 2
     assert f"error: search.storage {URI}: holds another search, out; give another folder" in stderr
 
@@ -183,7 +183,7 @@ def test_every_node_needs_credentials_of_its_own(world: Path, s3: S3, nodes: Nod
     nodes.add("four")
     other = ["--out", "other", "--set", f"search.storage=s3://{BUCKET}/other"]
     process = raylora(world, s3, *started(world, s3, nodes), *other)
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == 2, stderr
     assert "nothing answers at 127.0.0.1:1 (AWS_ENDPOINT_URL)" in stderr
     assert "every node needs credentials and endpoint of its own" in stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.ports import free_port
 from tests.tiny import make_base, make_pictures
 
 PATIENCE_S = 300
@@ -33,18 +33,8 @@ EXPERIMENT: dict[str, Any] = {
     "training": {"epochs": 4, "batch_size": 2},
     "evaluation": {"encoder": "demo", "timesteps": [200, 800]},
     "sampling": {"seeds": [0], "steps": 2},
-    "search": {"trials": 2, "grace_period": 8, "confirm_trials": 0, "refit": False, "max_concurrent": 1},
+    "search": {"trials": 100, "grace_period": 8, "confirm_trials": 0, "refit": False, "max_concurrent": 1},
 }
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def until(is_so: Callable[[], object]) -> None:
@@ -88,12 +78,13 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     (folder / "space.yaml").write_text(yaml.safe_dump(SPACE, sort_keys=False))
     (folder / "experiment.yaml").write_text(yaml.safe_dump(EXPERIMENT, sort_keys=False))
     (folder / "notes.txt").write_text("not for the cluster")
-    gcs, dashboard, client, agent = free_ports(4)
+    gcs, dashboard, client, agent = (free_port() for _ in range(4))
     programs, modules = Path(sys.executable).parent, os.pathsep.join(map(os.path.abspath, sys.path))
     environment = os.environ | {
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": modules,
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 3, "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_CLIENT_RECONNECT_GRACE_PERIOD": str(GRACE_S),
+        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": str(PATIENCE_S),
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as ray_folder:
         started = subprocess.Popen(
@@ -110,7 +101,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
             for process in here.started:
                 process.kill()
             started.terminate()
-            started.wait(timeout=60)
+            started.wait(timeout=PATIENCE_S)
 
 
 def state_of(out: Path) -> str:

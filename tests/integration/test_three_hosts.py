@@ -68,16 +68,18 @@ def make_search(folder: Path) -> list[str]:
 
 def lose_a_machine(ray: RayHosts, out: Path, driver: Program) -> None:
     """Cut the power of one that has done a trial, amid its next, of which there is a report; switch it on again."""
-    address = ray.workers["worker1"].address
 
-    def is_amid_its_next() -> bool:
+    def amid_their_next() -> list[str]:
         assert driver.status is None, driver.tail()
-        here = [one.status for one in read_records(out / "trials") if one.node == address]
-        return "running" in here and set(here) != {"running"}
+        records = read_records(out / "trials")
+        statuses = {name: {one.status for one in records if one.node == worker.address}
+                    for name, worker in ray.workers.items()}  # fmt: skip
+        return [name for name, here in statuses.items() if "running" in here and len(here) > 1]
 
-    wait_until(is_amid_its_next, "a second trial on worker1", LIMIT_S)
-    ray.kill_node("worker1")
-    ray.restart_node("worker1")
+    wait_until(lambda: bool(amid_their_next()), "a machine's second trial", LIMIT_S)
+    (name, *_) = amid_their_next()
+    ray.kill_node(name)
+    ray.restart_node(name)
     ray.wait()
 
 

@@ -87,13 +87,13 @@ def test_one_whose_machine_is_about_to_go_keeps_its_state_and_waits(
     trial = Thread(target=lambda: reports.extend(run(job, 1)))
     trial.start()
     state = job.folder(1) / "state.pt"
-    deadline = time.monotonic() + 60
-    while not state.exists() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 300
+    while not (state.exists() and notes) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.2)
     seen = read_state(state)["trainer"]["images_seen"] if state.exists() else None
     told.unlink()
-    trial.join(timeout=120)
+    trial.join(timeout=300)
     assert seen == 2
     assert [note.startswith(f"{told} says ") for note in notes] == [True]
     assert without_costs(reports) == without_costs(straight)

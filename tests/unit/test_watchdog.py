@@ -21,12 +21,13 @@ from raylora.execution.watchdog import watched
 with watched({limit_s}) as watch:
 {textwrap.indent(textwrap.dedent(body), "    ")}
 """
-    return subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode
+    return subprocess.run([sys.executable, "-c", script], timeout=300, check=False).returncode
 
 
 SILENCES = ("time.sleep(60)", "watch.beat(); time.sleep(60)", "os.kill(os.getpid(), signal.SIGSTOP)",
             "watch.rest(); time.sleep(0.1); watch.beat(); time.sleep(60)")  # fmt: skip
-SIGNS_OF_LIFE = ("for _ in range(40): watch.beat(); time.sleep(0.05)", "watch.rest(); time.sleep(1.5)", "pass")
+SIGNS_OF_LIFE = ("for _ in range(40): watch.beat(); time.sleep({limit_s} / 20)",
+                 "watch.rest(); time.sleep(1.5 * {limit_s})", "pass")  # fmt: skip
 
 
 @pytest.mark.parametrize("body", SILENCES)
@@ -36,7 +37,8 @@ def test_a_process_that_hangs_or_stands_still_is_killed(body: str) -> None:
 
 @pytest.mark.parametrize("body", SIGNS_OF_LIFE)
 def test_one_that_lives_or_rests_is_not(body: str) -> None:
-    assert end_of(body, limit_s=1.0) == 0
+    limits = (1.0, 10.0)  # the second for a machine that stands still itself
+    assert any(end_of(body.format(limit_s=limit_s), limit_s) == 0 for limit_s in limits)
 
 
 def test_nothing_is_left_of_the_watchdog() -> None:
@@ -59,4 +61,4 @@ def test_it_ends_with_what_it_watches_even_if_that_is_killed() -> None:
         process.stdout.readline()
         (watchdog,) = psutil.Process(process.pid).children()
         process.kill()
-    watchdog.wait(timeout=10)
+    watchdog.wait(timeout=120)

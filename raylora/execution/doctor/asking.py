@@ -25,7 +25,7 @@ from typing import Any
 
 from raylora.errors import RayloraError, first_line
 
-START_S = 60
+START_S = 120
 """Until the process has imported what it needs to begin."""
 END_S = 15
 """For what a process has to clear away: a Ray of this machine takes three."""

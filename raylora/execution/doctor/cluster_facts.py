@@ -28,7 +28,7 @@ from raylora.execution.doctor.questions import ClusterQuestion, NodeQuestion
 TASK_S = 60
 """For a small task on each node: a process that is new there starts in seconds."""
 FACTS_S = MOST_S + TASK_S
-STATE_S = 10
+STATE_S = 30
 KNOCKS = 3
 HEAD = "node:__internal_head__"
 
