@@ -61,7 +61,7 @@ def pictures_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_pictures(tmp_path_factory.mktemp("pictures") / "10_sks", 12).parent
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_experiment(tiny_base_folder: Path, pictures_folder: Path) -> Experiment:
     """Seconds of training on the tiny model."""
     return Experiment().with_params(

@@ -22,7 +22,6 @@ from raylora.diffusion.lora_reading import read_lora
 from raylora.diffusion.lora_weights import LoraModule, LoraWeights, with_one_alpha
 from raylora.diffusion.resize import with_rank
 from raylora.errors import ConfigError, ModelError, OutputError, UserError
-from tests.conftest import Cli
 from tests.lora_models import (
     NAME,
     VARIANTS,
@@ -36,6 +35,7 @@ from tests.lora_models import (
     parts_of,
     train,
 )
+from tests.preparing import Prepare
 
 FAMILY_NAMES = ("sd15", "sdxl")
 LAYOUT_NAMES = ("kohya", "diffusers")
@@ -325,12 +325,13 @@ def test_alphas_are_written_by_layer(make: Make, tmp_path: Path) -> None:
 # --- the command ---
 
 
-def test_the_command(make: Make, tiny_base_folder: Path, tmp_path: Path, cli: Cli) -> None:
+def test_the_command(make: Make, tiny_base_folder: Path, tmp_path: Path, run_here: Prepare) -> None:
     trained = make("sd15", "even")
     write(trained, "kohya", tmp_path / "lora.safetensors", "fp16")
-    run = cli("export", "lora.safetensors", "--to", "diffusers", "--out", "small.safetensors", "--rank", 2,
-              "--strength", 0.5, "--save-precision", "fp32")  # fmt: skip
-    assert run.returncode == 0, run.stderr
+    run = run_here(
+        "export lora.safetensors --to diffusers --out small.safetensors --rank 2 --strength 0.5 --save-precision fp32"
+    )
+    assert run.status == 0, run.stderr
     assert "diffusers layout, sd15" in run.stdout
     assert "rank 2, alpha 0.75" in run.stdout
     assert "of the Frobenius norm" in run.stdout
@@ -340,8 +341,8 @@ def test_the_command(make: Make, tiny_base_folder: Path, tmp_path: Path, cli: Cl
     )
     pipe = StableDiffusionPipeline.from_pretrained(tiny_base_folder, safety_checker=None)
     pipe.load_lora_weights(str(tmp_path), weight_name="small.safetensors")
-    again = cli("export", "lora.safetensors", "--to", "kohya", "--out", "small.safetensors")
-    assert again.returncode == 2
+    again = run_here("export lora.safetensors --to kohya --out small.safetensors")
+    assert again.status == 2
     assert "exists already" in again.stderr
 
 

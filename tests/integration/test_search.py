@@ -30,6 +30,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.ports import free_port
+from tests.preparing import run_in
 from tests.tiny import make_base, make_pictures
 
 TRIALS, FEWER = 6, 4
@@ -287,11 +288,11 @@ def ask(url: str, process: subprocess.Popen[str]) -> Any:
 
 
 def test_a_folder_with_a_finished_search_is_refused_and_its_answer_named(world: World, out: Path) -> None:
-    done = world.raylora("tune", "experiment.yaml", "--space", "space.yaml", "--out", out)
-    assert done.returncode == 2
+    done = run_in(world.folder, f"tune experiment.yaml --space space.yaml --out {out}")
+    assert done.status == 2
     assert str(out / "summary.json") in done.stderr
-    done = world.raylora("resume", out)
-    assert done.returncode == 2
+    done = run_in(world.folder, f"resume {out}")
+    assert done.status == 2
     assert "finished" in done.stderr
 
 

@@ -81,6 +81,7 @@ def test_a_run_that_stops_early_learns_the_beginning_of_the_whole(
         assert [loss for _, loss in trainer.losses] == whole[:3]
 
 
+WORKERS = 3
 OTHER = {"lora.rank": 8, "lora.dropout": 0.2, "optimizer.learning_rate": 3e-3, "seed": 5}
 
 
@@ -247,15 +248,14 @@ def _worker(rank: int, size: int, base_folder: Path, experiment: Experiment, ren
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("size", [2, 3])
 def test_workers_together_train_as_one_process(
-    size: int, tiny_base: BaseModel, tiny_base_folder: Path, tiny_experiment: Experiment, tmp_path: Path
+    tiny_base: BaseModel, tiny_base_folder: Path, tiny_experiment: Experiment, tmp_path: Path
 ) -> None:
     """With 4 images a step and 34 in all, three workers have unequal shares and the last step leaves one idle."""
     experiment = tiny_experiment.with_params({"training.batch_size": 4, "training.max_images": 34})
     rendezvous = tmp_path / "rendezvous"
-    arguments = (size, tiny_base_folder, experiment, rendezvous)
-    multiprocessing.spawn(_worker, arguments, nprocs=size)
+    arguments = (WORKERS, tiny_base_folder, experiment, rendezvous)
+    multiprocessing.spawn(_worker, arguments, nprocs=WORKERS)
     together = torch.load(f"{rendezvous}.losses", weights_only=True).tolist()
     assert together == pytest.approx(losses_of(tiny_base, experiment), abs=1e-5)
 
@@ -282,14 +282,14 @@ def _measuring_worker(rank: int, size: int, base_folder: Path, experiment: Exper
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("size", [2, 3])
 def test_workers_together_measure_as_one_process(
-    size: int, tiny_base: BaseModel, tiny_base_folder: Path, tiny_experiment: Experiment, tmp_path: Path
+    tiny_base: BaseModel, tiny_base_folder: Path, tiny_experiment: Experiment, tmp_path: Path
 ) -> None:
     """4 held-out images x 2 timesteps in batches of 3, and 4 samples: no worker has the same share as another."""
     experiment = tiny_experiment.with_params({"evaluation.batch_size": 3})
     rendezvous = tmp_path / "rendezvous"
-    multiprocessing.spawn(_measuring_worker, (size, tiny_base_folder, experiment, rendezvous), nprocs=size)
+    arguments = (WORKERS, tiny_base_folder, experiment, rendezvous)
+    multiprocessing.spawn(_measuring_worker, arguments, nprocs=WORKERS)
     alone = measured(tiny_base, experiment, World())
-    for rank in range(size):
+    for rank in range(WORKERS):
         assert json.loads(Path(f"{rendezvous}.{rank}").read_text()) == pytest.approx(alone, abs=1e-3)

@@ -71,9 +71,17 @@ def base_for(folder: Path, experiment: Experiment) -> BaseModel:
     return load_base(str(folder), experiment.training.mixed_precision, model=experiment.model)
 
 
+@pytest.fixture(scope="module")
+def plain(tiny_base_folder: Path, tiny_experiment: Experiment) -> list[float]:
+    """The losses without any option."""
+    torch.set_num_threads(1)
+    return losses_of(load_base(str(tiny_base_folder)), tiny_experiment)
+
+
 @pytest.mark.parametrize("name", OPTIONS)
-def test_every_option_changes_what_is_learned(name: str, tiny_base_folder: Path, tiny_experiment: Experiment) -> None:
-    plain = losses_of(load_base(str(tiny_base_folder)), tiny_experiment)
+def test_every_option_changes_what_is_learned(
+    name: str, plain: list[float], tiny_base_folder: Path, tiny_experiment: Experiment
+) -> None:
     experiment = tiny_experiment.with_params(OPTIONS[name])
     losses = losses_of(base_for(tiny_base_folder, experiment), experiment)
     if name in SAME_LOSSES:

@@ -69,14 +69,14 @@ def test_a_search_learns_from_one_with_other_bounds(folder: Path, cli: Cli) -> N
         return summary
 
     told: list[str] = []
-    first = search("first", 1e-4, 1e-2, 3)
+    first = search("first", 1e-4, 1e-2, 2)
     assert len(list(folder.glob("encoder *"))) > 1
-    assert first["best"]["trial_id"] in {"t000", "t001", "t002"}
+    assert first["best"]["trial_id"] in {"t000", "t001"}
     assert all("prompt_alignment" not in report for report in reports_in(folder / "first"))  # it has no `texts`
     second = search("second", 5e-5, 2e-3, 2, "--warm-start", "first")
     taken = read_trials(folder / "second" / "study.journal", EARLIER_NAME)
     own = read_trials(folder / "second" / "study.journal")
-    assert f"Warm start  {len(taken)} of 3 trials of {folder / 'first'}" in told[1]
+    assert f"Warm start  {len(taken)} of 2 trials of {folder / 'first'}" in told[1]
     assert {trial.user_attrs[SOURCE_KEY] for trial in taken} == {str(folder / "first")}
     assert all(trial.user_attrs[COMPARES_KEY] for trial in taken)
     assert all(5e-5 <= value <= 2e-3 for trial in [*taken, *own] for value in trial.params.values())
