@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -39,6 +39,9 @@ LOCAL = "local"
 DRIVER_CPUS = 0.01
 """What starts a trial's workers must ask for something; they leave it this much of a core."""
 KNOCK_S = 5
+UNHEARD: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+TOO_SLOW = "timed out during startup"
+"""What Ray says of a node that wasn't known to its head in time."""
 
 
 @contextmanager
@@ -55,25 +58,35 @@ def connected(address: str | None, with_state_api: bool) -> Iterator[None]:
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     ray_worker.print_to_stdstream = lambda *_, **__: None  # of lost workers, on stdout, whatever `log_to_driver` says
     on_terminate = signal.getsignal(signal.SIGTERM)
-    is_own = address in (None, LOCAL)
-    try:
-        with on_loopback() if is_own else nullcontext():
-            ray.init(
-                address=address or LOCAL,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **({"include_dashboard": with_state_api, "dashboard_host": "127.0.0.1"} if is_own else {}),
-            )
-    except Exception as error:  # Ray raises many kinds; a plain one where a machine is too busy to start it in time
-        if is_own:
-            raise RayloraError(f"Ray can't be started on this machine: {first_line(error)}") from error
-        raise ConfigError(f"--address {address}: no Ray cluster answers there ({first_line(error)})") from None
+    if address in (None, LOCAL):
+        _start_own(with_state_api)
+    else:
+        _connect(address)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own there, which ends without a word
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    try:
+        ray.init(address=address, **UNHEARD)
+    except Exception as error:  # Ray raises many kinds
+        raise ConfigError(f"--address {address}: no Ray cluster answers there ({first_line(error)})") from None
+
+
+def _start_own(with_state_api: bool) -> None:
+    """Twice where it takes longer than the 30 s that Ray gives itself, as on a busy machine; the first ends with us."""
+    for is_last in (False, True):
+        try:
+            with on_loopback():
+                ray.init(address=LOCAL, include_dashboard=with_state_api, dashboard_host="127.0.0.1", **UNHEARD)
+            return
+        except Exception as error:  # Ray raises many kinds; a plain one here
+            if is_last or TOO_SLOW not in str(error):
+                raise RayloraError(f"Ray can't be started on this machine: {first_line(error)}") from error
 
 
 def check_address(address: str | None) -> None:

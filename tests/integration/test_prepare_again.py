@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -97,18 +97,36 @@ def test_the_record_tells_versions_digests_and_what_became_of_each_caption(run: 
 # After a kill.
 
 
+KILLED = """
+import os, signal, sys
+from raylora import cli
+from raylora.preparation.work_folder import WorkFolder
+
+keep, kept = WorkFolder.keep, []
+
+def keep_and_die(work, kind, key, content):
+    keep(work, kind, key, content)
+    kept.append(kind)
+    if kept.count("cuts") == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+WorkFolder.keep = keep_and_die
+cli.main()
+"""
+
+
 def test_what_was_done_before_a_kill_is_not_done_again(run: Prepare, tmp_path: Path) -> None:
     """A real kill, in the middle of the pictures."""
-    make_squares(tmp_path / "in", 150)
+    make_squares(tmp_path / "in", 12)
     words = "--size 64x64 --trigger sks --crop center"
-    command = [sys.executable, "-m", "raylora", "prepare", "in", "set", *words.split()]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as program:
-        while len(list((tmp_path / "set").glob(".prepare/cuts/*.json"))) < 3 and program.poll() is None:
-            time.sleep(0.005)
-        program.kill()
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, "prepare", "in", "set", *words.split()],
+        cwd=tmp_path, capture_output=True, check=False,
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     begun = {path: path.stat().st_mtime_ns for path in (tmp_path / "set" / "10_in").glob("*.png")}
     recorded = len(list((tmp_path / "set").glob(".prepare/cuts/*.json")))
-    assert 3 <= recorded < 150
+    assert 3 <= recorded < 12
     assert not (tmp_path / "set" / "manifest.json").exists()
     done = run(f"prepare in set {words}")
     assert done.status == 0, done.stderr

@@ -68,7 +68,7 @@ def world(s3: S3, nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Pat
     experiment: dict[str, Any] = {
         "dataset": {"path": PHOTOS, "resolution": 64, "random_flip": True},
         "model": {"base_model": "base"},
-        "training": {"epochs": 2, "batch_size": 2, "checkpoint_images": 8},
+        "training": {"epochs": 6, "batch_size": 2, "checkpoint_images": 8},
         "evaluation": {"encoder": "demo", "timesteps": [200, 800]},
         "sampling": {"seeds": [0], "steps": 2},
         "search": {
@@ -168,7 +168,7 @@ def check_mlflow(summary: dict[str, Any]) -> None:
             file.path for file in client.list_artifacts(run.info.run_id, "images") if file.path.endswith(".png")
         ]
         reports = client.get_metric_history(run.info.run_id, "score")
-        assert len(pictures) == len(reports) == 2
+        assert len(pictures) == len(reports) == 4  # at 16, 32, 64 and 96 images
 
 
 def test_a_folder_with_a_search_is_refused(world: Path, s3: S3, nodes: Nodes) -> None:

@@ -1,0 +1,44 @@
+"""A cluster of one's own on a machine that is so busy that Ray gives up on its own node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import ray
+
+from raylora.errors import RayloraError
+from raylora.execution.cluster import connected
+
+SLOW = "The current node timed out during startup. This could happen because some of the raylet failed to startup"
+
+
+def fails_with(errors: list[str], monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Ray's start, which fails with one after the other; what it was asked for."""
+    asked: list[Any] = []
+
+    def init(**options: Any) -> None:
+        asked.append(options)
+        if len(asked) <= len(errors):
+            raise Exception(errors[len(asked) - 1])
+
+    monkeypatch.setattr(ray, "init", init)
+    return asked
+
+
+def test_it_is_started_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = fails_with([SLOW], monkeypatch)
+    with connected(None, with_state_api=True):
+        assert len(asked) == 2
+    assert asked[0] == asked[1] and asked[0]["dashboard_host"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(("errors", "tries"), [([SLOW, SLOW], 2), (["no room in /dev/shm"], 1)])
+def test_then_it_is_told(errors: list[str], tries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = fails_with(errors, monkeypatch)
+    with (
+        pytest.raises(RayloraError, match=f"Ray can't be started on this machine: {errors[0][:20]}"),
+        connected(None, with_state_api=False),
+    ):
+        raise AssertionError("it began")
+    assert len(asked) == tries
