@@ -152,16 +152,19 @@ def _drive(head: Machine, arguments: Sequence[object], log: str, env: Mapping[st
 @contextmanager
 def fake_nodes(head: Machine, workers: int) -> Iterator[FakeNodes]:
     """A head that no trial runs on and workers with a CPU each, on loopback addresses of their own."""
-    from ray.cluster_utils import Cluster
+    from tests.clusters import cluster_of
 
     before, environment = dict(os.environ), ray_environment()
     os.environ.update(environment)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "node_ip_address": "127.0.0.1"})
+    addresses = [f"127.0.0.{number + 1}" for number in range(workers + 1)]
     try:
-        for number in range(workers):
-            cluster.add_node(num_cpus=1, node_ip_address=f"127.0.0.{number + 2}")
-        yield FakeNodes(head, cluster.address, environment)
+        cluster = cluster_of(
+            *({"num_cpus": min(place, 1), "node_ip_address": address} for place, address in enumerate(addresses))
+        )
+        try:
+            yield FakeNodes(head, cluster.address, environment)
+        finally:
+            cluster.shutdown()
     finally:
-        cluster.shutdown()
         os.environ.clear()
         os.environ.update(before)

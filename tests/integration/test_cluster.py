@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from ray.cluster_utils import Cluster
 
 from raylora.errors import ConfigError
 from raylora.execution import gpu_share
@@ -19,14 +18,14 @@ from raylora.execution.nodes import check_shared, on_every_node
 from raylora.execution.outputs import OutFolder
 from raylora.execution.tuner import resume_job
 from raylora.tracking.recorder import Listeners
+from tests.clusters import cluster_of
 
 NOWHERE = "127.0.0.1:1"
 
 
 @pytest.fixture(scope="module")
 def two_nodes() -> Iterator[str]:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    cluster.add_node(num_cpus=1, num_gpus=1)  # so it says
+    cluster = cluster_of({"num_cpus": 1}, {"num_cpus": 1, "num_gpus": 1})  # so it says
     try:
         yield cluster.address
     finally:

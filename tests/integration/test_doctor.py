@@ -20,9 +20,8 @@ from tests.bad_world import Run
 
 NOWHERE = "127.0.0.1:1"
 CLUSTER = """
-from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True})
-cluster.add_node(num_cpus=1, num_gpus=1)
+from tests.clusters import cluster_of
+cluster = cluster_of({"num_cpus": 1, "include_dashboard": True}, {"num_cpus": 1, "num_gpus": 1})
 print("at", cluster.address, flush=True)
 input()
 cluster.shutdown()
@@ -36,11 +35,18 @@ def two_nodes() -> Iterator[str]:
     """A cluster in a process of its own, that asks for no token."""
     environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
     started = subprocess.Popen(
-        [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", CLUSTER],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     try:
         assert started.stdout is not None
-        yield next(line.split()[1] for line in started.stdout if line.startswith("at "))
+        address = next((line.split()[1] for line in started.stdout if line.startswith("at ")), None)
+        assert address is not None, "Ray's nodes didn't start"
+        yield address
     finally:
         started.communicate("\n", timeout=300)
 

@@ -79,7 +79,7 @@ def test_a_process_without_end_is_ended(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_process_that_grows_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolate, "MOST_GROWTH_MIB", 100)
-    assert outcome_of(tmp_path, lambda: (time.sleep(0.2), bytearray(b"x") * (1 << 28), time.sleep(60))).faults == [
+    assert outcome_of(tmp_path, lambda: (time.sleep(2), bytearray(b"x") * (1 << 28), time.sleep(60))).faults == [
         "memory: grew by more than 100 MiB"
     ]
 

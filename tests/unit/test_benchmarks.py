@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,14 @@ def test_the_peak_is_read_until_the_file_is_there(tmp_path: Path) -> None:
     """100 MiB before the file, 300 after it."""
     file = tmp_path / "lora"
     code = (
-        "import sys, time; a = b'x' * (100 << 20); time.sleep(0.5); open(sys.argv[1], 'w').close(); time.sleep(0.2); "
+        "import sys, time; a = b'x' * (100 << 20); input(); open(sys.argv[1], 'w').close(); time.sleep(0.2); "
         "b = b'x' * (200 << 20); time.sleep(0.3)"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(file)]) as child:
-        peak = PeakUntil(child.pid, file)
+    with subprocess.Popen([sys.executable, "-c", code, str(file)], stdin=subprocess.PIPE) as child:
+        peak, deadline = PeakUntil(child.pid, file), time.monotonic() + 300
         peak.start()
+        while not peak.mib > 100 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        child.communicate(b"\n")
         peak.join()
     assert 100 < peak.mib < 250

@@ -17,7 +17,7 @@ import pytest
 
 from tests.cluster_files import CLUSTER
 
-LONG_S = 60
+LONG_S = 300
 """Far longer than anything here takes; only a broken script waits so long."""
 Run = Callable[..., "subprocess.Popen[str]"]
 
@@ -265,6 +265,7 @@ def test_a_search_that_fails_fails_the_job(job: Callable[..., Any], bin_folder: 
 def test_a_job_whose_time_is_nearly_over_saves_stops_and_queues_again(job: Callable[..., Any], tmp_path: Path) -> None:
     process = job(SEARCHES="for long")
     await_(lambda: any(line.startswith("raylora tune") for line in calls(tmp_path)))
+    time.sleep(0.5)  # until the script knows of what it has started
     process.send_signal(signal.SIGUSR1)
     output(process)
     heard = calls(tmp_path)
