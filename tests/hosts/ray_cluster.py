@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import json
 import secrets
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from types import MappingProxyType
 
 import psutil
 
-from tests.hosts.programs import PATIENCE_S, HostsError, Machine, Program, run
+from tests.hosts.programs import PATIENCE_S, HostsError, Machine, Program, run, wait_until
 
 PORT = 6379
 STORE_BYTES = 100 * 2**20
@@ -28,6 +29,19 @@ ray.init(address=sys.argv[1], logging_level=logging.ERROR, log_to_driver=False)
 while sum(node["Alive"] for node in ray.nodes()) != int(sys.argv[2]):
     time.sleep(0.2)
 """
+
+STARTED = "started at "
+FAKE_NODES = f"""
+import json, signal, sys, threading
+from tests.clusters import cluster_of
+cluster = cluster_of(*json.loads(sys.argv[1]))
+ended = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: ended.set())
+print("{STARTED}" + cluster.address, flush=True)
+ended.wait()
+cluster.shutdown()
+"""
+"""In a process of its own: Ray reads once, as it is imported, whether it asks for a token."""
 
 
 def ray_environment() -> dict[str, str]:
@@ -151,20 +165,18 @@ def _drive(head: Machine, arguments: Sequence[object], log: str, env: Mapping[st
 
 @contextmanager
 def fake_nodes(head: Machine, workers: int) -> Iterator[FakeNodes]:
-    """A head that no trial runs on and workers with a CPU each, on loopback addresses of their own."""
-    from tests.clusters import cluster_of
+    """A head that no trial runs on and workers with a CPU each, on loopback addresses of their own.
 
-    before, environment = dict(os.environ), ray_environment()
-    os.environ.update(environment)
-    addresses = [f"127.0.0.{number + 1}" for number in range(workers + 1)]
+    The head is at this machine's address in the network: Ray takes a loopback address of a head for that one.
+    """
+    nodes = [{"num_cpus": 0}, *({"num_cpus": 1, "node_ip_address": f"127.0.0.{place + 2}"} for place in range(workers))]
+    environment = ray_environment()
+    cluster = head.start([sys.executable, "-c", FAKE_NODES, json.dumps(nodes)], "fake-nodes", environment)
     try:
-        cluster = cluster_of(
-            *({"num_cpus": min(place, 1), "node_ip_address": address} for place, address in enumerate(addresses))
-        )
-        try:
-            yield FakeNodes(head, cluster.address, environment)
-        finally:
-            cluster.shutdown()
+        wait_until(lambda: cluster.status is not None or STARTED in cluster.tail(), "Ray's nodes")
+        if cluster.status is not None:
+            raise HostsError(f"Ray's nodes can't be started: {cluster.tail()}")
+        yield FakeNodes(head, cluster.tail().rpartition(STARTED)[2].split()[0], environment)
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        cluster.send(signal.SIGTERM)
+        cluster.wait(PATIENCE_S)
