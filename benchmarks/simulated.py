@@ -132,7 +132,7 @@ def drive(out: Path, address: str, simulation: Simulation) -> None:
 def new_job(simulation: Simulation) -> Any:
     """The demo's search, with as many trials as wanted and nothing trained after them."""
     from raylora.config_files import build_experiment
-    from raylora.execution.prepare import prepare
+    from raylora.execution.checked_job import checked_job
     from raylora.search.space import load_space, space_layer
 
     space = load_space("demo")
@@ -142,7 +142,7 @@ def new_job(simulation: Simulation) -> Any:
         "search.trial_scheduler": simulation.scheduler,
         "search.refit": False,
     }
-    return prepare(build_experiment([space_layer(space)]).with_params(settings), space, None, _say)
+    return checked_job(build_experiment([space_layer(space)]).with_params(settings), space, None, _say)
 
 
 def _say(line: str) -> None:

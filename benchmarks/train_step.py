@@ -26,8 +26,8 @@ from raylora.dataset.split import split_pictures
 from raylora.diffusion.base import TEXT_ENCODERS, BaseModel, Conditioning
 from raylora.diffusion.families import load_base
 from raylora.diffusion.tensor_cache import TensorCache
+from raylora.execution.job import read_pictures
 from raylora.execution.node_cache import Material, training_set
-from raylora.execution.prepare import read_pictures
 from raylora.execution.trial import pick_device
 from raylora.search.space import load_space, space_layer
 from raylora.training.optimizers import build_optimizer, param_groups

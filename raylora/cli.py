@@ -203,11 +203,11 @@ def _planned(request: Request, space: str | None, split: Path | None, warn: Call
     from raylora.search.space import load_space
 
     wanted = search_wanted(request, load_space(space or default_space(request)))
-    from raylora.execution.prepare import prepare
+    from raylora.execution.checked_job import checked_job
 
     for warning in wanted.warnings:
         warn(warning)
-    return prepare(wanted.experiment, wanted.space, split, warn)
+    return checked_job(wanted.experiment, wanted.space, split, warn)
 
 
 app.command()(resume)
@@ -243,8 +243,8 @@ def train(
     given = _options(demo, dataset, base_model, skip_bad_images)
     chosen = _space(space, demo or base_model == DEMO_NAME)
     wanted = training_wanted(Request(experiment_file, given, settings or ()), chosen)
+    from raylora.execution.checked_job import check_hub, checked_job
     from raylora.execution.outputs import OutFolder
-    from raylora.execution.prepare import check_hub, prepare
     from raylora.execution.trial import devices_here
 
     console = on_stderr()
@@ -252,7 +252,7 @@ def train(
     for warning in wanted.warnings:
         warn(warning)
     holds_out = holdout or split is not None
-    job = prepare(wanted.experiment, None, split, warn, holds_out)
+    job = checked_job(wanted.experiment, None, split, warn, holds_out)
     folder = OutFolder(out_place(out or Path("out") / "train"))
     print_plan(console, [*job.plan.lines(), ("Device", devices_here()), ("Output", str(folder.root))])
     folder.check_free(job.plan.disk_bytes)

@@ -10,8 +10,8 @@ from raylora.config_files import read_experiment, write_experiment
 from raylora.dataset.folder import read_folder
 from raylora.dataset.split import split_pictures, write_splits
 from raylora.execution.alone import train_job
+from raylora.execution.checked_job import checked_job
 from raylora.execution.outputs import OutFolder, write_json
-from raylora.execution.prepare import prepare
 from raylora.search.space import load_space
 from raylora.search.study import SearchStudy
 from raylora.tracking.mlflow_runs import MlflowTracker
@@ -32,7 +32,7 @@ def _experiment(root: Path) -> Experiment:
 
 def make_training(root: Path) -> None:
     """Stopped after its first epoch."""
-    job = prepare(_experiment(root), None, None, lambda _: None, holds_out=False)
+    job = checked_job(_experiment(root), None, None, lambda _: None, holds_out=False)
 
     def say(message: str) -> None:
         if "images: training loss" in message:

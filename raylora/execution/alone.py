@@ -17,13 +17,13 @@ from raylora.diffusion.generate import generate, requests_of
 from raylora.diffusion.tensor_cache import framed_pixels
 from raylora.errors import DatasetError
 from raylora.evaluation.scorecard import Evaluator
+from raylora.execution.checked_job import absolute, check_hub, checked_job
 from raylora.execution.job import Job
 from raylora.execution.material import Material, look_prompts
 from raylora.execution.model_card import write_card
 from raylora.execution.node_cache import entries_in, framed, make_shared, training_set
 from raylora.execution.notice import FileNotice
 from raylora.execution.outputs import OutFolder, verdict_on, write_json, write_trials_csv
-from raylora.execution.prepare import absolute, check_hub, prepare
 from raylora.execution.refit import trained_on_all
 from raylora.execution.registering import describe
 from raylora.execution.trial import base_of, encoder_of, pick_device
@@ -78,7 +78,7 @@ def resume_training(out: OutFolder, say: Say) -> dict[str, Any]:
     """
     state = out.read_unfinished()
     holdout = state["holds_out"]
-    job = prepare(read_experiment(out.experiment), None, out.split if holdout else None, say, holdout, goes_on=True)
+    job = checked_job(read_experiment(out.experiment), None, out.split if holdout else None, say, holdout, goes_on=True)
     if state.get("digest", job.digest) != job.digest:
         raise DatasetError(
             f"{job.experiment.dataset.path}: pictures, captions or repeats have changed since {out.root} began; "

@@ -15,8 +15,8 @@ from raylora.diffusion.memory import enough_memory
 from raylora.diffusion.tensor_cache import TensorCache
 from raylora.errors import ConfigError, ModelError
 from raylora.evaluation.scorecard import Evaluator, Metrics
+from raylora.execution.checked_job import check_hub
 from raylora.execution.node_cache import image_set
-from raylora.execution.prepare import check_hub
 from raylora.execution.trial import encoder_of, fresh_base, pick_device
 from raylora.files import exists, is_folder
 

@@ -63,7 +63,7 @@ class Job:
         return make_plan(self.experiment, self.space, self.materials)
 
 
-def prepare_again(experiment: Experiment, space: SearchSpace, split_file: Path, warn: Warn) -> Job:
+def job_again(experiment: Experiment, space: SearchSpace, split_file: Path, warn: Warn) -> Job:
     """What a search that goes on needs: its settings were checked when it began, but what they name may be gone.
 
     Raises:
@@ -72,7 +72,7 @@ def prepare_again(experiment: Experiment, space: SearchSpace, split_file: Path, 
     pictures, regularization = read_pictures(experiment, warn), read_regularization(experiment, warn)
     encoder = experiment.evaluation.encoder
     if is_own_name(encoder) or not all(path.exists() for path in local_paths(experiment)):
-        from raylora.execution.prepare import check_models  # seconds, to say what is wrong in its words
+        from raylora.execution.checked_job import check_models  # seconds, to say what is wrong in its words
 
         check_models(experiment)
     return Job(experiment, space, pictures, splits_of(pictures, experiment, split_file, warn), regularization)

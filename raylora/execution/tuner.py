@@ -24,7 +24,7 @@ from raylora.execution.autoscaling import nodes_to_count_on
 from raylora.execution.cluster import check_address, connected, device_line
 from raylora.execution.confirm import candidates, confirmations
 from raylora.execution.handing_out import ListSearcher
-from raylora.execution.job import Job, local_paths, prepare_again
+from raylora.execution.job import Job, job_again, local_paths
 from raylora.execution.kept import check_kept
 from raylora.execution.listening import settle
 from raylora.execution.material import is_shared, schedules
@@ -52,7 +52,7 @@ def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: st
         UserError: the output folder, the cluster or the tracking server can't be used; nothing was started or left.
         RayloraError: no trial came to a result.
     """
-    from raylora.execution.prepare import absolute, digest_of_base
+    from raylora.execution.checked_job import absolute, digest_of_base
 
     uri = check_start(job, out, address)
     with (
@@ -109,7 +109,7 @@ def check_start(job: Job, out: OutFolder, address: str | None = None, warn: Say 
     Raises:
         UserError: output folder, storage, cluster, tracking server or a model can't be used.
     """
-    from raylora.execution.prepare import check_hub, check_tracking
+    from raylora.execution.checked_job import check_hub, check_tracking
 
     out.check_free(job.plan.disk_bytes)
     check_address(address)
@@ -137,7 +137,7 @@ def resume_job(root: Path, listener: Listener, say: Say, address: str | None = N
     experiment = read_experiment(out.experiment)
     check_kept(out, state, experiment)
     with _tracker(state["tracking_uri"], experiment, out, say) as tracker:
-        job = prepare_again(experiment, load_space(str(out.space)), out.split, say)
+        job = job_again(experiment, load_space(str(out.space)), out.split, say)
         tracker.check()
         mirror = reopened(experiment, state, out)
         with _cluster(experiment, address) as share, out.locked(), _ended_in(tracker):

@@ -10,9 +10,9 @@ from raylora.config import Experiment
 from raylora.config_files import read_experiment
 from raylora.dataset.split import digests_of_split
 from raylora.errors import ConfigError, OutputError
+from raylora.execution.checked_job import absolute, digest_of_base
 from raylora.execution.job import Job
 from raylora.execution.outputs import OutFolder
-from raylora.execution.prepare import absolute, digest_of_base
 from raylora.files import is_file, is_folder, resolved
 from raylora.search.study import STUDY_NAME, read_trials, storage_of
 from raylora.search.warm_start import EarlierSearch, Taken, take

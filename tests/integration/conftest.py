@@ -19,9 +19,9 @@ from raylora.dataset.split import split_folds
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.families import load_base
 from raylora.evaluation.encoders import load_encoder
+from raylora.execution.job import read_pictures
 from raylora.execution.node_cache import Material, make_shared, write_shared
 from raylora.execution.outputs import OutFolder
-from raylora.execution.prepare import read_pictures
 from raylora.execution.trial import TrialJob
 from raylora.files import fold_folders
 from raylora.tracking.mlflow_runs import MlflowTracker

@@ -188,7 +188,7 @@ def test_a_split_with_near_duplicates_on_both_sides_is_warned_of(run: Run, tmp_p
 
 def test_what_a_training_began_with_is_not_judged_again(run: Run, tmp_path: Path) -> None:
     """Before regularization images were compared, it could begin with one of its own."""
-    from raylora.execution.prepare import prepare
+    from raylora.execution.checked_job import checked_job
 
     folder, others = draw_set(tmp_path / "set"), draw_set(tmp_path / "others", 9, seed=100)
     put(others, "known.jpg", drawn(2))
@@ -197,7 +197,7 @@ def test_what_a_training_began_with_is_not_judged_again(run: Run, tmp_path: Path
     params = {"dataset.path": str(folder), "dataset.regularization": str(others), "dataset.resolution": 128}
     experiment = read_request(Request(Path("good.yaml"), {}, [])).with_params(params)
     told: list[str] = []
-    job = prepare(experiment, None, None, told.append, holds_out=False, goes_on=True)
+    job = checked_job(experiment, None, None, told.append, holds_out=False, goes_on=True)
     assert len(job.regularization) == 10
     assert not any("regularization" in line for line in told)
 

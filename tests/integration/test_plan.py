@@ -11,8 +11,8 @@ import pytest
 from raylora import __version__
 from raylora.bundled import search_spaces
 from raylora.config import Experiment
+from raylora.execution.checked_job import checked_job
 from raylora.execution.plan import Plan
-from raylora.execution.prepare import prepare
 from raylora.search.space import SearchSpace, load_space
 from tests.bad_world import Run
 
@@ -72,7 +72,7 @@ def test_nothing_is_warned_of(line: str, run: Run) -> None:
 
 def plan_of(experiment: Experiment, space: SearchSpace | None = None, **settings: Any) -> Plan:
     params = {path.replace("__", "."): value for path, value in settings.items()}
-    return prepare(experiment.with_params(params), space, None, lambda _: None).plan
+    return checked_job(experiment.with_params(params), space, None, lambda _: None).plan
 
 
 def test_the_disk_has_room_for_files_of_epochs(tiny_experiment: Experiment) -> None:

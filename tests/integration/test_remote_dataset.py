@@ -15,8 +15,8 @@ from raylora.dataset.check import check_dataset
 from raylora.dataset.folder import Picture, ReadOptions, dataset_digest, read_folder
 from raylora.dataset.remote import copy_of, fetch, here, read_dataset
 from raylora.errors import ConfigError, DatasetError
+from raylora.execution.checked_job import absolute, checked_job
 from raylora.execution.job import local_paths
-from raylora.execution.prepare import absolute, prepare
 from raylora.request import Request, read_request
 from raylora.storage import Storage
 from tests.bad_world import Run
@@ -175,9 +175,9 @@ def test_a_job_keeps_the_uri(uri: str, tiny_experiment: Experiment, pictures_fol
     kept = absolute(remote)
     assert (kept.dataset.path, kept.dataset.regularization) == (uri, uri)
     assert [path.name for path in local_paths(kept)] == ["base"]
-    job = prepare(remote.with_params({"dataset.regularization": None}), None, None, print)
+    job = checked_job(remote.with_params({"dataset.regularization": None}), None, None, print)
     assert len(job.pictures) == 12
-    local = prepare(tiny_experiment, None, None, print)
+    local = checked_job(tiny_experiment, None, None, print)
     assert [split.holdout[0].digest for split in job.splits] == [split.holdout[0].digest for split in local.splits]
 
 

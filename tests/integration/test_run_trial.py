@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from raylora.evaluation.scorecard import Evaluator
 from raylora.execution import trial
 from raylora.execution.alone import train_job
+from raylora.execution.checked_job import checked_job
 from raylora.execution.outputs import OutFolder
 from raylora.execution.plan import make_plan
-from raylora.execution.prepare import prepare
 from raylora.execution.trial import TrialJob, run_trial
 from raylora.search.stopping import IS_OVER
 from raylora.training.checkpoint import read_state, write_state
@@ -96,7 +96,7 @@ def test_training_alone_gives_a_trials_losses(make_job: MakeJob, tmp_path: Path)
     """The same configuration and split, by `raylora train --holdout`: one loop, so the same numbers."""
     job, out = make_job({"dataset.shuffle_caption": True, "lora.dropout": 0.1}), OutFolder(tmp_path / "alone")
     reports = reports_of(job, {})
-    train_job(prepare(job.experiment, None, None, lambda _: None), out, True, lambda _: None)
+    train_job(checked_job(job.experiment, None, None, lambda _: None), out, True, lambda _: None)
     history = read_state(out.trials / "train" / STATE_NAME)["history"]
     for name in ("images_seen", "train_losses", "holdout_loss", "train_probe_loss", "score"):
         assert [report[name] for report in history] == [report[name] for report in reports]

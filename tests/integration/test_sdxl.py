@@ -26,8 +26,8 @@ from raylora.diffusion.lora_file import DIFFUSERS_NAME, KOHYA_NAME, LoraCard, lo
 from raylora.diffusion.objective import Cells, denoising_losses
 from raylora.diffusion.tensor_cache import TensorCache
 from raylora.errors import ConfigError, ModelError
+from raylora.execution.job import read_pictures
 from raylora.execution.node_cache import Material, training_set
-from raylora.execution.prepare import read_pictures
 from raylora.tracking.mlflow_runs import MlflowTracker
 from raylora.tracking.registry import Handed, log_lora, place, register
 from raylora.training.trainer import Trainer

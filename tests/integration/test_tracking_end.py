@@ -15,10 +15,10 @@ from mlflow import MlflowClient
 from raylora.config import Experiment
 from raylora.errors import RayloraError
 from raylora.execution import tuner
+from raylora.execution.checked_job import checked_job
 from raylora.execution.cluster import Share
 from raylora.execution.job import Job
 from raylora.execution.outputs import OutFolder
-from raylora.execution.prepare import prepare
 from raylora.execution.searcher import StudySearcher
 from raylora.execution.tuner import tune_job
 from raylora.execution.underway import Search
@@ -100,7 +100,7 @@ def test_a_trial_whose_end_mlflow_missed_was_not_killed(tracker: MlflowTracker, 
 
 @pytest.fixture
 def job(tiny_experiment: Experiment, uri: str) -> Job:
-    return prepare(tiny_experiment.with_params({"tracking.uri": uri}), SPACE, None, print)
+    return checked_job(tiny_experiment.with_params({"tracking.uri": uri}), SPACE, None, print)
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from raylora.config_files import write_experiment
 from raylora.errors import DatasetError, OutputError
 from raylora.execution import notice
 from raylora.execution.alone import resume_training, train_job
+from raylora.execution.checked_job import checked_job
 from raylora.execution.job import Job
 from raylora.execution.notice import NOTICE_VARIABLE
 from raylora.execution.outputs import OutFolder
-from raylora.execution.prepare import prepare
 from raylora.report.reading import read_work
 
 
@@ -45,7 +45,7 @@ def experiment(tiny_experiment: Experiment) -> Experiment:
 
 
 def job_of(experiment: Experiment, holdout: bool) -> Job:
-    return prepare(experiment, None, None, quiet, holdout)
+    return checked_job(experiment, None, None, quiet, holdout)
 
 
 def summary_of(out: OutFolder) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from raylora.diffusion.tensor_cache import TensorCache
 from raylora.errors import TrainingDivergedError
 from raylora.evaluation.encoders import load_encoder
 from raylora.evaluation.scorecard import Evaluator
+from raylora.execution.job import read_pictures, read_regularization
 from raylora.execution.node_cache import Material, image_set, training_set
-from raylora.execution.prepare import read_pictures, read_regularization
 from raylora.training.checkpoint import read_state, write_state
 from raylora.training.fit import advance_by_epochs
 from raylora.training.trainer import Trainer

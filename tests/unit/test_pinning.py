@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from raylora.errors import ConfigError
-from raylora.execution.prepare import prepare
+from raylora.execution.checked_job import checked_job
 from raylora.request import Request, Wanted, read_request, search_wanted, training_wanted
 from raylora.search.pinning import pin
 from raylora.search.space import SearchSpace, check_space, load_space
@@ -174,7 +174,7 @@ def test_what_the_points_of_a_search_are_warned_of_is_told_once() -> None:
         "lora.rank": {"low": 2, "high": 60},
     }))  # fmt: skip
     told: list[str] = []
-    prepare(wanted.experiment, wanted.space, None, told.append)
+    checked_job(wanted.experiment, wanted.space, None, told.append)
     assert sum("is above lora.rank" in warning for warning in told) == 1
     assert sum("Prodigy expects every rate at 1" in warning for warning in told) == 1
 

@@ -30,7 +30,7 @@ ALIGNMENT = "prompt_alignment"
 MOST_IMAGES_PER_EPOCH = 10**7
 
 
-def prepare(
+def checked_job(
     experiment: Experiment,
     space: SearchSpace | None,
     split_file: Path | None,
