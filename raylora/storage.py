@@ -48,7 +48,7 @@ def checked_uri(reference: str) -> str:
         raise ValueError("must hold no credentials and no options; give those in the environment, as AWS_ENDPOINT_URL")
     if not place or (bucket == "") != (scheme == "file"):
         raise ValueError("must name a bucket" if bucket == "" else "must be an absolute path, as in file:///mnt/shared")
-    if any(part in ("", ".", "..") for part in prefix):
+    if bucket in (".", "..") or any(part in ("", ".", "..") for part in prefix):
         raise ValueError("must hold no empty part, no `.` and no `..`")
     return f"{scheme}://{place}"
 

@@ -15,6 +15,8 @@ from raylora.redaction import redacted
 from raylora.storage import Found, Storage, checked_uri, is_uri, scratch
 
 WANTED_SUFFIXES = IMAGE_SUFFIXES | set(CAPTION_SUFFIXES)
+LONGEST = 50
+"""Characters of a copy's name: at most four bytes each, of the 255 that a file system takes."""
 PATIENCE_S = 30
 """How long to ask a server again that is away."""
 
@@ -71,7 +73,7 @@ def fetch(uri: str) -> Path:
     try:
         copy = copy_of(uri)
         copy.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{copy}.lock"):
+        with FileLock(f"{copy.parent}.lock"):
             _bring(Storage(uri, PATIENCE_S), copy)
     except StorageError as error:
         raise DatasetError(str(error)) from None
@@ -80,7 +82,7 @@ def fetch(uri: str) -> Path:
 
 def copy_of(uri: str) -> Path:
     """Where this machine keeps its copy, in a folder of the same name: findings name that."""
-    return scratch() / "datasets" / _key(uri) / PurePosixPath(uri).name
+    return scratch() / "datasets" / _key(uri) / PurePosixPath(uri).name[:LONGEST]
 
 
 def _key(uri: str) -> str:
@@ -106,7 +108,7 @@ def _check_room(uri: str, copy: Path, found: dict[str, Found]) -> None:
     free = shutil.disk_usage(copy).free
     if needed > free:
         raise DatasetError(
-            f"{uri}: its images take {needed / 2**30:.1f} GiB, and {copy.parent} has {free / 2**30:.1f} GiB; "
+            f"{uri}: its images take {needed / 2**30:.1f} GiB, and {copy.parent.parent} has {free / 2**30:.1f} GiB; "
             "free some space, or set TMPDIR to a folder with more"
         )
 

@@ -8,12 +8,14 @@ import re
 import signal
 import socket
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray._private import worker as ray_worker
+from ray._private.node import Node
 
 from raylora.config import SearchConfig
 from raylora.errors import ConfigError, RayloraError, first_line
@@ -78,15 +80,25 @@ def _connect(address: str) -> None:
 
 
 def _start_own(with_state_api: bool) -> None:
-    """Twice where it takes longer than the 30 s that Ray gives itself, as on a busy machine; the first ends with us."""
+    """Twice where it takes longer than the 30 s that Ray gives itself, as on a busy machine."""
     for is_last in (False, True):
         try:
             with on_loopback():
                 ray.init(address=LOCAL, include_dashboard=with_state_api, dashboard_host="127.0.0.1", **UNHEARD)
             return
         except Exception as error:  # Ray raises many kinds; a plain one here
+            _end_nodes_of(error)
             if is_last or TOO_SLOW not in str(error):
                 raise RayloraError(f"Ray can't be started on this machine: {first_line(error)}") from error
+
+
+def _end_nodes_of(error: Exception) -> None:
+    """End the processes of a node that raised this while it was made: nobody has it then to do so."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        node = frame.f_locals.get("self")
+        if isinstance(node, Node):
+            node.kill_all_processes(check_alive=False, allow_graceful=True)
+            return
 
 
 def check_address(address: str | None) -> None:

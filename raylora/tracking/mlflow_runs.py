@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ LONGEST_PARAM = 500
 """Characters; MLflow's own limit is 6,000, but nobody reads those."""
 MOST_METRICS_PER_CALL = 1000
 """MLflow's limit of a `log_batch`."""
+MARK_TAG = "raylora.mark"
+"""By which a search finds its run again where MLflow's answer was lost."""
 SILENCE_S = 60
 """How long a store that failed is not asked again while a search runs."""
 MOST_FAILURES = 3
@@ -150,11 +153,24 @@ class MlflowTracker:
         try:
             return str(self._client.create_experiment(name, artifact_location=artifacts_of(self.uri)))
         except MlflowException as error:
+            if found := self._client.get_experiment_by_name(name):  # by another search, or only the answer was lost
+                return str(found.experiment_id)
             raise TrackingError(f"MLflow experiment {name}: can't be made ({error})") from None
 
     def _open(self, name: str, tags: Mapping[str, str]) -> str:
-        with one_try():
-            run = self._client.create_run(self.experiment_id, run_name=name, tags={**tags, **environment_tags()})
+        """A run that is made once: it is looked for by a tag of its own where the answer didn't come, and only then
+        asked for again."""
+        mark = uuid.uuid4().hex
+        every = {**tags, **environment_tags(), MARK_TAG: mark}
+        try:
+            with one_try():
+                run = self._client.create_run(self.experiment_id, run_name=name, tags=every)
+        except MlflowException:
+            found = self._client.search_runs([self.experiment_id], f"tags.`{MARK_TAG}` = '{mark}'", max_results=1)
+            if found:
+                return str(found[0].info.run_id)
+            with one_try():
+                run = self._client.create_run(self.experiment_id, run_name=name, tags=every)
         return str(run.info.run_id)
 
     def finish(self, metrics: Mapping[str, float], artifacts: Path | None) -> None:

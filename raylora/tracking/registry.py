@@ -176,7 +176,8 @@ def register(uri: str, model_uri: str, name: str, entry: Entry | None = None) ->
         if found:
             return str(max(found, key=lambda version: int(version.version)).version)
         entry = look_at(files_at(client, model.artifact_location), model.status).entry or entry or Entry()
-        made = mlflow.register_model(model_uri, name, tags=dict(entry.tags))
+        with one_try():
+            made = mlflow.register_model(model_uri, name, tags=dict(entry.tags))
         if entry.text:
             client.update_model_version(name, made.version, entry.text[:LONGEST_TEXT])
     return str(made.version)

@@ -68,6 +68,7 @@ def make_search(folder: Path) -> list[str]:
 
 def lose_a_machine(ray: RayHosts, out: Path, driver: Program) -> None:
     """Cut the power of one that has done a trial, amid its next, of which there is a report; switch it on again."""
+    found: list[str] = []
 
     def amid_their_next() -> list[str]:
         assert driver.status is None, driver.tail()
@@ -76,8 +77,8 @@ def lose_a_machine(ray: RayHosts, out: Path, driver: Program) -> None:
                     for name, worker in ray.workers.items()}  # fmt: skip
         return [name for name, here in statuses.items() if "running" in here and len(here) > 1]
 
-    wait_until(lambda: bool(amid_their_next()), "a machine's second trial", LIMIT_S)
-    (name, *_) = amid_their_next()
+    wait_until(lambda: bool(found.extend(amid_their_next()) or found), "a machine's second trial", LIMIT_S)
+    name = found[0]
     ray.kill_node(name)
     ray.restart_node(name)
     ray.wait()

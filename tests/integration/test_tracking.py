@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import _validate_model_name
 from PIL import Image
@@ -245,6 +245,27 @@ def test_a_run_that_somebody_deleted_holds_up_no_other(tracker: MlflowTracker, t
     assert not lacks_nothing(other)
     tracker.catch_up()
     assert lacks_nothing(other)
+
+
+@pytest.mark.parametrize("is_answer_lost", [False, True])
+def test_a_search_whose_run_was_made_without_an_answer_has_that_one(
+    is_answer_lost: bool, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker, tries = MlflowTracker(uri, "raylora"), list[int]()
+    create = tracker._client.create_run
+
+    def failing_at_first(*arguments: Any, **more: Any) -> Any:
+        tries.append(MLFLOW_HTTP_REQUEST_MAX_RETRIES.get())
+        run = create(*arguments, **more) if is_answer_lost or len(tries) > 1 else None
+        if len(tries) == 1:
+            raise MlflowException("no answer came")
+        return run
+
+    monkeypatch.setattr(tracker._client, "create_run", failing_at_first)
+    tracker.start("search", {}, {})
+    (run,) = tracker._client.search_runs([tracker.experiment_id])
+    assert (run.info.run_id, run.info.status) == (tracker.parent_run_id, "RUNNING")
+    assert tries == [0] * (1 if is_answer_lost else 2)
 
 
 @contextmanager

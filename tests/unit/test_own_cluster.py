@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray._private.node import Node
 
 from raylora.errors import RayloraError
 from raylora.execution.cluster import connected
@@ -24,6 +25,23 @@ def fails_with(errors: list[str], monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(ray, "init", init)
     return asked
+
+
+def test_nothing_is_left_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose processes run already where Ray gives it up."""
+    ended: list[bool] = []
+
+    class Slow(Node):
+        def __init__(self) -> None:
+            raise Exception(SLOW)
+
+        def kill_all_processes(self, check_alive: bool = True, allow_graceful: bool = False, **_: Any) -> None:
+            ended.append(allow_graceful)
+
+    monkeypatch.setattr(ray, "init", lambda **_: Slow())
+    with pytest.raises(RayloraError), connected(None, with_state_api=False):
+        pass
+    assert ended == [True, True]
 
 
 def test_it_is_started_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
