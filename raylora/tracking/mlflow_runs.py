@@ -163,15 +163,19 @@ class MlflowTracker:
         mark = uuid.uuid4().hex
         every = {**tags, **environment_tags(), MARK_TAG: mark}
         try:
-            with one_try():
-                run = self._client.create_run(self.experiment_id, run_name=name, tags=every)
+            return self._ask_for_run(name, every)
         except MlflowException:
-            found = self._client.search_runs([self.experiment_id], f"tags.`{MARK_TAG}` = '{mark}'", max_results=1)
-            if found:
-                return str(found[0].info.run_id)
-            with one_try():
-                run = self._client.create_run(self.experiment_id, run_name=name, tags=every)
+            return self._run_with(f"tags.`{MARK_TAG}` = '{mark}'") or self._ask_for_run(name, every)
+
+    def _ask_for_run(self, name: str, tags: Mapping[str, str]) -> str:
+        """Asked for once: where it fails, it may have been made all the same."""
+        with one_try():
+            run = self._client.create_run(self.experiment_id, run_name=name, tags=dict(tags))
         return str(run.info.run_id)
+
+    def _run_with(self, query: str) -> str | None:
+        found = self._client.search_runs([self.experiment_id], query, max_results=1)
+        return str(found[0].info.run_id) if found else None
 
     def finish(self, metrics: Mapping[str, float], artifacts: Path | None) -> None:
         """Close the parent run with the winner's measures and the files of a folder.
@@ -299,9 +303,9 @@ class MlflowTracker:
         return run_id
 
     def _find_run(self, trial: TrialRecord) -> str | None:
-        query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent_run_id}' and run_name = '{trial.trial_id}'"
-        found = self._client.search_runs([self.experiment_id], query, max_results=1)
-        return str(found[0].info.run_id) if found else None
+        return self._run_with(
+            f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent_run_id}' and run_name = '{trial.trial_id}'"
+        )
 
     def _create_run(self, trial: TrialRecord) -> str:
         tags = {
@@ -311,10 +315,9 @@ class MlflowTracker:
             "raylora.is_baseline": str(trial.is_baseline),
             **({"raylora.confirms": trial.confirms} if trial.confirms else {}),
         }
-        with one_try():  # `_find_run` follows where it fails
-            run = self._client.create_run(self.experiment_id, run_name=trial.trial_id, tags=tags)
-        self._running.add(str(run.info.run_id))
-        return str(run.info.run_id)
+        run_id = self._ask_for_run(trial.trial_id, tags)
+        self._running.add(run_id)
+        return run_id
 
     def _log(self, trial: TrialRecord, run_id: str, number: int) -> None:
         """A report, at the time when it was heard of: a point with the same time, step and value is the same point."""

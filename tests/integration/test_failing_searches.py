@@ -209,7 +209,7 @@ def test_a_disk_that_is_full_amid_a_round_is_told_as_such(
     how = f"free some space, then go on by `raylora resume {search.out.root}`"
     assert str(told) == f"No space left on device: trial.json; {how}"
     assert json.loads(search.out.state_file.read_text())["state"] == "failed"
-    assert [record for record in caplog.records if record.name.startswith(("ray", "raylora"))] == []
+    assert [record for record in caplog.records if record.name.startswith(("ray", "root"))] == []
 
 
 def test_a_fault_of_raylora_itself_comes_through_as_it_is(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:

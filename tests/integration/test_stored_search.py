@@ -104,8 +104,9 @@ def until_under_way(s3: S3, process: subprocess.Popen[str], place: Path) -> str:
     deadline = time.monotonic() + 300
     while True:
         here = {path.parent.name for path in place.glob("raylora-*/searches/*/*/trials/*/state.pt")}
-        if kept := sorted(number for number in here if f"search/trials/{number}/state.pt" in s3.keys("search/trials/")):
-            return kept[0]
+        kept = {key.split("/")[2] for key in s3.keys("search/trials/") if key.endswith("/state.pt")}
+        if both := sorted(here & kept):
+            return both[0]
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.1)
 

@@ -68,17 +68,18 @@ def make_search(folder: Path) -> list[str]:
 
 def lose_a_machine(ray: RayHosts, out: Path, driver: Program) -> None:
     """Cut the power of one that has done a trial, amid its next, of which there is a report; switch it on again."""
-    found: list[str] = []
+    amid_their_next: list[str] = []
 
-    def amid_their_next() -> list[str]:
+    def is_one_amid_its_next() -> bool:
         assert driver.status is None, driver.tail()
         records = read_records(out / "trials")
         statuses = {name: {one.status for one in records if one.node == worker.address}
                     for name, worker in ray.workers.items()}  # fmt: skip
-        return [name for name, here in statuses.items() if "running" in here and len(here) > 1]
+        amid_their_next[:] = [name for name, here in statuses.items() if "running" in here and len(here) > 1]
+        return bool(amid_their_next)
 
-    wait_until(lambda: bool(found.extend(amid_their_next()) or found), "a machine's second trial", LIMIT_S)
-    name = found[0]
+    wait_until(is_one_amid_its_next, "a machine's second trial", LIMIT_S)
+    (name, *_) = amid_their_next
     ray.kill_node(name)
     ray.restart_node(name)
     ray.wait()
