@@ -115,7 +115,7 @@ def drive(out: Path, address: str, simulation: Simulation) -> None:
     from raylora.cli_output import on_stderr
     from raylora.execution import rounds
     from raylora.execution.outputs import OutFolder
-    from raylora.execution.tuner import resume_job, tune_job
+    from raylora.execution.tuner import ready, resume_job, tune_job
     from raylora.report.live import view
     from raylora.tracking.recorder import Listeners, read_records
 
@@ -126,7 +126,7 @@ def drive(out: Path, address: str, simulation: Simulation) -> None:
         if out.exists():
             resume_job(out, listener, _say, address)
         else:
-            tune_job(new_job(simulation), found, listener, _say, address)
+            tune_job(ready(new_job(simulation), found, address), listener, _say)
 
 
 def new_job(simulation: Simulation) -> Any:

@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from raylora.execution.job import Job
-    from raylora.execution.outputs import OutFolder
+    from raylora.execution.tuner import Ready
     from raylora.search.space import SearchSpace
 
 app = typer.Typer(
@@ -170,32 +170,31 @@ def tune(
     from raylora.execution.warm_start import warm_started
 
     job = warm_started(job, warm_start or (), warn, force)
-    folder = _announced(job, out, address, console, warn if dry_run else None)
+    search = _announced(job, out, address, console, warn if dry_run else None)
     if dry_run:
         return
-    with watched(folder, console, job.experiment.search) as listener:
-        summary = tune_job(job, folder, listener, say_on(console), address)
-    print_summary(summary, folder.root, as_json)
+    with watched(search.out, console, job.experiment.search) as listener:
+        summary = tune_job(search, listener, say_on(console))
+    print_summary(summary, search.out.root, as_json)
 
 
 def _announced(
     job: Job, out: Path | None, address: str | None, console: Console, warn: Callable[[str], None] | None
-) -> OutFolder:
-    """The search's plan printed and its place looked at; nothing has begun.
+) -> Ready:
+    """The search's plan printed and what it needs looked at; nothing has begun.
 
     Args:
         warn: told of what a search would be refused for, where nothing is to begin.
     """
     from raylora.execution.cluster import device_line
     from raylora.execution.outputs import OutFolder
-    from raylora.execution.tuner import check_start
+    from raylora.execution.tuner import ready
 
     assert job.space is not None
     folder = OutFolder(out_place(out or Path("out") / job.space.name.replace(":", "-")))
     device = device_line(job.experiment.search, address)
     print_plan(console, [*job.lines(), ("Device", device), ("Output", str(folder.root))])
-    check_start(job, folder, address, warn)
-    return folder
+    return ready(job, folder, address, warn)
 
 
 def _planned(request: Request, space: str | None, split: Path | None, warn: Callable[[str], None]) -> Job:

@@ -17,7 +17,7 @@ from raylora.diffusion.generate import generate, requests_of
 from raylora.diffusion.tensor_cache import framed_pixels
 from raylora.errors import DatasetError
 from raylora.evaluation.scorecard import Evaluator
-from raylora.execution.checked_job import absolute, check_hub, checked_job
+from raylora.execution.checked_job import absolute, checked_job
 from raylora.execution.job import Job
 from raylora.execution.material import Material, look_prompts
 from raylora.execution.model_card import write_card
@@ -54,9 +54,10 @@ def train_job(job: Job, out: OutFolder, holdout: bool, say: Say) -> dict[str, An
     """Train on all images, or with `holdout` on the split's training part, measured at the rungs.
 
     Returns the summary that is also written to `summary.json`.
+
+    Raises:
+        UserError: a model or the output folder can't be used; nothing is left.
     """
-    out.check_free(job.plan.disk_bytes)
-    check_hub(job.experiment, holdout)
     base_of(job.experiment, pick_device())
     if holdout:
         encoder_of(job.experiment, pick_device())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from raylora.dataset.folder import dataset_digest
 from raylora.dataset.split import write_splits
 from raylora.errors import RayloraError, StorageError
 from raylora.execution.autoscaling import nodes_to_count_on
-from raylora.execution.cluster import check_address, connected, device_line
+from raylora.execution.cluster import check_address, connected
 from raylora.execution.confirm import candidates, confirmations
 from raylora.execution.handing_out import ListSearcher
 from raylora.execution.job import Job, job_again, local_paths
@@ -45,16 +45,46 @@ from raylora.tracking.sender import MlflowSender
 from raylora.tracking.stored import Stored
 
 
-def tune_job(job: Job, out: OutFolder, listener: Listener, say: Say, address: str | None = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Ready:
+    """A search that can start: everything outside its settings was looked at too, and nothing is made."""
+
+    job: Job
+    out: OutFolder
+    tracking_uri: str
+    address: str | None
+    """Of the Ray cluster that it is to run on; None for one of its own."""
+
+
+def ready(job: Job, out: OutFolder, address: str | None = None, warn: Say | None = None) -> Ready:
+    """Look at what a search needs outside its settings; nothing is made.
+
+    Args:
+        warn: of models that can't be asked for from here, which is an error without it.
+
+    Raises:
+        UserError: output folder, storage, cluster, tracking server or a model can't be used.
+    """
+    from raylora.execution.checked_job import check_hub, check_tracking
+
+    out.check_free(job.plan.disk_bytes)
+    check_address(address)
+    check_storage(job.experiment)
+    uri = check_tracking(job.experiment, out.root)
+    check_hub(job.experiment, weighs=True, warn=warn)
+    return Ready(job, out, uri, address)
+
+
+def tune_job(start: Ready, listener: Listener, say: Say) -> dict[str, Any]:
     """Run a new search to its end; returns the summary that is also written to `summary.json`.
 
     Raises:
-        UserError: the output folder, the cluster or the tracking server can't be used; nothing was started or left.
+        UserError: the output folder, the cluster or the tracking server can't be used after all; nothing is left.
         RayloraError: no trial came to a result.
     """
     from raylora.execution.checked_job import absolute, digest_of_base
 
-    uri = check_start(job, out, address)
+    job, out, uri, address = start.job, start.out, start.tracking_uri, start.address
     with (
         _tracker(uri, job.experiment, out, say) as tracker,
         _new_cluster(job, address) as share,
@@ -98,26 +128,6 @@ def _load_judge(search: Search) -> None:
     experiment = search.job.experiment
     if not is_at_hand(experiment.evaluation.encoder):
         search.run_in_cluster(lambda: bool(encoder_of(experiment, pick_device())), "loads the image encoder")
-
-
-def check_start(job: Job, out: OutFolder, address: str | None = None, warn: Say | None = None) -> str:
-    """Everything outside the settings that a search needs; nothing is made. Returns the tracking URI.
-
-    Args:
-        warn: of models that can't be asked for from here, which is an error without it.
-
-    Raises:
-        UserError: output folder, storage, cluster, tracking server or a model can't be used.
-    """
-    from raylora.execution.checked_job import check_hub, check_tracking
-
-    out.check_free(job.plan.disk_bytes)
-    check_address(address)
-    check_storage(job.experiment)
-    device_line(job.experiment.search, address)
-    uri = check_tracking(job.experiment, out.root)
-    check_hub(job.experiment, weighs=True, warn=warn)
-    return uri
 
 
 def resume_job(root: Path, listener: Listener, say: Say, address: str | None = None) -> dict[str, Any]:

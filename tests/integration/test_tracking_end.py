@@ -20,7 +20,7 @@ from raylora.execution.cluster import Share
 from raylora.execution.job import Job
 from raylora.execution.outputs import OutFolder
 from raylora.execution.searcher import StudySearcher
-from raylora.execution.tuner import tune_job
+from raylora.execution.tuner import ready, tune_job
 from raylora.execution.underway import Search
 from raylora.search.space import Parameter, SearchSpace
 from raylora.tracking.mlflow_runs import MlflowTracker
@@ -112,7 +112,7 @@ def start(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
         yield Share(1, 0.0, 1, 1)
 
     monkeypatch.setattr(tuner, "_cluster", no_cluster)
-    return lambda: tune_job(job, OutFolder(tmp_path / "out"), NOBODY, print)
+    return lambda: tune_job(ready(job, OutFolder(tmp_path / "out")), NOBODY, print)
 
 
 def failing(error: BaseException) -> Callable[..., Any]:
