@@ -120,6 +120,15 @@ def test_other_objects_are_left_there(uri: str, s3: S3) -> None:
     assert not list(copy_of(uri).rglob("*.tar"))
 
 
+def test_a_long_name_is_cut_to_what_any_file_system_takes(s3: S3, pictures_folder: Path) -> None:
+    places = [f"s3://{BUCKET}/{'🐈' * 200}{number}" for number in range(2)]
+    Storage(places[0]).push(pictures_folder)
+    copy = copy_of(places[0])
+    assert copy.name == "🐈" * 50 and copy != copy_of(places[1])
+    assert read(places[0])[0].path.is_relative_to(copy)
+    assert max(len(part.encode()) for part in copy.parts) <= 255
+
+
 def test_messages_name_objects_and_not_copies(uri: str, s3: S3) -> None:
     s3.put(f"{uri.rpartition('/')[2]}/10_sks/broken.png", b"no picture")
     with pytest.raises(DatasetError) as raised:
@@ -136,6 +145,7 @@ def test_messages_name_objects_and_not_copies(uri: str, s3: S3) -> None:
         (f"s3://{BUCKET}/nothing-here", "there is no such file or bucket; mend the name"),
         ("s3://no-such-bucket/photos", "there is no such bucket; make it, or mend the name"),
         (f"s3://{BUCKET}/a/../b", "must hold no empty part"),
+        *((place, "must hold no empty part") for place in ("s3://..", "s3://./", f"s3://{BUCKET}/..", "file:///a/.")),
         (f"s3://key:{SECRET}@{BUCKET}/a", "must hold no credentials"),
         (f"s3://key:se/{SECRET}@{BUCKET}/a", "must hold no credentials"),
         (f"s3://{BUCKET}/a?secret_key={SECRET}", "must hold no credentials"),

@@ -13,6 +13,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from raylora.errors import TrackingError
 from raylora.tracking.check import Written, try_writing
+from tests.lost_answers import losing_answers
 
 
 def experiments(uri: str) -> list[str]:
@@ -30,6 +31,16 @@ def test_a_store_stays_as_it_was(uri: str, tmp_path: Path) -> None:
     assert experiments(uri) == ["Default"]
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
     MlflowClient(uri).create_experiment("raylora")  # which a deleted one of that name would forbid
+
+
+def test_a_run_whose_answers_are_lost_is_no_second_one(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which nobody would delete."""
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("raylora")
+    monkeypatch.setattr(MlflowClient, "create_run", losing_answers(MlflowClient.create_run))
+    try_writing(uri, "raylora")
+    assert len(client.search_runs([experiment], run_view_type=ViewType.ALL)) == 1
+    assert client.search_runs([experiment]) == []
 
 
 def test_the_searchs_own_experiment_is_tried_where_there_is_one(uri: str, tmp_path: Path) -> None:
