@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -174,20 +175,22 @@ def _track_winner(search: Search, winner: TrialRecord, score: float, entry: Entr
     measured = {**measures(winner.best or {}), "score": score}
     best = {f"best.{key}": value for key, value in measured.items()}
     search.tracker.catch_up()
+    name = search.job.experiment.tracking.register_name or "NAME"
+    later = shlex.join(["raylora", "promote", str(search.out.root), "--name", name])
     registered = search.out.read_state().get("registered") or _try(
-        search, "as a model", lambda: _register(search, entry)
+        search, "as a model", lambda: _register(search, entry), mend=f"; `{later}` does that"
     )
     search.out.write_state("running", registered=registered)  # a resume doesn't register it again
     _try(search, "in full", lambda: search.tracker.finish(best, search.out.best))
     return registered
 
 
-def _try(search: Search, how: str, step: Callable[[], Registered | None]) -> Registered | None:
+def _try(search: Search, how: str, step: Callable[[], Registered | None], mend: str = "") -> Registered | None:
     try:
         return step()
     except Exception as error:  # MLflow, requests and SQLAlchemy raise many kinds
         reason = first_line(error)
-        search.say(f"warning: the winner could not be written to MLflow {how} ({reason}); its files are there")
+        search.say(f"warning: the winner could not be written to MLflow {how} ({reason}); its files are there{mend}")
         return None
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from raylora.errors import TrackingError
-from raylora.tracking.mlflow_store import REACH_S, artifacts_of, check_reachable, one_try, patience, reason_of
+from raylora.tracking.mlflow_store import REACH_S, check_reachable, made_once, new_experiment, patience, reason_of
 
 TRIED = "raylora-doctor"
 
@@ -59,8 +60,7 @@ def try_writing(uri: str, experiment: str) -> Written:
 
 
 def _write_and_delete(client: MlflowClient, experiment_id: str, folder: Path) -> Written:
-    with one_try():
-        run = client.create_run(experiment_id, run_name=TRIED)
+    run = _new_run(client, experiment_id)
     uri, run_id = str(run.info.artifact_uri), run.info.run_id
     file = folder / f"{TRIED}.txt"
     file.write_text("written and deleted by raylora doctor")
@@ -78,6 +78,19 @@ def _write_and_delete(client: MlflowClient, experiment_id: str, folder: Path) ->
                 place.rmdir()
     root = uri.partition(f"/{run_id}/")[0]
     return Written(root) if is_gone else Written(root, f"{uri}/{file.name}", reason)
+
+
+def _new_run(client: MlflowClient, experiment_id: str) -> Run:
+    name = _new_name()
+
+    def find() -> Run | None:
+        return next(iter(client.search_runs([experiment_id], f"run_name = '{name}'")), None)
+
+    return made_once(lambda: client.create_run(experiment_id, run_name=name), find)
+
+
+def _new_name() -> str:
+    return f"{TRIED}-{uuid.uuid4().hex[:8]}"
 
 
 def _is_there(client: MlflowClient, run_id: str, name: str) -> bool:
@@ -111,7 +124,7 @@ def _experiment(client: MlflowClient, uri: str, name: str) -> Iterator[str]:
     if found is not None:
         yield str(found.experiment_id)
         return
-    made = str(client.create_experiment(f"{TRIED}-{uuid.uuid4().hex[:8]}", artifact_location=artifacts_of(uri)))
+    made = new_experiment(client, uri, _new_name())
     try:
         yield made
     finally:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,11 +27,12 @@ from raylora import __version__
 from raylora.errors import TrackingError
 from raylora.files import first_fold, write_atomically
 from raylora.tracking.mlflow_store import (
+    MARK_TAG,
     REACH_S,
-    artifacts_of,
     check_active,
     check_reachable,
-    one_try,
+    made_once,
+    new_experiment,
     patience,
     quieten,
     reason_of,
@@ -45,8 +46,6 @@ LONGEST_PARAM = 500
 """Characters; MLflow's own limit is 6,000, but nobody reads those."""
 MOST_METRICS_PER_CALL = 1000
 """MLflow's limit of a `log_batch`."""
-MARK_TAG = "raylora.mark"
-"""By which a search finds its run again where MLflow's answer was lost."""
 SILENCE_S = 60
 """How long a store that failed is not asked again while a search runs."""
 MOST_FAILURES = 3
@@ -123,8 +122,18 @@ class MlflowTracker:
         """
         check_reachable(self.uri)
 
-    def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str], run_id: str | None = None) -> None:
+    def start(
+        self,
+        name: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        run_id: str | None = None,
+        mark: str | None = None,
+    ) -> None:
         """Open the parent run, or go on with `run_id`.
+
+        Args:
+            mark: of a run that another process may have made before it ended.
 
         Raises:
             TrackingError: it can't be written, as without the right to, or if somebody deleted it or its experiment.
@@ -132,7 +141,7 @@ class MlflowTracker:
         try:
             with patience(REACH_S):
                 self.experiment_id = self._get_or_create(self._experiment)
-                self.parent_run_id = run_id or self._open(name, tags)
+                self.parent_run_id = run_id or self._open(name, tags, mark or uuid.uuid4().hex)
                 self._client.update_run(self.parent_run_id, status="RUNNING")
                 self._log_params(self.parent_run_id, params)
         except MlflowException as error:
@@ -151,26 +160,17 @@ class MlflowTracker:
             check_active(found, self.uri)
             return str(found.experiment_id)
         try:
-            return str(self._client.create_experiment(name, artifact_location=artifacts_of(self.uri)))
+            return new_experiment(self._client, self.uri, name)
         except MlflowException as error:
-            if found := self._client.get_experiment_by_name(name):  # by another search, or only the answer was lost
-                return str(found.experiment_id)
-            raise TrackingError(f"MLflow experiment {name}: can't be made ({error})") from None
+            raise TrackingError(f"MLflow experiment {name}: can't be made ({reason_of(error)})") from None
 
-    def _open(self, name: str, tags: Mapping[str, str]) -> str:
-        """A run that is made once: it is looked for by a tag of its own where the answer didn't come, and only then
-        asked for again."""
-        mark = uuid.uuid4().hex
+    def _open(self, name: str, tags: Mapping[str, str], mark: str) -> str:
         every = {**tags, **environment_tags(), MARK_TAG: mark}
-        try:
-            return self._ask_for_run(name, every)
-        except MlflowException:
-            return self._run_with(f"tags.`{MARK_TAG}` = '{mark}'") or self._ask_for_run(name, every)
+        find = partial(self._run_with, f"tags.`{MARK_TAG}` = '{mark}'")
+        return find() or made_once(partial(self._new_run, name, every), find)
 
-    def _ask_for_run(self, name: str, tags: Mapping[str, str]) -> str:
-        """Asked for once: where it fails, it may have been made all the same."""
-        with one_try():
-            run = self._client.create_run(self.experiment_id, run_name=name, tags=dict(tags))
+    def _new_run(self, name: str, tags: Mapping[str, str]) -> str:
+        run = self._client.create_run(self.experiment_id, run_name=name, tags=dict(tags))
         return str(run.info.run_id)
 
     def _run_with(self, query: str) -> str | None:
@@ -297,8 +297,9 @@ class MlflowTracker:
 
     def _make_run(self, trial: TrialRecord) -> str:
         """The trial's run with its settings. It may be there already: answers get lost, and processes end."""
-        found = self._find_run(trial) if Path(trial.folder) in self._tried else None
-        run_id = found or self._create_run(trial)
+        find = partial(self._find_run, trial)
+        found = find() if Path(trial.folder) in self._tried else None
+        run_id = found or made_once(partial(self._create_run, trial), find)
         self._log_params(run_id, trial.params)
         return run_id
 
@@ -315,7 +316,7 @@ class MlflowTracker:
             "raylora.is_baseline": str(trial.is_baseline),
             **({"raylora.confirms": trial.confirms} if trial.confirms else {}),
         }
-        run_id = self._ask_for_run(trial.trial_id, tags)
+        run_id = self._new_run(trial.trial_id, tags)
         self._running.add(run_id)
         return run_id
 

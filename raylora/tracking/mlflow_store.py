@@ -6,15 +6,17 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TypeVar
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Experiment as MlflowExperiment
 from mlflow.entities import LifecycleStage
+from mlflow.exceptions import MlflowException
 from mlflow.utils.logging_utils import MLFLOW_LOGGING_STREAM
 from sqlalchemy import create_engine, make_url
 
@@ -36,6 +38,9 @@ UPLOAD_S = 120
 """The same for the winner's files, which nothing waits for; MLflow's own default for every call."""
 TRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 BARS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
+MARK_TAG = "raylora.mark"
+"""By which what was asked for is found where MLflow's answer was lost."""
+Made = TypeVar("Made")
 
 
 def tracking_uri(configured: str | None, out: Path) -> str:
@@ -82,11 +87,36 @@ def patience(seconds: int) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def one_try() -> Iterator[None]:
-    """Within `patience`, for what makes something: were only the answer lost, a second try would make it twice."""
+def made_once(make: Callable[[], Made], find: Callable[[], Made | None]) -> Made:
+    """What is to be made in MLflow, within `patience`: where no answer comes it is looked for, and asked for again only
+    if it isn't there.
+
+    MLflow's client sends a request again whose answer is late, and the server heeds both. A server that is still at the
+    first when it has been looked for makes it twice all the same.
+
+    Args:
+        make: what asks MLflow for it.
+        find: what looks for it, by something that nothing else has.
+    """
+    try:
+        with _environment({TRIES: "0"}):
+            return make()
+    except MlflowException:
+        found = find()
+        if found is not None:
+            return found
     with _environment({TRIES: "0"}):
-        yield
+        return make()
+
+
+def new_experiment(client: MlflowClient, uri: str, name: str) -> str:
+    """The id of an experiment that is made now, or has been by somebody else just before; within `patience`."""
+
+    def find() -> str | None:
+        found = client.get_experiment_by_name(name)
+        return str(found.experiment_id) if found else None
+
+    return made_once(lambda: str(client.create_experiment(name, artifact_location=artifacts_of(uri))), find)
 
 
 @contextmanager

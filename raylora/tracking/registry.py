@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, RunTag
+from mlflow.entities import LoggedModel, Run, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
@@ -31,7 +33,7 @@ from raylora.tracking.logged_lora import (
     logged_model,
     look_at,
 )
-from raylora.tracking.mlflow_store import one_try, quieten, set_current, uploading
+from raylora.tracking.mlflow_store import MARK_TAG, made_once, quieten, set_current, uploading
 
 CHAMPION = "champion"
 MODEL_NAME = "lora"
@@ -126,14 +128,23 @@ def log_lora(uri: str, run_id: str, handed: Handed) -> str:
     set_current(uri)
     with registry(uri) as client:
         run, entry = client.get_run(run_id), handed.entry
-        with one_try():
-            made = client.create_logged_model(
-                run.info.experiment_id, MODEL_NAME, run_id, tags=dict(entry.tags), params=dict(run.data.params)
-            )
+        made = _new_model(client, run, entry)
         Model.log(artifact_path=None, name=MODEL_NAME, flavor=handed, run_id=run_id, model_id=made.model_id)
         if entry.tags:
             client.log_batch(run_id, tags=[RunTag(*tag) for tag in _run_tags(entry).items()])
     return _uri_of(made)
+
+
+def _new_model(client: MlflowClient, run: Run, entry: Entry) -> LoggedModel:
+    experiment, mark = run.info.experiment_id, uuid.uuid4().hex
+    tags, params = {**entry.tags, MARK_TAG: mark}, dict(run.data.params)
+
+    def find() -> LoggedModel | None:
+        return next(iter(client.search_logged_models([experiment], f"tags.`{MARK_TAG}` = '{mark}'")), None)
+
+    return made_once(
+        lambda: client.create_logged_model(experiment, MODEL_NAME, run.info.run_id, tags=tags, params=params), find
+    )
 
 
 def _run_tags(entry: Entry) -> dict[str, str]:
@@ -171,16 +182,21 @@ def register(uri: str, model_uri: str, name: str, entry: Entry | None = None) ->
     set_current(uri)
     with registry(uri) as client:
         model = client.get_logged_model(model_uri.removeprefix("models:/"))
-        there = client.search_model_versions(f"run_id = '{model.source_run_id}'")
-        found = [version for version in there if version.name == name and version.source == model_uri]
-        if found:
-            return str(max(found, key=lambda version: int(version.version)).version)
+        find = partial(_version_of, client, model, name)
+        if there := find():
+            return str(there.version)
         entry = look_at(files_at(client, model.artifact_location), model.status).entry or entry or Entry()
-        with one_try():
-            made = mlflow.register_model(model_uri, name, tags=dict(entry.tags))
+        made = made_once(lambda: mlflow.register_model(model_uri, name, tags=dict(entry.tags)), find)
         if entry.text:
             client.update_model_version(name, made.version, entry.text[:LONGEST_TEXT])
     return str(made.version)
+
+
+def _version_of(client: MlflowClient, model: LoggedModel, name: str) -> ModelVersion | None:
+    """The newest version under `name` that is this model."""
+    there = client.search_model_versions(f"run_id = '{model.source_run_id}'")
+    found = [version for version in there if version.name == name and version.source == _uri_of(model)]
+    return max(found, key=lambda version: int(version.version), default=None)
 
 
 def place(uri: str, name: str, version: str, alias: str = CHAMPION, force: bool = False) -> Placed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
@@ -74,7 +75,8 @@ class MlflowSender:
         Raises:
             TrackingError: the store can't be written, or the run is gone.
         """
-        self._experiment_id, self.parent_run_id = self._ask("start", name, dict(params), dict(tags), run_id)
+        mark = uuid.uuid4().hex  # the same for whichever process answers
+        self._experiment_id, self.parent_run_id = self._ask("start", name, dict(params), dict(tags), run_id, mark)
         if run_id:
             self._say("look_through", self._places)
 

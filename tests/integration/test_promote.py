@@ -17,7 +17,7 @@ from raylora.execution.outputs import OutFolder
 from raylora.execution.registering import describe
 from raylora.tracking.entry import ENTRY_NAME
 from tests.bad_world import Result, Run
-from tests.lost_answers import losing_answers
+from tests.lost_answers import Trouble, any_trouble
 from tests.registries import finished, job_of
 from tests.report_world import training
 
@@ -62,18 +62,21 @@ def test_the_first_gets_the_alias_and_is_registered_once(run: Run, client: Mlflo
     assert state["state"] == "finished"
 
 
-def test_a_model_and_a_version_whose_answers_are_lost_are_made_once(
-    run: Run, client: MlflowClient, base: BaseModel, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@any_trouble
+def test_a_model_and_a_version_are_made_once_whatever_becomes_of_answers(
+    trouble: Trouble, run: Run, client: MlflowClient, base: BaseModel, store: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    name = trouble.__name__
     slow = finished(tmp_path / "slow", base, store, 1.1)
     for make in ("create_logged_model", "_create_model_version"):
-        monkeypatch.setattr(MlflowClient, make, losing_answers(getattr(MlflowClient, make)))
-    done = run(f"promote {slow.root} --name slow")
+        monkeypatch.setattr(MlflowClient, make, trouble(getattr(MlflowClient, make)))
+    done = run(f"promote {slow.root} --name {name}")
     assert done.status == 0, done.stderr
     run_id = json.loads(slow.state_file.read_text())["parent_run_id"]
     experiment = client.get_run(run_id).info.experiment_id
     assert len(client.search_logged_models([experiment], f"source_run_id = '{run_id}'")) == 1
-    assert [version.version for version in versions(client, "slow")] == [1]
+    assert [version.version for version in versions(client, name)] == [1]
 
 
 def test_a_version_tells_what_it_is(run: Run, client: MlflowClient, good: OutFolder, base: BaseModel) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from mlflow import MlflowClient
 
 from raylora.tracking.recorder import TrialRecord, read_record, read_records
 from raylora.tracking.sender import MOST_STARTS, MlflowSender
@@ -69,6 +70,26 @@ def test_nothing_is_made_before_the_search_starts(tmp_path: Path) -> None:
     with MlflowSender(f"sqlite:///{out / 'mlflow.db'}", "raylora", [out / "trials"], print) as sender:
         sender.check()
         assert list(out.iterdir()) == []
+
+
+def test_a_run_is_made_once_though_the_process_ends_before_it_says_so(
+    uri: str, trials: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with MlflowSender(uri, "raylora", [trials], print) as sender:
+        answer, lost = sender._answer, list[object]()
+
+        def answer_but_once(number: int) -> object:
+            told = answer(number)
+            if not lost:
+                lost.append(told)
+                kill(sender._process)
+                raise EOFError
+            return told
+
+        monkeypatch.setattr(sender, "_answer", answer_but_once)
+        sender.start("search", {}, {})
+        assert lost == [(sender._experiment_id, sender.parent_run_id)]
+    assert len(MlflowClient(uri).search_runs([sender._experiment_id])) == 1
 
 
 def test_a_store_that_is_away_gets_everything_later_and_is_told_of_once(

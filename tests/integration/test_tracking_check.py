@@ -13,7 +13,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from raylora.errors import TrackingError
 from raylora.tracking.check import Written, try_writing
-from tests.lost_answers import losing_answers
+from tests.lost_answers import Trouble, any_trouble
 
 
 def experiments(uri: str) -> list[str]:
@@ -33,11 +33,14 @@ def test_a_store_stays_as_it_was(uri: str, tmp_path: Path) -> None:
     MlflowClient(uri).create_experiment("raylora")  # which a deleted one of that name would forbid
 
 
-def test_a_run_whose_answers_are_lost_is_no_second_one(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@any_trouble
+def test_a_run_is_no_second_one_whatever_becomes_of_answers(
+    trouble: Trouble, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Which nobody would delete."""
     client = MlflowClient(uri)
     experiment = client.create_experiment("raylora")
-    monkeypatch.setattr(MlflowClient, "create_run", losing_answers(MlflowClient.create_run))
+    monkeypatch.setattr(MlflowClient, "create_run", trouble(MlflowClient.create_run))
     try_writing(uri, "raylora")
     assert len(client.search_runs([experiment], run_view_type=ViewType.ALL)) == 1
     assert client.search_runs([experiment]) == []

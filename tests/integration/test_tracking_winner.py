@@ -145,6 +145,7 @@ def test_a_winner_that_cannot_be_logged_as_a_model_is_in_its_run(search: Search,
     assert _track_winner(search, winner(search), 0.5, ENTRY) is None
     assert_run_is_complete(search)
     assert len(told) == 1
+    assert told[0].endswith(f"; its files are there; `raylora promote {search.out.root} --name mine` does that")
 
 
 def test_a_registered_winner_is_named_though_its_run_cannot_be_closed(search: Search, told: list[str]) -> None:
