@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from raylora.errors import TrackingError
-from raylora.tracking.mlflow_store import REACH_S, artifacts_of, check_reachable, one_try, patience, reason_of
+from raylora.tracking.mlflow_store import REACH_S, check_reachable, make_experiment, one_try, patience, reason_of
 
 TRIED = "raylora-doctor"
 
@@ -111,7 +111,7 @@ def _experiment(client: MlflowClient, uri: str, name: str) -> Iterator[str]:
     if found is not None:
         yield str(found.experiment_id)
         return
-    made = str(client.create_experiment(f"{TRIED}-{uuid.uuid4().hex[:8]}", artifact_location=artifacts_of(uri)))
+    made = make_experiment(client, uri, f"{TRIED}-{uuid.uuid4().hex[:8]}")
     try:
         yield made
     finally:

@@ -28,9 +28,9 @@ from raylora.errors import TrackingError
 from raylora.files import first_fold, write_atomically
 from raylora.tracking.mlflow_store import (
     REACH_S,
-    artifacts_of,
     check_active,
     check_reachable,
+    make_experiment,
     one_try,
     patience,
     quieten,
@@ -151,10 +151,8 @@ class MlflowTracker:
             check_active(found, self.uri)
             return str(found.experiment_id)
         try:
-            return str(self._client.create_experiment(name, artifact_location=artifacts_of(self.uri)))
+            return make_experiment(self._client, self.uri, name)
         except MlflowException as error:
-            if found := self._client.get_experiment_by_name(name):  # by another search, or only the answer was lost
-                return str(found.experiment_id)
             raise TrackingError(f"MLflow experiment {name}: can't be made ({error})") from None
 
     def _open(self, name: str, tags: Mapping[str, str]) -> str:

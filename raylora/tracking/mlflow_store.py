@@ -15,6 +15,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Experiment as MlflowExperiment
 from mlflow.entities import LifecycleStage
+from mlflow.exceptions import MlflowException
 from mlflow.utils.logging_utils import MLFLOW_LOGGING_STREAM
 from sqlalchemy import create_engine, make_url
 
@@ -87,6 +88,21 @@ def one_try() -> Iterator[None]:
     """Within `patience`, for what makes something: were only the answer lost, a second try would make it twice."""
     with _environment({TRIES: "0"}):
         yield
+
+
+def make_experiment(client: MlflowClient, uri: str, name: str) -> str:
+    """The id of a new experiment, or of the one of that name that is there all the same: made by another search just
+    now, or by a try of ours whose answer was lost.
+
+    Raises:
+        MlflowException: there is none.
+    """
+    try:
+        return str(client.create_experiment(name, artifact_location=artifacts_of(uri)))
+    except MlflowException:
+        if found := client.get_experiment_by_name(name):
+            return str(found.experiment_id)
+        raise
 
 
 @contextmanager

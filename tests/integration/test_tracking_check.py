@@ -33,6 +33,13 @@ def test_a_store_stays_as_it_was(uri: str, tmp_path: Path) -> None:
     MlflowClient(uri).create_experiment("raylora")  # which a deleted one of that name would forbid
 
 
+def test_an_experiment_whose_answers_are_lost_is_used_and_deleted(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for again, it is there already."""
+    monkeypatch.setattr(MlflowClient, "create_experiment", losing_answers(MlflowClient.create_experiment))
+    try_writing(uri, "raylora")
+    assert experiments(uri) == ["Default"]
+
+
 def test_a_run_whose_answers_are_lost_is_no_second_one(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which nobody would delete."""
     client = MlflowClient(uri)
