@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -261,11 +261,32 @@ def test_a_search_whose_run_was_made_without_an_answer_has_that_one(
             raise MlflowException("no answer came")
         return run
 
+    other = MlflowTracker(uri, "raylora")
+    other.start("another search", {}, {})
     monkeypatch.setattr(tracker._client, "create_run", failing_at_first)
     tracker.start("search", {}, {})
-    (run,) = tracker._client.search_runs([tracker.experiment_id])
+    (run,) = tracker._client.search_runs([tracker.experiment_id], "run_name = 'search'")
     assert (run.info.run_id, run.info.status) == (tracker.parent_run_id, "RUNNING")
     assert tries == [0] * (1 if is_answer_lost else 2)
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+def test_an_experiment_that_is_there_in_the_end_is_taken(
+    is_made: bool, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where only the answer was lost, or another search was faster."""
+    tracker = MlflowTracker(uri, "raylora")
+    create = tracker._client.create_experiment
+
+    def failing(*arguments: Any, **more: Any) -> Any:
+        if is_made:
+            create(*arguments, **more)
+        raise MlflowException("no answer came")
+
+    monkeypatch.setattr(tracker._client, "create_experiment", failing)
+    with nullcontext() if is_made else pytest.raises(TrackingError, match="raylora: can't be made"):
+        tracker.start("search", {}, {})
+    assert [found.name for found in tracker._client.search_experiments()] == ["raylora"] * is_made + ["Default"]
 
 
 @contextmanager

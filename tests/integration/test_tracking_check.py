@@ -34,6 +34,16 @@ def test_a_store_stays_as_it_was(uri: str, tmp_path: Path) -> None:
 
 
 @any_trouble
+def test_an_experiment_is_used_and_deleted_whatever_becomes_of_answers(
+    trouble: Trouble, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for again, it is there already."""
+    monkeypatch.setattr(MlflowClient, "create_experiment", trouble(MlflowClient.create_experiment))
+    try_writing(uri, "raylora")
+    assert experiments(uri) == ["Default"]
+
+
+@any_trouble
 def test_a_run_is_no_second_one_whatever_becomes_of_answers(
     trouble: Trouble, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,8 +15,8 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 
 from raylora.diffusion.memory import enough_memory
 from raylora.errors import RayloraError, StorageError, TrainingDivergedError, WorkerLostError
-from raylora.execution.attempt import attempt, halving, making_up
-from raylora.execution.losing import LAST_FAULT, cause_of_loss
+from raylora.execution.attempt import attempt, halving, making_up, reason_of_failure
+from raylora.execution.losing import LAST_FAULT, cause_of_loss, words_of_loss
 from raylora.execution.results import BREAKS_OFF, FAILED, as_result, failure_in
 from raylora.execution.trial_job import HALVED
 from raylora.execution.workers import most_telling
@@ -94,6 +94,13 @@ def test_a_device_that_says_the_same_a_third_time_ends_its_trial(words: str, tim
     assert [report[FAILED] for report in told] == [f"{NCCL.format(2)} (3 times in a row)"] * is_told
 
 
+def test_long_words_are_the_same_however_long_their_numbers() -> None:
+    told: list[dict[str, Any]] = []
+    before, now = (f"CUDA error at port {port}: {'x' * 400}" for port in (7, 65535))
+    attempt({LAST_FAULT: (words_of_loss(f"RuntimeError: {before}"), 2)}, raising(RuntimeError(now)), told.append)
+    assert len(told) == 1
+
+
 def test_what_a_peer_of_several_workers_says_is_no_fault_of_a_device() -> None:
     """Its node may have gone with it, and the trial goes on elsewhere."""
     with pytest.raises(WorkerLostError):
@@ -114,9 +121,10 @@ def test_a_report_that_is_further_makes_up_for_what_a_device_said_before(images:
     assert [report[FAILED] for report in told[1:]] == [f"{NCCL.format(2)} (3 times in a row)"] * is_told
 
 
-def test_other_losses_are_left_to_tune_however_often_they_come() -> None:
+@pytest.mark.parametrize("error", [WorkerLostError("gone"), torch.distributed.DistNetworkError("reset")])
+def test_other_losses_are_left_to_tune_however_often_they_come(error: Exception) -> None:
     with pytest.raises(WorkerLostError):
-        attempt({LAST_FAULT: ("gone", 8)}, raising(WorkerLostError("gone")), print)
+        attempt({LAST_FAULT: (reason_of_failure(error), 8)}, raising(error), print)
 
 
 @pytest.mark.parametrize("error", [FULL, MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't …")])
