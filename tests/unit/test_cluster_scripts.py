@@ -291,6 +291,22 @@ trap '[[ $BASH_COMMAND != "search=\\$!" ]] || await_and_signal' DEBUG
     assert output(process).count("Time is nearly over") == 1
 
 
+def test_a_search_that_ends_by_itself_after_the_notice_fails_no_job(
+    job: Callable[..., Any], bin_folder: Path, tmp_path: Path
+) -> None:
+    ends = 'echo $$ > "$CALLS.pid"; echo "raylora $*" >> "$CALLS"; until [[ -f $CALLS.noticed ]]; do sleep 0.05; done'
+    sees_it_end = 'touch "$CALLS.noticed"; while kill -0 "$(cat "$CALLS.pid")"; do sleep 0.05; done; exit 1'
+    (bin_folder / "raylora").write_text(f"#!/usr/bin/env bash\n{ends}\n")
+    (bin_folder / "pgrep").write_text(f"#!/usr/bin/env bash\n{sees_it_end}\n")
+    process = job()
+    await_(lambda: any(line.startswith("raylora tune") for line in calls(tmp_path)))
+    process.send_signal(signal.SIGUSR1)
+    said, heard = output(process), calls(tmp_path)
+    subprocess.run(["rm", "-rf", *_local_folders(heard)], check=True)
+    assert process.returncode == 0, said
+    assert heard[-1].startswith("scontrol requeue ")
+
+
 def _local_folders(heard: list[str]) -> set[str]:
     """Where Ray was told to put what is a node's own."""
     starts = [word for line in heard if line.startswith("ray start") for word in line.split()]
