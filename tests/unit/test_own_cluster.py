@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +65,28 @@ def test_then_it_is_told(errors: list[str], tries: int, monkeypatch: pytest.Monk
     ):
         raise AssertionError("it began")
     assert len(asked) == tries
+
+
+@pytest.mark.parametrize("address", [None, "127.0.0.1:6379"])
+@pytest.mark.parametrize("error", [None, Exception("no room in /dev/shm"), KeyboardInterrupt()])
+def test_what_ends_a_program_from_outside_stays_as_it_was(
+    address: str | None, error: BaseException | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever comes of the start, as Ray has put its own handler there."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def init(**_: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        if error:
+            raise error
+
+    monkeypatch.setattr(ray, "init", init)
+    try:
+        with suppress(RayloraError, KeyboardInterrupt), connected(address, with_state_api=False):
+            pass
+        assert signal.getsignal(signal.SIGTERM) == before
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("there", [None, "", "a token of Ray's own"])
