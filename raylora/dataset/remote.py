@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
@@ -11,6 +13,7 @@ from filelock import FileLock
 from raylora.dataset.folder import CAPTION_SUFFIXES, Picture, ReadOptions, Warn, read_folder, resolve_dataset
 from raylora.dataset.imagefolder import IMAGE_SUFFIXES, INDEX_NAMES
 from raylora.errors import DatasetError, StorageError
+from raylora.files import resolved
 from raylora.redaction import redacted
 from raylora.storage import Found, Storage, checked_uri, is_uri, scratch
 
@@ -29,16 +32,30 @@ def read_dataset(reference: str, options: ReadOptions = ReadOptions(), warn: War
     """
     if not is_uri(reference):
         return read_folder(resolve_dataset(reference), options, warn)
-    uri = _uri_of(reference)
-    copy = fetch(uri)
+    copy = fetched(reference)
+    with naming_objects(reference):
+        return read_folder(copy, options, lambda text: warn(_named(text, reference)))
 
-    def named(text: str) -> str:
-        return text.replace(str(copy), uri)
 
+@contextmanager
+def naming_objects(*references: str | None) -> Iterator[None]:
+    """Work on the pictures of these datasets, once they are brought: its errors name objects, not their copies.
+
+    Raises:
+        DatasetError: what the work has raised, in those words.
+    """
     try:
-        return read_folder(copy, options, lambda text: warn(named(text)))
+        yield
     except DatasetError as error:
-        raise DatasetError(named(str(error))) from None
+        raise DatasetError(_named(str(error), *references)) from None
+
+
+def _named(text: str, *references: str | None) -> str:
+    for reference in references:
+        if reference and is_uri(reference):
+            uri = _uri_of(reference)
+            text = text.replace(str(copy_of(uri)), uri)
+    return text
 
 
 def fetched(reference: str) -> Path:
@@ -82,7 +99,7 @@ def fetch(uri: str) -> Path:
 
 def copy_of(uri: str) -> Path:
     """Where this machine keeps its copy, in a folder of the same name: findings name that."""
-    return scratch() / "datasets" / _key(uri) / PurePosixPath(uri).name[:LONGEST]
+    return resolved(scratch()) / "datasets" / _key(uri) / PurePosixPath(uri).name[:LONGEST]
 
 
 def _key(uri: str) -> str:

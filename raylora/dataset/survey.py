@@ -9,7 +9,7 @@ from pathlib import Path
 from raylora.config import DatasetConfig
 from raylora.dataset.at_once import at_once
 from raylora.dataset.folder import CAPTION_SUFFIXES, Picture, ReadOptions, digest_of, finish, looked_at, scan
-from raylora.dataset.remote import fetched
+from raylora.dataset.remote import fetched, naming_objects
 from raylora.errors import CaptionError, DatasetError
 from raylora.files import is_file, is_folder
 
@@ -48,6 +48,11 @@ def survey(reference: str, trigger: str | None = None, measured_for: DatasetConf
         DatasetError: there is no such folder, or its index, a sub-folder or the storage can't be read.
     """
     root = fetched(reference)
+    with naming_objects(reference):
+        return _survey_of(root, trigger, measured_for)
+
+
+def _survey_of(root: Path, trigger: str | None, measured_for: DatasetConfig | None) -> Survey:
     if not is_folder(root):
         raise DatasetError(f"{root}: there is no such folder; give a folder of images with captions")
     wrong_captions: list[Fault] = []

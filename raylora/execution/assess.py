@@ -7,7 +7,7 @@ from pathlib import Path
 
 from raylora.config import Experiment
 from raylora.dataset.folder import Picture, ReadOptions
-from raylora.dataset.remote import read_dataset
+from raylora.dataset.remote import naming_objects, read_dataset
 from raylora.diffusion.families import resolve_base
 from raylora.diffusion.lora_file import DIFFUSERS_NAME, KOHYA_NAME, load_lora, lora_file_in
 from raylora.diffusion.lora_reading import check_lora_file
@@ -45,7 +45,8 @@ def evaluate_lora(lora: Path, dataset: str, train_dataset: str | None, experimen
         warn(f"{known} of the {len(held_out)} images to judge by are in the LoRA's own data set; if it learned them, "
              "the numbers say little")  # fmt: skip
     check_hub(experiment)
-    with enough_memory("as it is measured", "use --set evaluation.batch_size=1 or training.mixed_precision=bf16"):
+    less = "use --set evaluation.batch_size=1 or training.mixed_precision=bf16"
+    with naming_objects(dataset, train_dataset), enough_memory("as it is measured", less):
         return _measured(lora, held_out, unseen, experiment)
 
 

@@ -11,6 +11,7 @@ from raylora.bundled import DEMO_NAME
 from raylora.config import Experiment
 from raylora.config_files import check_complete
 from raylora.dataset.folder import named_repeats, resolve_dataset
+from raylora.dataset.remote import naming_objects
 from raylora.dataset.split import Split
 from raylora.diffusion.base_digest import base_digest
 from raylora.diffusion.families import check_base_on_hub, resolve_base
@@ -55,8 +56,9 @@ def checked_job(
     _check_optimizers(tried)
     pictures = read_pictures(experiment, warn, measured=not goes_on)
     regularization = read_regularization(experiment, warn)
-    framed([*pictures, *regularization], experiment.dataset)
-    splits = splits_of(pictures, experiment, split_file, warn) if holds_out else (Split(tuple(pictures), ()),)
+    with naming_objects(experiment.dataset.path, experiment.dataset.regularization):
+        framed([*pictures, *regularization], experiment.dataset)
+        splits = splits_of(pictures, experiment, split_file, warn) if holds_out else (Split(tuple(pictures), ()),)
     job = Job(experiment, space, pictures, splits, regularization)
     _check_epoch(job.plan)
     if not goes_on:

@@ -59,17 +59,26 @@ def connected(address: str | None, with_state_api: bool) -> Iterator[None]:
     """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     ray_worker.print_to_stdstream = lambda *_, **__: None  # of lost workers, on stdout, whatever `log_to_driver` says
-    on_terminate = signal.getsignal(signal.SIGTERM)
-    if address in (None, LOCAL):
-        _start_own(with_state_api)
-    else:
-        _connect(address)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own there, which ends without a word
+    with _handler_kept(signal.SIGTERM):  # Ray puts its own there, which ends without a word
+        if address in (None, LOCAL):
+            _start_own(with_state_api)
+        else:
+            _connect(address)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _handler_kept(number: signal.Signals) -> Iterator[None]:
+    """After the block a signal does what it did before, whatever comes of the block."""
+    handler = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(number, handler)
 
 
 def _connect(address: str) -> None:

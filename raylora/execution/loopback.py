@@ -21,9 +21,9 @@ def on_loopback() -> Iterator[None]:
     `_node_ip_address` takes no loopback address (Ray 2.60, `services.get_node_ip_address`). Ray reads the variable when
     it is imported, so its constant is set too; what it starts reads it anew.
 
-    Such a cluster asks for a token unless RAY_AUTH_MODE says otherwise; Ray keeps that in the home folder, readable by
-    all who can look in there.
+    Such a cluster asks for a token unless RAY_AUTH_MODE says otherwise; Ray keeps that in the home folder.
     """
+    _keep_token_private()
     name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
     said, was = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
     os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
@@ -32,5 +32,17 @@ def on_loopback() -> Iterator[None]:
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = was
         os.environ.pop(name) if said is None else os.environ.update({name: said})
+
+
+def _keep_token_private() -> None:
+    """Ray makes the token's file readable by all who can look into the folder, so it is made before, without a token.
+
+    Ray takes an empty file for none, and writes into the one that is there (Ray 2.60, `generate_and_save_token`).
+    """
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        return
     with suppress(OSError, RuntimeError):
-        (Path.home() / ".ray" / "auth_token").chmod(TOKEN_RIGHTS)
+        file = Path.home() / ".ray" / "auth_token"
+        file.parent.mkdir(exist_ok=True)
+        file.touch(TOKEN_RIGHTS)
+        file.chmod(TOKEN_RIGHTS)  # of one that Ray has made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import uuid
 from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from raylora.config import Experiment
 from raylora.config_files import parse_assignments
@@ -44,6 +46,12 @@ def uri(s3: S3, pictures_folder: Path) -> str:
 
 def fetched(s3: S3) -> Sequence[str]:
     return [asked for asked in s3.asked if asked.startswith("GET") and "list-type" not in asked]
+
+
+def png_bytes(size: tuple[int, int]) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, "red").save(file, "png")
+    return file.getvalue()
 
 
 def read(uri: str) -> list[Picture]:
@@ -137,6 +145,44 @@ def test_messages_name_objects_and_not_copies(uri: str, s3: S3) -> None:
     told: list[str] = []
     assert len(read_dataset(uri, ReadOptions(skip_bad_images=True), told.append)) == 12
     assert told[0].startswith(f"{uri}/10_sks/broken.png: can't be read") and str(copy_of(uri)) not in " ".join(told)
+
+
+@pytest.mark.parametrize(
+    "line", ["check {}", "tune good.yaml --dataset {} --out out --dry-run", "train good.yaml --dataset {} --out out"]
+)
+def test_commands_name_the_index_that_is_broken(line: str, run: Run, uri: str, s3: S3) -> None:
+    s3.put(f"{uri.rpartition('/')[2]}/metadata.jsonl", b"no JSON")
+    done = run(line.format(uri))
+    assert (done.status, done.stderr.count("error: ")) == (2, 1)
+    assert f"error: {uri}/metadata.jsonl, line 1: expected " in done.stderr
+
+
+def test_what_can_not_be_split_is_told_by_its_address(run: Run, uri: str) -> None:
+    done = run(f"tune good.yaml --dataset {uri} --out out --dry-run --set dataset.folds=10")
+    assert done.status == 2 and f"error: {uri}/10_sks: 12 images are too few for 10 folds" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["tune good.yaml --out out --dry-run", "evaluate lora.safetensors --base-model base --set evaluation.encoder=demo"],
+)
+def test_what_fits_no_bucket_is_told_by_its_object(line: str, run: Run, uri: str, s3: S3) -> None:
+    s3.put(f"{uri.rpartition('/')[2]}/10_sks/low.png", png_bytes((100, 40)))
+    done = run(f"{line} --dataset {uri} --set dataset.buckets=true")
+    assert done.status == 2 and f"error: {uri}/10_sks/low.png: is 100x40 px" in done.stderr
+
+
+def test_a_temporary_folder_behind_a_link(
+    uri: str, s3: S3, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures that an index names are found where links lead to."""
+    (tmp_path / "link").symlink_to(temporary)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "link"))
+    s3.put(f"{uri.rpartition('/')[2]}/metadata.jsonl", b'{"file_name": "10_sks/broken.png"}')
+    s3.put(f"{uri.rpartition('/')[2]}/10_sks/broken.png", b"no picture")
+    with pytest.raises(DatasetError, match=f"^{uri}/10_sks/broken.png: can't be read as an image"):
+        read(uri)
+    assert check_dataset(uri)[0].files == ("10_sks/broken.png",)
 
 
 @pytest.mark.parametrize(

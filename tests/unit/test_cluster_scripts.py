@@ -42,7 +42,7 @@ until [[ $(grep -c '^ray start' "$CALLS") == "$SLURM_JOB_NUM_NODES" ]]; do sleep
     "raylora": """
 trap 'echo "raylora was interrupted" >> "$CALLS"; exit 130' INT
 echo "raylora $*" >> "$CALLS"
-while [[ -n ${SEARCHES:-} ]]; do sleep 0.1; done
+while [[ -n ${SEARCHES:-} ]] && kill -0 $PPID; do sleep 0.1; done  # Slurm ends what a script leaves behind
 """,
 }
 
@@ -265,7 +265,6 @@ def test_a_search_that_fails_fails_the_job(job: Callable[..., Any], bin_folder: 
 def test_a_job_whose_time_is_nearly_over_saves_stops_and_queues_again(job: Callable[..., Any], tmp_path: Path) -> None:
     process = job(SEARCHES="for long")
     await_(lambda: any(line.startswith("raylora tune") for line in calls(tmp_path)))
-    time.sleep(0.5)  # until the script knows of what it has started
     process.send_signal(signal.SIGUSR1)
     output(process)
     heard = calls(tmp_path)
@@ -274,6 +273,38 @@ def test_a_job_whose_time_is_nearly_over_saves_stops_and_queues_again(job: Calla
     subprocess.run(["rm", "-rf", folder], check=True)
     after = heard[heard.index("raylora was interrupted") :]
     assert after.count("ray ended") == 2 and after[-1].startswith("scontrol requeue ")
+
+
+def test_a_signal_right_after_the_search_was_started_stops_it_too(job: Callable[..., Any], tmp_path: Path) -> None:
+    """Before the script knows of what it has started; bash tells each command before it runs it."""
+    at_that_moment = """
+await_and_signal() { until grep -q '^raylora tune' "$CALLS"; do sleep 0.05; done; kill -USR1 $$; }
+trap '[[ $BASH_COMMAND != "search=\\$!" ]] || await_and_signal' DEBUG
+"""
+    (tmp_path / "at_that_moment").write_text(at_that_moment)
+    process = job(SEARCHES="for long", BASH_ENV=str(tmp_path / "at_that_moment"))
+    assert process.wait(LONG_S) == 0
+    heard = calls(tmp_path)
+    subprocess.run(["rm", "-rf", *_local_folders(heard)], check=True)
+    after = heard[heard.index("raylora was interrupted") :]
+    assert after.count("ray ended") == 2 and after[-1].startswith("scontrol requeue ")
+    assert output(process).count("Time is nearly over") == 1
+
+
+def test_a_search_that_ends_by_itself_after_the_notice_fails_no_job(
+    job: Callable[..., Any], bin_folder: Path, tmp_path: Path
+) -> None:
+    ends = 'echo $$ > "$CALLS.pid"; echo "raylora $*" >> "$CALLS"; until [[ -f $CALLS.noticed ]]; do sleep 0.05; done'
+    sees_it_end = 'touch "$CALLS.noticed"; while kill -0 "$(cat "$CALLS.pid")"; do sleep 0.05; done; exit 1'
+    (bin_folder / "raylora").write_text(f"#!/usr/bin/env bash\n{ends}\n")
+    (bin_folder / "pgrep").write_text(f"#!/usr/bin/env bash\n{sees_it_end}\n")
+    process = job()
+    await_(lambda: any(line.startswith("raylora tune") for line in calls(tmp_path)))
+    process.send_signal(signal.SIGUSR1)
+    said, heard = output(process), calls(tmp_path)
+    subprocess.run(["rm", "-rf", *_local_folders(heard)], check=True)
+    assert process.returncode == 0, said
+    assert heard[-1].startswith("scontrol requeue ")
 
 
 def _local_folders(heard: list[str]) -> set[str]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+from ray._private.authentication.authentication_token_setup import generate_and_save_token
 from ray._private.node import Node
 
 from raylora.errors import RayloraError
@@ -60,3 +65,59 @@ def test_then_it_is_told(errors: list[str], tries: int, monkeypatch: pytest.Monk
     ):
         raise AssertionError("it began")
     assert len(asked) == tries
+
+
+@pytest.mark.parametrize("address", [None, "127.0.0.1:6379"])
+@pytest.mark.parametrize("error", [None, Exception("no room in /dev/shm"), KeyboardInterrupt()])
+def test_what_ends_a_program_from_outside_stays_as_it_was(
+    address: str | None, error: BaseException | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever comes of the start, as Ray has put its own handler there."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def init(**_: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        if error:
+            raise error
+
+    monkeypatch.setattr(ray, "init", init)
+    try:
+        with suppress(RayloraError, KeyboardInterrupt), connected(address, with_state_api=False):
+            pass
+        assert signal.getsignal(signal.SIGTERM) == before
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("there", [None, "", "a token of Ray's own"])
+def test_the_token_is_its_owners_alone_before_ray_writes_it(
+    there: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And whatever comes of the start."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    file = tmp_path / ".ray" / "auth_token"
+    if there is not None:
+        file.parent.mkdir()
+        file.write_text(there)
+        file.chmod(0o644)
+    found: list[tuple[int, str]] = []
+
+    def init(**_: Any) -> None:
+        found.append((file.stat().st_mode & 0o777, file.read_text()))
+        generate_and_save_token()
+        found.append((file.stat().st_mode & 0o777, ""))
+        raise Exception("no room in /dev/shm")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(RayloraError), connected(None, with_state_api=False):
+        pass
+    assert found == [(0o600, there or ""), (0o600, "")]
+
+
+def test_a_cluster_without_a_token_gets_no_file_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    with connected(None, with_state_api=False):
+        assert not list(tmp_path.iterdir())
