@@ -99,6 +99,7 @@ def sets() -> list[Kind]:
         "a setting of nothing": "--set dataset.rezolution=64",
     }
     found += [Kind(f"check, {what}", f"{CHECK} {words}") for what, words in lines.items()]
+    found.append(Kind("check, a size of a million", f"{CHECK[:-2]}1000000 --set evaluation.encoder=demo", status=FINE))
     found.append(
         Kind("check, against a folder without images", f"{CHECK} --against .", status=FAILED, finds=("error",))
     )

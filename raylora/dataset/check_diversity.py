@@ -16,6 +16,7 @@ from raylora.config import DatasetConfig
 from raylora.dataset.at_once import at_once
 from raylora.dataset.findings import Finding, names
 from raylora.dataset.folder import Picture
+from raylora.dataset.frames import measured_at
 from raylora.dataset.pixels import Pixels, load_pixels
 from raylora.dataset.split import Groups
 
@@ -79,11 +80,16 @@ def _embedded(pictures: Sequence[Picture], config: DatasetConfig, embed: Embed) 
     found, others = [], []
     for first in range(0, len(pictures), AT_ONCE):
         chunk = pictures[first : first + AT_ONCE]
-        pixels = at_once(lambda picture: load_pixels(picture.path, config.resolution), chunk)
+        pixels = at_once(lambda picture: _pixels_of(picture, config), chunk)
         found.append(embed(pixels))
         if takes := [_other_take(pixels[place - first]) for place in tried if first <= place < first + len(chunk)]:
             others.append(embed(takes))
     return np.concatenate(found), np.concatenate(others), tried
+
+
+def _pixels_of(picture: Picture, config: DatasetConfig) -> Pixels:
+    """What is learned of it, enlarged by nothing: an encoder takes any size."""
+    return load_pixels(picture.path, measured_at(picture.size, config) or picture.size)
 
 
 def _other_take(pixels: Pixels) -> Pixels:

@@ -60,7 +60,7 @@ def learned_at(original: Size, config: DatasetConfig) -> Size | None:
 
 
 def measured_at(original: Size, config: DatasetConfig) -> Size | None:
-    """The size at which its sharpness is measured: as it is learned, but with no more pixels than it has of its own."""
+    """The size at which it is looked at: as it is learned, but with no more pixels than it has of its own."""
     size = learned_at(original, config)
     if size is None:
         return None

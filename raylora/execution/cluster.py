@@ -42,8 +42,9 @@ DRIVER_CPUS = 0.01
 """What starts a trial's workers must ask for something; they leave it this much of a core."""
 KNOCK_S = 5
 UNHEARD: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-TOO_SLOW = "timed out during startup"
-"""What Ray says of a node that wasn't known to its head in time."""
+TOO_SLOW = re.compile(r"timed out (during startup|waiting for file)|The last \d+ lines of .*dashboard", re.IGNORECASE)
+"""What Ray 2.60 says where its node, its head or its dashboard wasn't there in time (`ray/_private/node.py` and
+`services.py`)."""
 
 
 @contextmanager
@@ -89,7 +90,8 @@ def _connect(address: str) -> None:
 
 
 def _start_own(with_state_api: bool) -> None:
-    """Twice where it takes longer than the 30 s that Ray gives itself, as on a busy machine."""
+    """Twice where it takes longer than Ray gives itself (30 s for node and head, 60 s for the dashboard), as on a busy
+    machine."""
     for is_last in (False, True):
         try:
             with on_loopback():
@@ -97,8 +99,17 @@ def _start_own(with_state_api: bool) -> None:
             return
         except Exception as error:  # Ray raises many kinds; a plain one here
             _end_nodes_of(error)
-            if is_last or TOO_SLOW not in str(error):
-                raise RayloraError(f"Ray can't be started on this machine: {first_line(error)}") from error
+            if is_last or not TOO_SLOW.search(str(error)):
+                raise RayloraError(
+                    f"Ray can't be started on this machine: {_ends_of(error)}; try again once less runs beside it, and "
+                    "see what `raylora doctor` says"
+                ) from error
+
+
+def _ends_of(error: Exception) -> str:
+    """Its first line and its last, which is what a log that is shown ends with."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " … ".join([lines[0], lines[-1]] if len(lines) > 1 else lines)
 
 
 def _end_nodes_of(error: Exception) -> None:

@@ -47,3 +47,16 @@ def test_copies_of_a_picture_are_no_scene(drawn_set: Path) -> None:
         put(drawn_set, f"copy_{quality}.jpg", Image.new("RGB", (1, 1)), f"sks, copy {quality}")
         drawn(3).save(drawn_set / f"copy_{quality}.jpg", quality=quality)
     assert diversity_of(drawn_set) == []
+
+
+def test_no_picture_is_enlarged_for_it(drawn_set: Path) -> None:
+    """At a resolution of a million one alone would take all memory."""
+    sizes: set[tuple[int, ...]] = set()
+
+    def embed(pixels: Sequence[Pixels]) -> Vectors:
+        sizes.update(one.shape[:2] for one in pixels)
+        return mean_colours(pixels)
+
+    check_dataset(str(drawn_set), Experiment().with_params({"dataset.resolution": 2048}), embed=embed)
+    widest = max(max(Image.open(path).size) for path in drawn_set.glob("*.png"))
+    assert sizes and max(map(max, sizes)) <= widest

@@ -17,6 +17,8 @@ from raylora.errors import RayloraError
 from raylora.execution.cluster import connected
 
 SLOW = "The current node timed out during startup. This could happen because some of the raylet failed to startup"
+SLOW_HEAD = "Timed out waiting for file /tmp/ray/session/gcs_server_port_0"
+SLOW_DASHBOARD = "The last 20 lines of /tmp/ray/dashboard.log (it contains the error message): \nno port"
 
 
 def fails_with(errors: list[str], monkeypatch: pytest.MonkeyPatch) -> list[Any]:
@@ -49,18 +51,22 @@ def test_nothing_is_left_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ended == [True, True]
 
 
-def test_it_is_started_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = fails_with([SLOW], monkeypatch)
+@pytest.mark.parametrize("error", [SLOW, SLOW_HEAD, SLOW_DASHBOARD])
+def test_it_is_started_once_more(error: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = fails_with([error], monkeypatch)
     with connected(None, with_state_api=True):
         assert len(asked) == 2
     assert asked[0] == asked[1] and asked[0]["dashboard_host"] == "127.0.0.1"
 
 
-@pytest.mark.parametrize(("errors", "tries"), [([SLOW, SLOW], 2), (["no room in /dev/shm"], 1)])
-def test_then_it_is_told(errors: list[str], tries: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = fails_with(errors, monkeypatch)
+@pytest.mark.parametrize(
+    ("error", "tries", "told"),
+    [(SLOW, 2, SLOW), (SLOW_DASHBOARD, 2, ": .* … no port;"), ("no room in /dev/shm", 1, "no room in /dev/shm;")],
+)
+def test_then_it_is_told(error: str, tries: int, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = fails_with([error] * 2, monkeypatch)
     with (
-        pytest.raises(RayloraError, match=f"Ray can't be started on this machine: {errors[0][:20]}"),
+        pytest.raises(RayloraError, match=f"Ray can't be started on this machine: .*{told}.*`raylora doctor`"),
         connected(None, with_state_api=False),
     ):
         raise AssertionError("it began")
