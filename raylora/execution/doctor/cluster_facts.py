@@ -222,7 +222,7 @@ def _ids() -> Sequence[str]:
 
 
 FACTS: dict[str, Probe] = {
-    "ray": Probe(connect, limit_s=180, is_vital=True),
+    "ray": Probe(connect, limit_s=300, is_vital=True),
     "nodes": Probe(describe_nodes, is_vital=True),
     "state": Probe(ask_state, limit_s=3 * STATE_S),
     "guards": Probe(ask_guards, limit_s=TASK_S + 3 * STATE_S),
