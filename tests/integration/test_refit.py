@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,9 +15,10 @@ from safetensors.torch import load_file
 
 from raylora.config_files import read_experiment
 from raylora.errors import RayloraError
+from raylora.execution import notice, tuner
 from raylora.execution import refit as refit_room
-from raylora.execution import tuner
 from raylora.execution.cluster import Share
+from raylora.execution.notice import NOTICE_VARIABLE
 from raylora.execution.outputs import OutFolder
 from raylora.execution.refit import run_refit
 from raylora.execution.trial_job import HALVED, TrialJob
@@ -91,6 +93,25 @@ def test_its_process_is_watched(job: TrialJob, monkeypatch: pytest.MonkeyPatch) 
     assert told.count("kept") == EPOCHS
     for place in (place for place, word in enumerate(told) if word == "kept"):
         assert told[place - 1 : place + 2] == ["rest", "kept", "beat"]
+
+
+def test_notice_has_it_say_so_and_wait_which_is_no_hanging(
+    job: TrialJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, notes, beats, beat = tmp_path / "notice", list[str](), list[bool](), Watch.beat
+    monkeypatch.setenv(NOTICE_VARIABLE, str(file))
+    monkeypatch.setattr(notice, "LOOK_EVERY_S", 0.01)
+    file.touch()
+
+    def leave(note: str) -> None:
+        notes.append(note)
+        Timer(0.5, file.unlink).start()
+
+    monkeypatch.setattr(refit_room, "leave_note", leave)
+    monkeypatch.setattr(Watch, "beat", lambda watch: (beats.append(bool(notes) and file.exists()), beat(watch))[-1])
+    refit(job, totals(job)[0])
+    assert [note.startswith(f"{file} says ") for note in notes] == [True]
+    assert sum(beats) > 2
 
 
 def test_from_its_second_start_on_it_has_half_the_images_at_once(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import uuid
 from pathlib import Path
@@ -107,6 +109,50 @@ def test_a_storage_that_is_back_is_told_of_when_it_goes_again(
             learn(trial, tracker)
         tracker.catch_up()
     assert len(told) == 2
+
+
+def test_what_is_put_off_goes_by_itself_once_the_storage_may_be_asked_again(
+    uri: str, stored: Stored, trials: list[TrialRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = MlflowTracker(uri, "raylora", stored=stored)
+    tracker.start("search", {}, {})
+    with monkeypatch.context() as away:
+        away.setenv("AWS_ENDPOINT_URL", NOWHERE)
+        learn(trials[0], tracker)
+    tracker._samples.ask_again()  # as a minute later
+    while tracker.rest_s == 0:
+        tracker.send_next()
+    assert tracker.rest_s is None
+    assert len(pictures(MlflowClient(uri, uri), trials[0])) == 4 * REPORTED
+
+
+def test_a_search_that_breaks_off_waits_for_no_storage(
+    uri: str, stored: Stored, trials: list[TrialRecord], asked: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = MlflowTracker(uri, "raylora", stored=stored)
+    tracker.start("search", {}, {})
+    monkeypatch.setenv("AWS_ENDPOINT_URL", NOWHERE)
+    learn(trials[0], tracker)
+    asked.clear()
+    tracker.break_off("KILLED")
+    assert asked == []
+
+
+def test_a_disk_without_room_for_pictures_is_no_fault_of_mlflow(
+    uri: str, stored: Stored, trials: list[TrialRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    tracker = MlflowTracker(uri, "raylora", told.append, stored)
+    tracker.start("search", {}, {})
+
+    def is_full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Stored, "bring_samples", is_full)
+    learn(trials[0], tracker)
+    assert tracked(trials[0]).status == "finished"
+    (line,) = told
+    assert line.startswith("MLflow lacks trials' pictures for now (") and "No space left" in line
 
 
 def test_what_an_older_version_has_sent_had_its_pictures(tmp_path: Path) -> None:

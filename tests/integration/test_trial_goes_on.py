@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -14,9 +15,11 @@ from raylora.diffusion.base import UNET
 from raylora.execution import notice
 from raylora.execution.attempt import attempt
 from raylora.execution.notice import NOTICE_VARIABLE
+from raylora.execution.refit import run_refit
 from raylora.execution.results import FAILED
 from raylora.execution.trial import base_of, run_trial
 from raylora.execution.trial_job import TrialJob
+from raylora.execution.watchdog import Watch
 from raylora.training.checkpoint import read_state
 from raylora.training.trainer import Trainer
 from tests.integration.conftest import MakeJob
@@ -97,6 +100,33 @@ def test_one_whose_machine_is_about_to_go_keeps_its_state_and_waits(
     assert seen == 2
     assert [note.startswith(f"{told} says ") for note in notes] == [True]
     assert without_costs(reports) == without_costs(straight)
+
+
+@pytest.mark.parametrize("work", [run_trial, run_refit])
+def test_its_threads_are_those_of_its_share(work: Any, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, told = make_job({}), list[int]()
+
+    def tell(threads: int) -> None:
+        told.append(threads)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "set_num_threads", tell)
+    with pytest.raises(KeyboardInterrupt):
+        work({"number": 0, "params": {}, "images": 8, "is_baseline": False}, replace(job, threads=3), print)
+    assert told == [3]
+
+
+def test_no_sign_of_life_is_due_while_a_report_is_heard_or_a_state_kept(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, beat, rest = list[str](), Watch.beat, Watch.rest
+    monkeypatch.setattr(Watch, "beat", lambda watch: (told.append("beat"), beat(watch))[-1])
+    monkeypatch.setattr(Watch, "rest", lambda watch: (told.append("rest"), rest(watch))[-1])
+    job = replace(make_job({}), kept=lambda: told.append("kept"))
+    run_trial({"number": 0, "params": {}, "is_baseline": False}, job, lambda _: told.append("report"))
+    for word in ("report", "kept"):
+        places = [place for place, said in enumerate(told) if said == word]
+        assert places and all(told[at - 1 : at + 2] == ["rest", word, "beat"] for at in places)
 
 
 def hold_no_more_than(most: list[int], job: TrialJob) -> Any:

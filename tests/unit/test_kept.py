@@ -8,6 +8,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import create_trial
 
@@ -16,7 +17,15 @@ from raylora.errors import OutputError, UserError
 from raylora.execution.kept import check_kept
 from raylora.execution.outputs import OutFolder
 from raylora.search.space import Parameter, SearchSpace
-from raylora.search.study import COMPARES_KEY, EARLIER_NAME, SOURCE_KEY, SearchStudy, keep_earlier, read_trials
+from raylora.search.study import (
+    COMPARES_KEY,
+    EARLIER_NAME,
+    SOURCE_KEY,
+    SearchStudy,
+    keep_earlier,
+    read_trials,
+    storage_of,
+)
 from raylora.tracking.recorder import TrialRecord, read_record
 from raylora.training.checkpoint import read_state, write_state
 
@@ -70,6 +79,15 @@ def test_a_journal_that_lost_its_own_study(out: OutFolder, experiment: Experimen
     """A trial has begun, so what it was told of earlier searches alone is not enough."""
     out.study.unlink()
     keep_earlier(out.study, [])
+    with pytest.raises(OutputError, match="holds no study of raylora's"):
+        check_kept(out, STATE, experiment)
+
+
+def test_a_journal_of_another_program_is_none_before_the_first_trial_either(
+    tmp_path: Path, experiment: Experiment
+) -> None:
+    out = OutFolder(tmp_path)
+    optuna.create_study(study_name="mine", storage=storage_of(out.study))
     with pytest.raises(OutputError, match="holds no study of raylora's"):
         check_kept(out, STATE, experiment)
 

@@ -101,10 +101,20 @@ def test_a_report_makes_up_for_what_was_lost_before(round_: Round) -> None:
     round_.listener.on_trial_start(100, [trial], trial)
     round_.listener.on_trial_result(100, [trial], trial, result(8, 0.5, stop_reason=None, is_finished=False))
     assert (round_.given_up, trial.max_failures) == (set(), -1)
+    round_.lose(trial, RAISED)
+    assert trial.config[LAST_FAULT] == (NCCL, 1)
+    assert (round_.given_up, trial.max_failures) == (set(), -1)
     round_.lose(trial, KILLED)
     assert round_.record(3).status == "running"
     assert trial.config["went_on_at"] == 8
     assert trial.config[LAST_FAULT] == ("The actor is dead because its worker process has died.", 1)
+
+
+def test_memory_that_ran_out_halves_the_images_at_once_and_any_other_loss_does_only_in_a_row(round_: Round) -> None:
+    trial, other = round_.trial(3), round_.trial(4)
+    round_.lose(trial, "Task was killed due to the node running low on memory.")
+    round_.lose(other, KILLED)
+    assert (HALVED in trial.config, HALVED in other.config) == (True, False)
 
 
 def test_a_loss_that_tune_tells_of_twice_is_one(round_: Round) -> None:
@@ -145,6 +155,22 @@ def test_the_node_is_named_where_there_are_several_and_put_in_the_record_once_it
     round_.listener.put_down_the_last()
     assert round_.record(3).losses == ["node"]
     assert round_.told[1] == f"Asking Ray whether a node went with a lost worker, for {HEARD_WITHIN_S:.0f} s at most …"
+
+
+@pytest.mark.parametrize("dead", [1, 2])
+def test_a_loss_whose_cause_is_known_is_no_nodes_and_the_next_process_is_another_one(
+    dead: int, round_: Round, nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raylora.execution.dead_nodes.time.sleep", pytest.fail)
+    monkeypatch.setattr("raylora.execution.dead_nodes._address", lambda answer: answer)
+    nodes += [Node(address, address, is_alive=True) for address in ("10.0.0.2", "10.0.0.3")]
+    trial = round_.trial(3)
+    trial.temporary_state.ray_actor = SimpleNamespace(get_current_ip_pid=SimpleNamespace(remote=lambda: "10.0.0.2"))
+    round_.lose(trial, "Task was killed due to the node running low on memory.")
+    round_.lose(trial, KILLED, has_begun=False)  # wherever that was
+    nodes[dead] = nodes[dead]._replace(is_alive=False)
+    round_.listener.put_down_the_last()
+    assert round_.record(3).losses == ["memory", "node"]
 
 
 def test_on_one_machine_nothing_is_waited_for_at_the_end(round_: Round, monkeypatch: pytest.MonkeyPatch) -> None:
