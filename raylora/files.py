@@ -1,8 +1,9 @@
-"""Files that are there whole or not at all, such as may be read at all, and where those of folds lie."""
+"""Files: there whole or not at all, such as may be read, what tells their content; and where those of folds lie."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -56,6 +57,17 @@ def read_ordinary(path: Path, most_bytes: int) -> bytes:
         if found.st_size > most_bytes:
             raise OSError(errno.EFBIG, f"has {found.st_size:,} bytes, and {most_bytes:,} are the most", str(path))
         return file.read()
+
+
+def sha256_of(path: Path, begin: int = 0) -> str:
+    """sha256 of a file's bytes, or of those from a place on, hexadecimal; the file may be larger than the memory.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    with path.open("rb") as file:
+        file.seek(begin)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path, most_bytes: int = MOST_JSON_BYTES) -> Any:

@@ -29,7 +29,7 @@ from raylora.dataset.places import (
     resting_folders,
 )
 from raylora.errors import CaptionError, DatasetError, first_line
-from raylora.files import is_file, is_folder, resolved
+from raylora.files import is_file, is_folder, resolved, sha256_of
 from raylora.redaction import is_text, one_line
 
 CAPTION_SUFFIXES = (".txt", ".caption")
@@ -227,12 +227,7 @@ def finish(picture: Picture, options: ReadOptions) -> Picture:
     caption = picture.caption or stand_in(picture, options.trigger)
     if options.trigger and not has_word(caption, options.trigger):
         caption = f"{options.trigger}, {caption}"
-    return replace(picture, caption=caption, written=picture.caption, digest=digest_of(picture.path))
-
-
-def digest_of(path: Path) -> str:
-    """sha256 of a file's bytes, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return replace(picture, caption=caption, written=picture.caption, digest=sha256_of(picture.path))
 
 
 def stand_in(picture: Picture, trigger: str | None) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from raylora.config import DatasetConfig
 from raylora.dataset.at_once import at_once
-from raylora.dataset.folder import CAPTION_SUFFIXES, Picture, ReadOptions, digest_of, finish, looked_at, scan
+from raylora.dataset.folder import CAPTION_SUFFIXES, Picture, ReadOptions, finish, looked_at, scan
 from raylora.dataset.remote import fetched, naming_objects
 from raylora.errors import CaptionError, DatasetError
-from raylora.files import is_file, is_folder
+from raylora.files import is_file, is_folder, sha256_of
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _digest(fault: Fault) -> str | None:
     if fault.path.is_symlink() or not is_file(fault.path):
         return None
     try:
-        return digest_of(fault.path)
+        return sha256_of(fault.path)
     except OSError:
         return None
 

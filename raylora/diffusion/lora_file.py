@@ -42,7 +42,7 @@ from raylora.diffusion.lora_weights import (
 )
 from raylora.diffusion.memory import is_out_of_memory
 from raylora.errors import ModelError, UnknownLayerError
-from raylora.files import is_file, is_folder, parse_json, write_atomically
+from raylora.files import is_file, is_folder, parse_json, sha256_of, write_atomically
 
 KOHYA_NAME = "lora.safetensors"
 DIFFUSERS_NAME = "pytorch_lora_weights.safetensors"
@@ -294,8 +294,8 @@ def webui_hash(path: Path) -> str:
     if SHA256.fullmatch(told):
         return str(told)
     with path.open("rb") as file:
-        file.seek(HEADER_LENGTH_BYTES + int.from_bytes(file.read(HEADER_LENGTH_BYTES), "little"))
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        header_bytes = int.from_bytes(file.read(HEADER_LENGTH_BYTES), "little")
+    return sha256_of(path, HEADER_LENGTH_BYTES + header_bytes)
 
 
 def load_lora(base: BaseModel, path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from raylora.errors import ConfigError, ModelError, RayloraError, TrainingDiverg
 from raylora.execution.found_lora import FoundLora
 from raylora.execution.numbered import NumberedFolder, check_folder
 from raylora.execution.trial import fresh_base, pick_device
-from raylora.files import exists
+from raylora.files import exists, sha256_of
 
 Warn = Callable[[str], None]
 HASH_DIGITS, LORA_HASH_DIGITS = 10, 12
@@ -235,8 +234,7 @@ def _file_hash(path: Path) -> str | None:
     """The webui's short hash of a checkpoint in one file; it has none of folders."""
     if path.suffix != ".safetensors":
         return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:HASH_DIGITS]
+    return sha256_of(path)[:HASH_DIGITS]
 
 
 def usual_batch(experiment: Experiment, recipes: Sequence[Recipe]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from PIL import Image
 from raylora.diffusion.hub import hub_file, is_hub_id
 from raylora.diffusion.model_files import shards_of
 from raylora.errors import ModelError, UnreachableError
-from raylora.files import is_file, is_folder, resolved
+from raylora.files import is_file, is_folder, resolved, sha256_of
 from raylora.preparation.settings import CHARACTER_THRESHOLD, THRESHOLD, PrepareSettings
 from raylora.preparation.work_folder import digest_of
 
@@ -142,7 +141,7 @@ def find_model(settings: PrepareSettings, say: Callable[[str], None] = lambda _:
     names = {name for names in kind.files for name in names if is_file(folder / name)} - {kind.weights}
     given = {"general": settings.threshold, "character": settings.character_threshold}
     thresholds = Thresholds(**{name: value for name, value in given.items() if value is not None})
-    digests = {name: _sha256(folder / name) for name in sorted(names)}
+    digests = {name: sha256_of(folder / name) for name in sorted(names)}
     return CaptionModel(settings.caption, reference, folder, _digest_of_all(weights), digests, thresholds)
 
 
@@ -154,13 +153,8 @@ def _weights_of(folder: Path, name: str) -> list[Path]:
 
 def _digest_of_all(files: Sequence[Path]) -> str:
     """Of one file its own; of several one over theirs and their names."""
-    digests = {file.name: _sha256(file) for file in files}
+    digests = {file.name: sha256_of(file) for file in files}
     return digests.popitem()[1] if len(digests) == 1 else digest_of(digests)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _folder_of(reference: str, kind: CaptionerKind, say: Callable[[str], None]) -> Path:

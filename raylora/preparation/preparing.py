@@ -13,7 +13,7 @@ from PIL import Image
 from raylora.dataset.pixels import open_rgb
 from raylora.dataset.places import MANIFEST
 from raylora.errors import ConfigError, DatasetError, RayloraError
-from raylora.files import is_file, write_atomically
+from raylora.files import is_file, sha256_of, write_atomically
 from raylora.preparation.captioning import Captioner
 from raylora.preparation.contact_sheet import PER_PAGE, Cell, page, thumbnail
 from raylora.preparation.cutting import (
@@ -329,7 +329,7 @@ def _png(image: Image.Image) -> bytes:
 
 
 def _holds(path: Path, digest: object) -> bool:
-    return is_file(path) and _sha256(path.read_bytes()) == digest
+    return is_file(path) and sha256_of(path) == digest
 
 
 def _sha256(content: bytes) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from raylora.dataset.folder import MANY_REPEATS, Picture, misplaced, resolve_dat
 from raylora.dataset.imagefolder import IMAGE_SUFFIXES
 from raylora.dataset.places import KOHYA_FOLDER, elsewhere, in_short, unread
 from raylora.errors import CaptionError, DatasetError
-from raylora.files import is_file, is_folder
+from raylora.files import is_file, is_folder, sha256_of
 from raylora.redaction import is_text, one_line
 from raylora.storage import is_uri
 
@@ -127,20 +126,16 @@ def _dates(pictures: Sequence[Picture], folder: Path, repeats: int | None) -> It
 
 def _looked_at(picture: Picture, folder: Path) -> Picture | LeftOut:
     """The picture with its digest, or why it can't be one of the folder's."""
-    fault = misplaced(picture.path, folder)
+    if fault := misplaced(picture.path, folder):
+        return LeftOut(_name(picture.path, folder), fault)
     try:
-        return LeftOut(_name(picture.path, folder), fault) if fault else replace(picture, digest=_digest(picture.path))
+        return replace(picture, digest=sha256_of(picture.path))
     except OSError as error:
         return LeftOut(_name(picture.path, folder), f"can't be read ({error.strerror})")
 
 
 def _name(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _targets(pictures: Sequence[Picture], folder: Path, repeats: int | None) -> list[str]:

@@ -213,14 +213,14 @@ def test_a_picture_that_may_not_be_read_is_left_out(
 ) -> None:
     """Root may read all, so the system's answer is made up."""
     make_colours(tmp_path / "in", red="r", blue="b")
-    real = sources._digest
+    real = sources.sha256_of
 
     def refused(path: Path) -> str:
         if path.name == "red.png":
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)
 
-    monkeypatch.setattr(sources, "_digest", refused)
+    monkeypatch.setattr(sources, "sha256_of", refused)
     done = run_here("prepare in set --size 64x64")
     assert done.status == 0
     assert "red.png: can't be read (Permission denied); left out" in done.stderr

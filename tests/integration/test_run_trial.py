@@ -16,9 +16,12 @@ from raylora.evaluation.scorecard import Evaluator
 from raylora.execution import trial
 from raylora.execution.alone import train_job
 from raylora.execution.checked_job import checked_job
+from raylora.execution.listening import REPORT_KEYS
 from raylora.execution.outputs import OutFolder
 from raylora.execution.plan import make_plan
 from raylora.execution.trial import TrialJob, run_trial
+from raylora.execution.trial_job import STOP_REASON
+from raylora.files import fold_folders
 from raylora.search.stopping import IS_OVER
 from raylora.training.checkpoint import read_state, write_state
 from raylora.training.fit import STATE_NAME
@@ -39,6 +42,17 @@ def reports_of(job: TrialJob, params: dict[str, Any], hear: Callable[[Reports], 
 
     run_trial({"number": 0, "params": params, "is_baseline": False}, job, report)
     return reports
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+def test_records_keep_what_trials_report_and_nothing_else(make_job: MakeJob, folds: int) -> None:
+    """Training, which makes reports, doesn't know who keeps them: the names stand in both rooms."""
+    job = make_job({"dataset.folds": folds})
+    for report in reports_of(job, {}):
+        assert set(report) == {*REPORT_KEYS, STOP_REASON}
+    for place in fold_folders(job.folder(0), folds):
+        for report in read_state(place / STATE_NAME)["history"]:
+            assert set(report) == {*REPORT_KEYS} - {IS_OVER}
 
 
 def interrupt_after(count: int) -> Callable[[Reports], None]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
-from raylora.files import exists, is_file, is_folder, parse_json, read_mapping, read_ordinary, resolved
+from raylora.files import exists, is_file, is_folder, parse_json, read_mapping, read_ordinary, resolved, sha256_of
 
 TOO_LONG = Path("a" * 5000)
 NO_PATH = Path("a\0b")
@@ -22,6 +23,14 @@ def loop(tmp_path: Path) -> Path:
 def test_an_ordinary_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     assert read_ordinary(tmp_path / "file", 3) == b"abc"
+
+
+def test_a_digest_is_of_all_bytes_or_of_those_from_a_place_on(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc" * 100_000)
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+    assert sha256_of(tmp_path / "file", 299_998) == hashlib.sha256(b"bc").hexdigest()
+    with pytest.raises(IsADirectoryError):
+        sha256_of(tmp_path)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
