@@ -114,14 +114,14 @@ def full_images(folder: Path) -> int:
     )
 
 
-def run_seed(folder: Path, seed: int, quick: bool) -> Row:
+def run_seed(folder: Path, seed: int, new_seeds: Sequence[int], stopping_only: bool) -> Row:
     """One row of the table."""
     stopped = search(folder / "search", seed)
     configurations = {"winner": stopped["best"]["params"], "baseline": stopped["baseline"]["params"]}
-    full = None if quick else search(folder / "without_stopping", seed, WITHOUT_STOPPING)
+    full = None if stopping_only else search(folder / "without_stopping", seed, WITHOUT_STOPPING)
     if full:
         configurations["full_winner"] = full["best"]["params"]
-    scores = judge_all(folder / "judged", configurations, NEW_SEEDS[:2] if quick else NEW_SEEDS)
+    scores = judge_all(folder / "judged", configurations, new_seeds)
     winner, baseline = scores["winner"], scores["baseline"]
     images = full["images_seen"] if full else full_images(folder / "search")
     row: Row = {
@@ -154,20 +154,23 @@ def seed_spread(rows: list[Row]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one search, two new seeds, no search without stopping")
+    parser.add_argument(
+        "--stopping-only", action="store_true", help="no search without stopping; its images are counted"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=SEARCH_SEEDS, help="seeds of the search")
     parser.add_argument("--json", type=Path, help="write the result here")
     parser.add_argument("--work", type=Path, help="keep finished steps here and go on from them")
     options = parser.parse_args()
     work = (options.work or Path(tempfile.mkdtemp(prefix="raylora-demo-"))).resolve()
-    rows = [
-        run_seed(work / f"seed_{seed}", seed, options.quick) for seed in options.seeds[: 1 if options.quick else None]
-    ]
+    seeds, new_seeds = (options.seeds[:1], NEW_SEEDS[:2]) if options.quick else (options.seeds, NEW_SEEDS)
+    stopping_only = options.quick or options.stopping_only
+    rows = [run_seed(work / f"seed_{seed}", seed, new_seeds, stopping_only) for seed in seeds]
     worst_se, worst_share = min(row["difference_se"] for row in rows), max(row["images_share"] for row in rows)
     targets = {
         "winner_minus_baseline_se": target(worst_se, f"> {GOAL_SE:g} in every search", worst_se > GOAL_SE),
         "images_share": target(worst_share, f"<= {GOAL_SHARE:g} in every search", worst_share <= GOAL_SHARE),
     }
-    if not options.quick:
+    if not stopping_only:
         apart = max(row["winners_differ_by"] for row in rows) / seed_spread(rows)
         targets["winners_differ_by_sd"] = target(apart, "<= 2 in every search", apart <= 2)
     report("demo", rows, targets, options.json)
