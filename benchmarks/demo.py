@@ -154,9 +154,7 @@ def seed_spread(rows: list[Row]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one search, two new seeds, no search without stopping")
-    parser.add_argument(
-        "--stopping-only", action="store_true", help="no search without stopping; its images are counted"
-    )
+    parser.add_argument("--stopping-only", action="store_true", help="none without stopping; its images are counted")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEARCH_SEEDS, help="seeds of the search")
     parser.add_argument("--json", type=Path, help="write the result here")
     parser.add_argument("--work", type=Path, help="keep finished steps here and go on from them")

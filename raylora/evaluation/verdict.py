@@ -16,6 +16,8 @@ does harm, one that fell by less has learned next to nothing. Between them lies 
 behind (1.0001 times the base model's), so that it isn't told to learn more slowly still."""
 REAL = 0.05
 """Of a fall below the base model's loss: seeds move it by 1% (docs/measures.md), so a larger difference is real."""
+ASTRAY = -0.05
+"""Of the similarity gain, which is 0 for the base model's samples: with less, what the losses praise isn't seen."""
 
 Point = Mapping[str, float]
 Curve = Sequence[Point]
@@ -36,7 +38,8 @@ def judge(curve: Curve, failure: str | None = None, best: Curve = (), ratio_ref:
     loss, the demo's to 0.37.
 
     Args:
-        curve: its evaluations in order, each with `holdout_loss` and `holdout_loss_ratio`.
+        curve: its evaluations in order, each with `holdout_loss` and `holdout_loss_ratio`, and with `similarity_gain`
+            where samples were measured.
         failure: why it failed, if it did; then that counts, whatever it had reached.
         best: the curve of the search's best trial: one that learned less is underfit. A trial's own curve can't tell:
             it settles wherever the rate falls to nothing, and good ones may fall longest (docs/measures.md).
@@ -74,7 +77,12 @@ def _by_fall(last: Point, best: Curve, ratio_ref: float) -> Verdict:
         return Verdict("unknown", f"{nothing} yet when it was stopped, and by the best trial neither")
     if evidence := _learned_less(last, rival):
         return Verdict("underfit", evidence)
-    return Verdict("good", f"the held-out loss ended at {ratio:.3f} times the base model's")
+    ended = f"the held-out loss ended at {ratio:.3f} times the base model's"
+    if (gain := last.get("similarity_gain", 0.0)) < ASTRAY:
+        return Verdict(
+            "unknown", f"{ended}, but its samples are less like the real images than the base model's ({gain:.2f})"
+        )
+    return Verdict("good", ended)
 
 
 def _fall(point: Point) -> float:

@@ -131,6 +131,15 @@ def test_a_lone_training_is_judged_by_what_its_models_can_gain() -> None:
     assert lone(0.98, **{"evaluation.score.ratio_ref": 0.37}) == "underfit"
 
 
+@pytest.mark.parametrize(("gain", "label"), [(0.4, "good"), (-0.01, "good"), (-0.15, "unknown")])
+def test_no_training_is_good_whose_samples_went_astray(gain: float, label: str) -> None:
+    """Whatever its losses say, which are less than half of the base model's here."""
+    last = {"images_seen": 400, "holdout_loss": 0.14, "holdout_loss_ratio": 0.44, "similarity_gain": gain}
+    verdict = judge([last], ratio_ref=0.37)
+    assert verdict.label == label
+    assert (f"less like the real images than the base model's ({gain})" in verdict.evidence) == (label == "unknown")
+
+
 def recorded() -> list[Any]:
     rows = [row for row in json.loads(CASES.read_text())["rows"] if row["table"] == "verdicts"]
     return [pytest.param(row, rows, id=f"{row['style']}, {row['case']}, {row['seed']}") for row in rows]
