@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import ray
 
 from raylora.errors import ConfigError
 from raylora.execution import gpu_share
@@ -65,3 +66,13 @@ def test_a_search_goes_on_where_it_began(tmp_path: Path) -> None:
         resume_job(tmp_path, Listeners([]), print)
     with pytest.raises(ConfigError, match="--address auto-mobile"):
         resume_job(tmp_path, Listeners([]), print, "auto-mobile:1")
+
+
+def test_what_listens_and_is_no_ray_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise RuntimeError("Failed to connect to GCS.\nCheck that it runs.")
+
+    monkeypatch.setattr(ray, "init", init)
+    told = r"--address host:1: no Ray cluster answers there \(Failed to connect to GCS\.?\)"
+    with pytest.raises(ConfigError, match=told), connected("host:1", with_state_api=False):
+        raise AssertionError("it began")

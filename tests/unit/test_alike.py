@@ -11,6 +11,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from benchmarks.hard_pictures import SETS
 from raylora.bundled import DEMO
+from raylora.dataset import alike
 from raylora.dataset.alike import SAME_DISTANCE, alike_between, near_duplicate_groups
 from raylora.dataset.folder import Picture, ReadOptions, read_folder
 from tests.drawn import draw_set, drawn, put
@@ -98,6 +99,18 @@ def test_groups_depend_on_no_order(tmp_path: Path) -> None:
         put(tmp_path, f"{number}.png", Image.blend(drawn(0), drawn(1), number * 0.1))
     pictures = read(tmp_path)
     assert near_duplicate_groups(pictures) == near_duplicate_groups(pictures[::-1])
+
+
+def test_groups_are_the_same_however_few_are_compared_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(9):
+        put(tmp_path, f"{number}.png", Image.blend(drawn(0), drawn(1), number * 0.1))
+    pictures = read(tmp_path)
+    groups, pairs = near_duplicate_groups(pictures), alike_between(pictures, pictures)
+    for at_once in ("ROWS_AT_ONCE", "PAIRS_AT_ONCE"):
+        with monkeypatch.context() as few:
+            few.setattr(alike, at_once, 2)
+            assert near_duplicate_groups(pictures) == groups
+            assert alike_between(pictures, pictures) == pairs
 
 
 def test_pairs_between_two_sets(tmp_path: Path) -> None:
