@@ -121,9 +121,12 @@ def test_the_token_is_its_owners_alone_before_ray_writes_it(
     assert found == [(0o600, there or ""), (0o600, "")]
 
 
-def test_a_cluster_without_a_token_gets_no_file_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "value"), [("RAY_AUTH_MODE", "disabled"), ("RAY_AUTH_TOKEN", "a" * 64)])
+def test_a_cluster_that_reads_no_token_gets_no_file_for_one(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv(name, value)
     monkeypatch.setattr(ray, "init", lambda **_: None)
     with connected(None, with_state_api=False):
         assert not list(tmp_path.iterdir())
