@@ -8,7 +8,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -165,11 +165,9 @@ def tune(
     }
     console = on_stderr()
     warn = warn_on(console)
-    job = _planned(Request(experiment_file, given, settings or ()), space, split, warn)
+    job = _planned(Request(experiment_file, given, settings or ()), space, split, warm_start or (), force, warn)
     from raylora.execution.tuner import tune_job
-    from raylora.execution.warm_start import warm_started
 
-    job = warm_started(job, warm_start or (), warn, force)
     search = _announced(job, out, address, console, warn if dry_run else None)
     if dry_run:
         return
@@ -197,16 +195,27 @@ def _announced(
     return ready(job, folder, address, warn)
 
 
-def _planned(request: Request, space: str | None, split: Path | None, warn: Callable[[str], None]) -> Job:
+def _planned(
+    request: Request,
+    space: str | None,
+    split: Path | None,
+    warm_start: Sequence[Path],
+    force: bool,
+    warn: Callable[[str], None],
+) -> Job:
     """The search that was asked for, looked at from all sides."""
+    from raylora.execution.there import check_there
+    from raylora.execution.warm_start import check_earlier, warm_started
     from raylora.search.space import load_space
 
     wanted = search_wanted(request, load_space(space or default_space(request)))
-    from raylora.execution.checked_job import checked_job
+    check_there(wanted.experiment, split)
+    check_earlier(warm_start, force)
+    from raylora.execution.checked_job import checked_job  # seconds
 
     for warning in wanted.warnings:
         warn(warning)
-    return checked_job(wanted.experiment, wanted.space, split, warn)
+    return warm_started(checked_job(wanted.experiment, wanted.space, split, warn), warm_start, warn, force)
 
 
 app.command()(resume)
@@ -242,7 +251,10 @@ def train(
     given = _options(demo, dataset, base_model, skip_bad_images)
     chosen = _space(space, demo or base_model == DEMO_NAME)
     wanted = training_wanted(Request(experiment_file, given, settings or ()), chosen)
-    from raylora.execution.checked_job import check_hub, checked_job
+    from raylora.execution.there import check_there
+
+    check_there(wanted.experiment, split)
+    from raylora.execution.checked_job import check_hub, checked_job  # seconds
     from raylora.execution.outputs import OutFolder
     from raylora.execution.trial import devices_here
 

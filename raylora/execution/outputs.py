@@ -25,6 +25,8 @@ from raylora.files import exists, is_file, is_folder, read_json, write_atomicall
 from raylora.tracking.recorder import TrialRecord, measures
 
 LOCK_NAME = ".lock"
+EXPERIMENT_NAME = "experiment.yaml"
+"""Settings that run again: of the whole work, and in `best/` the winner's."""
 BASE_GRID_NAME = "base.png"
 """In the cache: held-out images above the base model's samples, as trials' grids have them."""
 LOSSES_NAME = "losses.json"
@@ -59,7 +61,7 @@ class OutFolder:
 
     @property
     def experiment(self) -> Path:
-        return self.root / "experiment.yaml"
+        return self.root / EXPERIMENT_NAME
 
     @property
     def space(self) -> Path:
