@@ -116,10 +116,19 @@ class OutFolder:
         return self.root / "report.html"
 
     def check_free(self, bytes_needed: int) -> None:
-        """Whether new work can go here; nothing is made.
+        """Whether new work can go here, and its disk has room for it; nothing is made.
 
         Raises:
             OutputError: it holds something, can't be written, or its disk is too full.
+        """
+        self.check_new()
+        self._check_room(bytes_needed)
+
+    def check_new(self) -> None:
+        """Whether the folder is new or empty, which can be told before anything is known of the work.
+
+        Raises:
+            OutputError: it isn't, or can't be one.
         """
         try:
             is_file, is_used = self.root.is_file(), self._is_used()
@@ -131,7 +140,6 @@ class OutFolder:
             raise OutputError(f"{self.root}: is a file; give a folder, new or empty, with --out")
         if is_used:
             raise self._taken()
-        self._check_room(bytes_needed)
 
     def _is_used(self) -> bool:
         """Whether there is anything in it but the lock, which whoever looks in holds, or has left."""

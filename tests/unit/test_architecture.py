@@ -166,6 +166,15 @@ def test_what_is_missing_is_told_before_heavy_libraries_are_loaded(command: str,
     assert loaded == needed
 
 
+@pytest.mark.parametrize("command", ["train", "tune"])
+def test_an_output_folder_in_use_is_told_before_anything_is_loaded_or_planned(command: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").touch()
+    told, loaded = loaded_by(command, "--demo", "--out", str(tmp_path))
+    first, *_ = told.splitlines()[1:]
+    assert first == f"raylora: error: {tmp_path}: is not empty; give another folder with --out"
+    assert loaded == ["optuna"]
+
+
 @pytest.mark.parametrize(
     ("line", "told", "needed"),
     [
