@@ -96,8 +96,12 @@ def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
 @contextmanager
 def reporting(folder: OutFolder, warn: Callable[[str], None]) -> Iterator[None]:
     """Write the page of whatever work there is as the block ends, however it does. No page is worth an answer."""
+    from raylora.errors import AtWorkError
+
     try:
         yield
+    except AtWorkError:  # whose page it is
+        raise
     except BaseException:
         if folder.state_file.is_file() and _write_page(folder, warn, HURRIED_S):
             print(f"a report of what there is: {folder.report}", file=sys.stderr)

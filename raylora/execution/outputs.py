@@ -18,7 +18,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from raylora.config import Experiment
-from raylora.errors import OutputError, StorageError, disk_fault
+from raylora.errors import AtWorkError, OutputError, StorageError, disk_fault
 from raylora.evaluation.cures import cures, in_words
 from raylora.evaluation.verdict import judge
 from raylora.files import exists, is_file, is_folder, read_json, write_atomically
@@ -175,7 +175,7 @@ class OutFolder:
             raise OutputError(
                 f"{self.root}: can't be made ({error.strerror}); give another folder with --out"
             ) from None
-        with self.locked():
+        with self.locked(", or give another folder with --out"):
             if self._is_used():  # by another process, since `check_free`
                 raise self._taken()
             try:
@@ -192,19 +192,20 @@ class OutFolder:
             self.root.rmdir()
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, mend: str = "") -> Iterator[None]:
         """Keep the folder from other processes while the block lasts, however this one ends.
 
+        Args:
+            mend: what may be done beside waiting.
+
         Raises:
-            OutputError: another process works in it.
+            AtWorkError: another process works in it.
         """
         try:
             with FileLock(self.root / LOCK_NAME, blocking=False):
                 yield
         except Timeout:
-            raise OutputError(
-                f"{self.root}: another raylora works in it; wait for its end, or give another folder with --out"
-            ) from None
+            raise AtWorkError(f"{self.root}: another raylora works in it; wait for its end{mend}") from None
 
     @property
     def is_at_work(self) -> bool:
