@@ -8,7 +8,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -60,12 +60,13 @@ from raylora.cli_resume import resume
 from raylora.cli_submit import WORDS_ALONE, jobs, submit, through_client
 from raylora.errors import RayloraError, UserError, disk_fault, path_fault
 from raylora.redaction import shown
-from raylora.request import Request, default_space, out_place, search_wanted, training_wanted
+from raylora.request import Request, Wanted, default_space, out_place, search_wanted, training_wanted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from raylora.execution.job import Job
+    from raylora.execution.outputs import OutFolder
     from raylora.execution.tuner import Ready
     from raylora.search.space import SearchSpace
 
@@ -165,12 +166,12 @@ def tune(
     }
     console = on_stderr()
     warn = warn_on(console)
-    job = _planned(Request(experiment_file, given, settings or ()), space, split, warn)
+    wanted = _looked_at(Request(experiment_file, given, settings or ()), space, split, warm_start or (), force)
+    folder = _folder(out, wanted, is_plan_alone=dry_run)
+    job = _planned(wanted, split, warm_start or (), force, warn)
     from raylora.execution.tuner import tune_job
-    from raylora.execution.warm_start import warm_started
 
-    job = warm_started(job, warm_start or (), warn, force)
-    search = _announced(job, out, address, console, warn if dry_run else None)
+    search = _announced(job, folder, address, console, warn if dry_run else None)
     if dry_run:
         return
     with watched(search.out, console, job.experiment.search) as listener:
@@ -179,7 +180,7 @@ def tune(
 
 
 def _announced(
-    job: Job, out: Path | None, address: str | None, console: Console, warn: Callable[[str], None] | None
+    job: Job, folder: OutFolder, address: str | None, console: Console, warn: Callable[[str], None] | None
 ) -> Ready:
     """The search's plan printed and what it needs looked at; nothing has begun.
 
@@ -187,26 +188,52 @@ def _announced(
         warn: told of what a search would be refused for, where nothing is to begin.
     """
     from raylora.execution.cluster import device_line
-    from raylora.execution.outputs import OutFolder
     from raylora.execution.tuner import ready
 
-    assert job.space is not None
-    folder = OutFolder(out_place(out or Path("out") / job.space.name.replace(":", "-")))
     device = device_line(job.experiment.search, address)
     print_plan(console, [*job.lines(), ("Device", device), ("Output", str(folder.root))])
     return ready(job, folder, address, warn)
 
 
-def _planned(request: Request, space: str | None, split: Path | None, warn: Callable[[str], None]) -> Job:
-    """The search that was asked for, looked at from all sides."""
+def _looked_at(
+    request: Request, space: str | None, split: Path | None, warm_start: Sequence[Path], force: bool
+) -> Wanted:
+    """The search that was asked for; what it names is there, as far as that is told at once."""
+    from raylora.execution.there import check_there
+    from raylora.execution.warm_start import check_earlier
     from raylora.search.space import load_space
 
     wanted = search_wanted(request, load_space(space or default_space(request)))
-    from raylora.execution.checked_job import checked_job
+    check_there(wanted.experiment, split)
+    check_earlier(warm_start, force)
+    return wanted
+
+
+def _folder(out: Path | None, wanted: Wanted, is_plan_alone: bool) -> OutFolder:
+    """Where the work goes: told at once where that is in use, unless a plan is wanted, which is printed first.
+
+    Raises:
+        OutputError: it is in use, or can't be a folder.
+    """
+    from raylora.execution.outputs import OutFolder
+
+    name = wanted.space.name.replace(":", "-") if wanted.space else "train"
+    folder = OutFolder(out_place(out or Path("out") / name))
+    if not is_plan_alone:
+        folder.check_new()
+    return folder
+
+
+def _planned(
+    wanted: Wanted, split: Path | None, warm_start: Sequence[Path], force: bool, warn: Callable[[str], None]
+) -> Job:
+    """The search, looked at from all sides."""
+    from raylora.execution.checked_job import checked_job  # seconds
+    from raylora.execution.warm_start import warm_started
 
     for warning in wanted.warnings:
         warn(warning)
-    return checked_job(wanted.experiment, wanted.space, split, warn)
+    return warm_started(checked_job(wanted.experiment, wanted.space, split, warn), warm_start, warn, force)
 
 
 app.command()(resume)
@@ -242,8 +269,11 @@ def train(
     given = _options(demo, dataset, base_model, skip_bad_images)
     chosen = _space(space, demo or base_model == DEMO_NAME)
     wanted = training_wanted(Request(experiment_file, given, settings or ()), chosen)
-    from raylora.execution.checked_job import check_hub, checked_job
-    from raylora.execution.outputs import OutFolder
+    from raylora.execution.there import check_there
+
+    check_there(wanted.experiment, split)
+    folder = _folder(out, wanted, is_plan_alone=dry_run)
+    from raylora.execution.checked_job import check_hub, checked_job  # seconds
     from raylora.execution.trial import devices_here
 
     console = on_stderr()
@@ -252,7 +282,6 @@ def train(
         warn(warning)
     holds_out = holdout or split is not None
     job = checked_job(wanted.experiment, None, split, warn, holds_out)
-    folder = OutFolder(out_place(out or Path("out") / "train"))
     print_plan(console, [*job.plan.lines(), ("Device", devices_here()), ("Output", str(folder.root))])
     folder.check_free(job.plan.disk_bytes)
     check_hub(job.experiment, holds_out, warn=warn if dry_run else None)

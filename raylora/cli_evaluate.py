@@ -56,7 +56,10 @@ def evaluate(
       raylora evaluate downloaded.safetensors --dataset judge_photos \\
           --base-model stable-diffusion-v1-5/stable-diffusion-v1-5
     """
-    from raylora.execution.found_lora import experiment_beside
+    from raylora.diffusion.places import check_lora_place
+
+    check_lora_place(lora)
+    from raylora.execution.found_lora import experiment_beside  # seconds
 
     file = experiment_beside(lora)
     given = {"dataset.skip_bad_images": skip_bad_images or None, "model.base_model": base_model}

@@ -58,7 +58,10 @@ def export(
       raylora export big.safetensors --to kohya --out small.safetensors \\
           --rank 8 --save-precision fp16
     """
-    from raylora.diffusion.export import Export, export_lora
+    from raylora.diffusion.places import check_is_file, lora_file_in
+
+    check_is_file(lora_file_in(lora))
+    from raylora.diffusion.export import Export, export_lora  # seconds
 
     done = export_lora(Export(lora, to, out, strength, rank, save_precision, base_model))
     print(json.dumps(_summary(done), indent=2) if as_json else "\n".join(_lines(done)))

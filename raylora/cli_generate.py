@@ -123,6 +123,7 @@ def generate(
 
       raylora generate models:/my_lora@champion --prompts prompts.txt --grid
     """
+    _check_there(lora, base_model)
     from raylora.execution.found_lora import found_lora
     from raylora.execution.generate import Generation, check_generation, usual_batch
     from raylora.execution.recipes import Wish, recipes_of
@@ -147,6 +148,24 @@ def generate(
     _print(wanted, made, grid_file, as_json)
     if failure:
         raise failure
+
+
+def _check_there(lora: str, base_model: str | None) -> None:
+    """Whether LoRA and base model may be where they are said to be, before what takes seconds to load.
+
+    Raises:
+        ModelError: one of them isn't.
+    """
+    from raylora.diffusion.places import base_place, check_is_file, check_lora_place, lora_file_in
+    from raylora.files import expanded
+    from raylora.tracking.names import REGISTRY
+
+    if not lora.startswith(REGISTRY):
+        place = expanded(Path(lora))
+        check_lora_place(place)
+        check_is_file(lora_file_in(place))
+    if base_model is not None:
+        base_place(base_model)
 
 
 def _checked_uri(uri: str | None) -> str | None:

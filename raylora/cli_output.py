@@ -96,8 +96,12 @@ def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
 @contextmanager
 def reporting(folder: OutFolder, warn: Callable[[str], None]) -> Iterator[None]:
     """Write the page of whatever work there is as the block ends, however it does. No page is worth an answer."""
+    from raylora.errors import AtWorkError
+
     try:
         yield
+    except AtWorkError:  # whose page it is
+        raise
     except BaseException:
         if folder.state_file.is_file() and _write_page(folder, warn, HURRIED_S):
             print(f"a report of what there is: {folder.report}", file=sys.stderr)
@@ -126,8 +130,9 @@ def print_summary(summary: dict[str, Any], root: Path, as_json: bool) -> None:
         return
     best, trials = summary["best"], summary["trials"]
     if best["score"] is not None:
-        print(f"Best: {best['trial_id']} with score {_with_spread(best)}{_against(summary['baseline'])}")
-    for candidate in summary.get("confirmed", [])[1:]:
+        print(f"Best: {best['trial_id']} with score {_with_spread(best)}{_against(summary['baseline'], best)}")
+    told = (best, summary["baseline"] or best)
+    for candidate in _others(summary.get("confirmed", []), [one["trial_id"] for one in told]):
         print(f"  next: {candidate['trial_id']} with {_with_spread(candidate)}")
     for path, value in best["params"].items():
         print(f"  {path} = {f'{value:.4g}' if isinstance(value, float) else 'null' if value is None else value}")
@@ -180,10 +185,17 @@ def _how_to_look(tracking_uri: str) -> str:
     return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
 
 
-def _against(baseline: dict[str, Any] | None) -> str:
+def _others(confirmed: Sequence[dict[str, Any]], told: Sequence[str]) -> list[dict[str, Any]]:
+    """Who was trained again beside the winner and the guide's own, which the first line has."""
+    return [candidate for candidate in confirmed[1:] if candidate["trial_id"] not in told]
+
+
+def _against(baseline: dict[str, Any] | None, best: dict[str, Any]) -> str:
     """The guide's own settings beside the winner's, where a search has tried them."""
     if baseline is None:
         return ""
+    if baseline["trial_id"] == best["trial_id"] and not baseline["over_limits"]:
+        return "; these are the guide's own settings"
     broke = f", but break a limit: {baseline['over_limits']}" if baseline["over_limits"] else ""
     return f"; the guide's own settings reach {_with_spread(baseline)}{broke}"
 

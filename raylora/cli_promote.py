@@ -54,8 +54,12 @@ def promote(
     """
     _check("--name", "tracking.register_name", name)
     _check("--tracking-uri", "tracking.uri", tracking_uri)
-    from raylora.execution.found_lora import URI_VARIABLE
-    from raylora.execution.promoting import Promotion, promote
+    from raylora.execution.finished import finished_search, output_named
+    from raylora.tracking.names import URI_VARIABLE
+
+    if out := output_named(target):
+        finished_search(out)
+    from raylora.execution.promoting import Promotion, promote  # seconds
 
     console, usual_uri = on_stderr(), os.environ.get(URI_VARIABLE)
     placed = promote(Promotion(target, name, alias, tracking_uri, force, usual_uri), say_on(console))

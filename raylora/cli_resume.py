@@ -41,6 +41,8 @@ def resume(
 
     folder = OutFolder(out_place(out))
     folder.read_unfinished()
+    with folder.locked():  # told before anything is loaded or said; who goes on takes it once more
+        pass
     go_on = _resume_training if folder.holds_training else _resume_search
     print_summary(go_on(folder, address), folder.root, as_json)
 

@@ -14,6 +14,7 @@ RayloraError                 the work failed                              exit s
     │   ├── UnknownLayerError    a LoRA of layers that no known architecture has
     │   └── UnreachableError     a model that is neither here nor can be asked for
     ├── OutputError          the output folder and its disk
+    │   └── AtWorkError          another process works in it
     └── TrackingError        the MLflow server
 """
 
@@ -102,6 +103,10 @@ class UnreachableError(ModelError):
 
 class OutputError(UserError):
     """The output folder can't be used."""
+
+
+class AtWorkError(OutputError):
+    """Another process works in the output folder, so nothing in it is this one's."""
 
 
 class TrackingError(UserError):

@@ -65,6 +65,11 @@ def load_yaml(text: str) -> Any:
     """
     try:
         return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        at = error.problem_mark or error.context_mark
+        place = f"line {at.line + 1}, column {at.column + 1}: " if at else ""
+        problem = " ".join(str(error.problem or error.context).split())
+        raise ValueError(f"{place}{problem}"[:LONGEST_FAULT]) from None
     except (
         yaml.YAMLError,
         ValueError,

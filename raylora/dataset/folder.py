@@ -90,8 +90,7 @@ def read_folder(folder: Path, options: ReadOptions = ReadOptions(), warn: Warn =
     Raises:
         DatasetError: no folder, too few pictures, one that can't be read, one without any caption.
     """
-    if not is_folder(folder):
-        raise DatasetError(f"{folder}: there is no such folder; give a folder of images with captions")
+    check_folder(folder)
     try:
         scanned = scan(folder)
         for name, count in resting_folders(folder).items():
@@ -111,6 +110,16 @@ def read_folder(folder: Path, options: ReadOptions = ReadOptions(), warn: Warn =
     if options.needs_captions:
         _check_captions(found, finished, warn)
     return sorted(finished, key=lambda picture: picture.path)
+
+
+def check_folder(folder: Path) -> None:
+    """Whether there is such a folder.
+
+    Raises:
+        DatasetError: there isn't.
+    """
+    if not is_folder(folder):
+        raise DatasetError(f"{folder}: there is no such folder; give a folder of images with captions")
 
 
 def named_repeats(pictures: Sequence[Picture]) -> list[int]:

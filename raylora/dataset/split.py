@@ -187,12 +187,21 @@ def read_splits(path: Path, pictures: list[Picture]) -> tuple[Split, ...]:
     Raises:
         DatasetError: no split file, one of other pictures, or one that holds out too few.
     """
-    if not exists(path):
-        raise DatasetError(f"{path}: there is no such file; give the split.json of an output folder, or leave it out")
+    check_split_file(path)
     try:
         return tuple(_taken_again(held, path, pictures) for held, _ in digests_of_split(path))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise DatasetError(f"{path}: is not a split file; give the split.json of an output folder") from None
+
+
+def check_split_file(path: Path) -> None:
+    """Whether there is such a file.
+
+    Raises:
+        DatasetError: there isn't.
+    """
+    if not exists(path):
+        raise DatasetError(f"{path}: there is no such file; give the split.json of an output folder, or leave it out")
 
 
 def digests_of_split(path: Path) -> list[tuple[set[str], int]]:

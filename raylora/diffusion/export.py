@@ -10,9 +10,10 @@ from typing import Any
 from raylora.bundled import DEMO_BASE, DEMO_NAME
 from raylora.diffusion.families import FAMILIES, read_component_config
 from raylora.diffusion.kohya_names import naming
-from raylora.diffusion.lora_file import lora_file_in, network_metadata, save_diffusers, save_kohya, with_comment
+from raylora.diffusion.lora_file import network_metadata, save_diffusers, save_kohya, with_comment
 from raylora.diffusion.lora_reading import read_lora
 from raylora.diffusion.lora_weights import LoraWeights, with_one_alpha, with_strength
+from raylora.diffusion.places import lora_file_in
 from raylora.diffusion.resize import Kept, with_rank
 from raylora.errors import ConfigError, OutputError
 from raylora.files import exists, is_folder, resolved

@@ -20,7 +20,7 @@ from transformers.utils.logging import disable_progress_bar as disable_transform
 from raylora.bundled import DEMO_BASE, DEMO_NAME
 from raylora.config import ModelConfig
 from raylora.diffusion.base import UNET, BaseModel, Family
-from raylora.diffusion.hub import is_hub_id, is_meant_as_path, read_hub_config
+from raylora.diffusion.hub import is_hub_id, read_hub_config
 from raylora.diffusion.memory import is_out_of_memory
 from raylora.diffusion.model_files import (
     AGAIN,
@@ -31,18 +31,17 @@ from raylora.diffusion.model_files import (
     check_tokenizer,
     check_weights,
 )
+from raylora.diffusion.places import base_place
 from raylora.diffusion.prediction import V_MARK, ZERO_SNR_MARK, V, marks_of
 from raylora.diffusion.sd15 import SD15
 from raylora.diffusion.sdxl import SDXL
 from raylora.errors import ConfigError, ModelError, first_line
-from raylora.files import is_file, is_folder, read_mapping
-from raylora.files import resolved as resolved_path
+from raylora.files import is_folder, read_mapping
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (SD15, SDXL)}
 SPACES = {"sd15": "realistic or anime", "sdxl": "sdxl-character or sdxl-style"}
 """Bundled search spaces by family, for messages."""
 
-PICKLED_SUFFIXES = {".ckpt", ".pt", ".pth", ".bin"}
 UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
 SDXL_TEXT_ENCODERS = ("conditioner.embedders.0.", "conditioner.embedders.1.")
 LATENT_CHANNELS = 4
@@ -67,24 +66,14 @@ def resolve_base(reference: str, family: str = SD15.name) -> str:
     if reference == DEMO_NAME:
         _check_family(DEMO_NAME, SD15.name, family)
         return str(DEMO_BASE)
-    path = resolved_path(Path(reference)) if reference.startswith("~") else Path(reference)
-    if path.suffix.lower() in PICKLED_SUFFIXES:
-        raise ModelError(
-            f"{reference}: pickled checkpoints can run any code when they are read, so raylora doesn't read them; "
-            "use the .safetensors file of the same model"
-        )
+    path = base_place(reference)
+    if path is None:
+        return reference
     if is_folder(path):
         _check_folder(path, family)
-        return str(path.resolve())
-    if is_file(path):
+    else:
         _check_single_file(path, family)
-        return str(path.resolve())
-    if is_hub_id(reference):
-        return reference
-    missing = "file or folder" if is_meant_as_path(reference) else "base model"
-    raise ModelError(
-        f"{reference}: there is no such {missing}; give a hub id, a diffusers folder or a .safetensors file"
-    )
+    return str(path.resolve())
 
 
 def check_base_on_hub(reference: str, family: str) -> None:

@@ -41,11 +41,10 @@ from raylora.diffusion.lora_weights import (
     with_one_alpha,
 )
 from raylora.diffusion.memory import is_out_of_memory
+from raylora.diffusion.places import DIFFUSERS_NAME, lora_file_in
 from raylora.errors import ModelError, UnknownLayerError
-from raylora.files import is_file, is_folder, parse_json, sha256_of, write_atomically
+from raylora.files import parse_json, sha256_of, write_atomically
 
-KOHYA_NAME = "lora.safetensors"
-DIFFUSERS_NAME = "pytorch_lora_weights.safetensors"
 HEADER_LENGTH_BYTES = 8
 HASHES = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256")
 """Metadata about the very bytes of a file: not to be carried over to another."""
@@ -337,9 +336,3 @@ def load_lora(base: BaseModel, path: Path) -> None:
         raise ModelError(f"{misfit}, which none of its weights belongs to; {mend}")
     if placed < layers:
         raise ModelError(f"{misfit}, which has {placed} of its {layers} layers; {mend}")
-
-
-def lora_file_in(path: Path) -> Path:
-    """The file itself, or the LoRA in an output folder, in its `best/`, or in a folder that diffusers wrote."""
-    places = (path / "best" / KOHYA_NAME, path / KOHYA_NAME, path / DIFFUSERS_NAME) if is_folder(path) else ()
-    return next((place for place in places if is_file(place)), path)

@@ -13,11 +13,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from raylora.diffusion.families import FAMILIES, PICKLED_SUFFIXES
+from raylora.diffusion.families import FAMILIES
 from raylora.diffusion.kohya_names import TEXT_PATH, UNET_PATH, Naming, is_sgm, module_path, naming, text_path
 from raylora.diffusion.lora_weights import LoraModule, LoraWeights, magnitude_to_kohya
+from raylora.diffusion.places import check_is_file
 from raylora.errors import ModelError, UnknownLayerError
-from raylora.files import is_file, parse_json
+from raylora.files import parse_json
 from raylora.patience import within
 
 ADAPTER_METADATA = "lora_adapter_metadata"
@@ -176,10 +177,7 @@ def _in_known_format(path: Path, key: str, tensor: Tensor) -> Tensor:
 
 def check_lora_file(file: Path) -> None:
     """Refuse what is no LoRA in safetensors, before any model is loaded."""
-    if file.suffix.lower() in PICKLED_SUFFIXES:
-        raise ModelError(f"{file}: pickled files can run any code when they are read; use a .safetensors LoRA")
-    if not is_file(file):
-        raise ModelError(f"{file}: there is no such LoRA file")
+    check_is_file(file)
     try:
         with safe_open(str(file), framework="pt") as opened:
             keys = list(opened.keys())

@@ -9,16 +9,16 @@ from raylora.config import Experiment
 from raylora.dataset.folder import Picture, ReadOptions
 from raylora.dataset.remote import naming_objects, read_dataset
 from raylora.diffusion.families import resolve_base
-from raylora.diffusion.lora_file import DIFFUSERS_NAME, KOHYA_NAME, load_lora, lora_file_in
+from raylora.diffusion.lora_file import load_lora
 from raylora.diffusion.lora_reading import check_lora_file
 from raylora.diffusion.memory import enough_memory
+from raylora.diffusion.places import check_lora_place, lora_file_in
 from raylora.diffusion.tensor_cache import TensorCache
-from raylora.errors import ConfigError, ModelError
+from raylora.errors import ConfigError
 from raylora.evaluation.scorecard import Evaluator, Metrics
 from raylora.execution.checked_job import check_hub
 from raylora.execution.node_cache import image_set
 from raylora.execution.trial import encoder_of, fresh_base, pick_device
-from raylora.files import exists, is_folder
 
 Warn = Callable[[str], None]
 
@@ -33,7 +33,7 @@ def evaluate_lora(lora: Path, dataset: str, train_dataset: str | None, experimen
     Raises:
         UserError: a file, folder or model can't be used.
     """
-    check_place(lora)
+    check_lora_place(lora)
     check_lora_file(lora_file_in(lora))
     if experiment.model.base_model is None:
         raise ConfigError("no base model: give --base-model, or evaluate a LoRA that lies beside its experiment.yaml")
@@ -65,21 +65,6 @@ def _measured(lora: Path, held_out: list[Picture], unseen: list[Picture], experi
     reference = evaluator.reference(base)
     load_lora(base, lora)
     return evaluator.measure(base, reference).metrics
-
-
-def check_place(lora: Path) -> None:
-    """Whether a LoRA may be at a path.
-
-    Raises:
-        ModelError: nothing is there, or a folder without one.
-    """
-    if not exists(lora):
-        raise ModelError(f"{lora}: there is no such LoRA file or folder; mend the path")
-    if is_folder(lora_file_in(lora)):
-        raise ModelError(
-            f"{lora}: holds no LoRA (looked for {KOHYA_NAME} in it and in best/, and {DIFFUSERS_NAME}); "
-            "give the file itself, or the output folder of finished work"
-        )
 
 
 def _read(dataset: str, experiment: Experiment, warn: Warn) -> list[Picture]:

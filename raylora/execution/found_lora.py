@@ -13,21 +13,19 @@ from typing import Any
 
 from raylora.config import SIZE_STEP_PX, nest
 from raylora.config_files import Layer
-from raylora.diffusion.lora_file import DIFFUSERS_NAME, KOHYA_NAME, lora_file_in, webui_hash
+from raylora.diffusion.lora_file import webui_hash
 from raylora.diffusion.lora_reading import family_of, read_tensors
+from raylora.diffusion.places import DIFFUSERS_NAME, KOHYA_NAME, check_lora_place, lora_file_in
 from raylora.diffusion.webui import tag_name
 from raylora.errors import ConfigError, TrackingError
-from raylora.execution.assess import check_place
 from raylora.execution.how_to import lora_name
-from raylora.execution.outputs import OutFolder
+from raylora.execution.outputs import EXPERIMENT_NAME, OutFolder
 from raylora.execution.recipes import LEAST_SIDE_PX, MOST_SIDE_PX
-from raylora.execution.winner import EXPERIMENT_NAME
 from raylora.files import expanded, is_file, read_mapping, resolved
 from raylora.redaction import is_text
+from raylora.tracking.names import REGISTRY, URI_VARIABLE
 from raylora.training.epoch_files import EPOCHS_FOLDER
 
-REGISTRY = "models:/"
-URI_VARIABLE = "MLFLOW_TRACKING_URI"
 USUAL_SIZE = {"sdxl": [1024, 1024]}
 """Width and height in px where a family was trained on others than `dataset.resolution`'s own default."""
 SIZE = re.compile(r"(\d{2,4})x(\d{2,4})")
@@ -93,7 +91,7 @@ class Home:
 
 def _on_disk(reference: str, path: Path) -> FoundLora:
     path = expanded(path)
-    check_place(path)
+    check_lora_place(path)
     place, file = _place(path), resolved(lora_file_in(path))
     family, layers = _told_by_file(file, reference)
     home = _home(place)

@@ -18,13 +18,15 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from raylora.config import Experiment
-from raylora.errors import OutputError, StorageError, disk_fault
+from raylora.errors import AtWorkError, OutputError, StorageError, disk_fault
 from raylora.evaluation.cures import cures, in_words
 from raylora.evaluation.verdict import judge
 from raylora.files import exists, is_file, is_folder, read_json, write_atomically
 from raylora.tracking.recorder import TrialRecord, measures
 
 LOCK_NAME = ".lock"
+EXPERIMENT_NAME = "experiment.yaml"
+"""Settings that run again: of the whole work, and in `best/` the winner's."""
 BASE_GRID_NAME = "base.png"
 """In the cache: held-out images above the base model's samples, as trials' grids have them."""
 LOSSES_NAME = "losses.json"
@@ -59,7 +61,7 @@ class OutFolder:
 
     @property
     def experiment(self) -> Path:
-        return self.root / "experiment.yaml"
+        return self.root / EXPERIMENT_NAME
 
     @property
     def space(self) -> Path:
@@ -114,10 +116,19 @@ class OutFolder:
         return self.root / "report.html"
 
     def check_free(self, bytes_needed: int) -> None:
-        """Whether new work can go here; nothing is made.
+        """Whether new work can go here, and its disk has room for it; nothing is made.
 
         Raises:
             OutputError: it holds something, can't be written, or its disk is too full.
+        """
+        self.check_new()
+        self._check_room(bytes_needed)
+
+    def check_new(self) -> None:
+        """Whether the folder is new or empty, which can be told before anything is known of the work.
+
+        Raises:
+            OutputError: it isn't, or can't be one.
         """
         try:
             is_file, is_used = self.root.is_file(), self._is_used()
@@ -129,7 +140,6 @@ class OutFolder:
             raise OutputError(f"{self.root}: is a file; give a folder, new or empty, with --out")
         if is_used:
             raise self._taken()
-        self._check_room(bytes_needed)
 
     def _is_used(self) -> bool:
         """Whether there is anything in it but the lock, which whoever looks in holds, or has left."""
@@ -165,7 +175,7 @@ class OutFolder:
             raise OutputError(
                 f"{self.root}: can't be made ({error.strerror}); give another folder with --out"
             ) from None
-        with self.locked():
+        with self.locked(", or give another folder with --out"):
             if self._is_used():  # by another process, since `check_free`
                 raise self._taken()
             try:
@@ -182,19 +192,20 @@ class OutFolder:
             self.root.rmdir()
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, mend: str = "") -> Iterator[None]:
         """Keep the folder from other processes while the block lasts, however this one ends.
 
+        Args:
+            mend: what may be done beside waiting.
+
         Raises:
-            OutputError: another process works in it.
+            AtWorkError: another process works in it.
         """
         try:
             with FileLock(self.root / LOCK_NAME, blocking=False):
                 yield
         except Timeout:
-            raise OutputError(
-                f"{self.root}: another raylora works in it; wait for its end, or give another folder with --out"
-            ) from None
+            raise AtWorkError(f"{self.root}: another raylora works in it; wait for its end{mend}") from None
 
     @property
     def is_at_work(self) -> bool:

@@ -142,9 +142,8 @@ class Plan:
         )
         if search.confirm_trials:
             best = min(search.confirm_trials, search.trials)
-            own = " and the first point" if self.space.first_points and best < search.trials else ""
-            again = f"the best {best}{own} again with {search.confirm_seeds} new seeds each"
-            rows.append(("", f"then {again}, as far as did them best"))
+            own = bool(self.space.first_points) and best < search.trials
+            rows.append(("", f"then {_again_in_words(best, own, search.confirm_seeds)}"))
         refit = f"the winner on all images, up to: {self._steps(self.refit, len(self.everything))}"
         return [*rows, ("", f"then {refit}")] if search.refit else rows
 
@@ -185,6 +184,18 @@ class Plan:
             *([("Limits", limits)] if (limits := describe(search.limits.model_dump(exclude_none=True))) else []),
             ("Rungs", f"{', '.join(f'{point:,}' for point in self.points)} images seen"),
         ]
+
+
+def _again_in_words(best: int, own: bool, seeds: int) -> str:
+    """What is trained again with new seeds.
+
+    Args:
+        best: how many trials; `own` where the guide's settings are trained too.
+    """
+    trials = "the best trial" if best == 1 else f"the best {best} trials"
+    guide, each = " and the guide's own settings" if own else "", " each" if own or best > 1 else ""
+    seed = f"{seeds} new seed{'s' * (seeds > 1)}{each}"
+    return f"{trials}{guide} once more, with {seed}, for as many images as were best"
 
 
 def _span(counts: Iterable[int]) -> str:

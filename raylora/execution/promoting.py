@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from raylora.config import Experiment
 from raylora.config_files import read_experiment
-from raylora.diffusion.lora_file import DIFFUSERS_NAME
 from raylora.errors import ConfigError, OutputError
-from raylora.execution.found_lora import REGISTRY, URI_VARIABLE
+from raylora.execution.finished import FinishedSearch, finished_search, lost, output_named
 from raylora.execution.model_card import CARD_NAME, Described, write_card
-from raylora.execution.outputs import OutFolder
+from raylora.execution.outputs import EXPERIMENT_NAME, OutFolder
 from raylora.execution.registering import base_folder, entry_of, known_licence, loadable_base, log_winner
-from raylora.execution.winner import EXPERIMENT_NAME, GRID_NAME
-from raylora.files import is_file, is_folder, read_mapping, resolved
+from raylora.execution.winner import GRID_NAME
+from raylora.files import is_file, is_folder, read_mapping
 from raylora.tracking.entry import ENTRY_NAME, Entry, read_entry
+from raylora.tracking.names import REGISTRY, URI_VARIABLE
 
 if TYPE_CHECKING:
     from raylora.tracking.registry import Found, Placed
@@ -45,31 +44,19 @@ class Promotion:
     """The tracking URI of what lies in MLflow alone, where none is given."""
 
 
-@dataclass(frozen=True)
-class FinishedSearch:
-    """What a finished search's folder says of it."""
-
-    out: OutFolder
-    summary: Mapping[str, Any]
-    experiment: Experiment
-    """That of `best/`."""
-    tracking_uri: str
-    run_id: str
-
-
 def promote(wanted: Promotion, say: Callable[[str], None]) -> Placed:
     """Register what isn't registered yet, and give it the alias if that may move.
 
     Raises:
         UserError: there is no such thing, or the store can't be used; nothing has changed.
     """
-    from raylora.tracking.finding import RUN_ID, check_alias
+    from raylora.tracking.finding import check_alias
 
     check_alias(wanted.alias)
     if wanted.target.startswith(REGISTRY):
         return _promote_version(wanted)
-    if is_folder(Path(wanted.target)) or not RUN_ID.fullmatch(wanted.target):
-        return _promote_output(wanted, OutFolder(resolved(Path(wanted.target))), say)
+    if out := output_named(wanted.target):
+        return _promote_output(wanted, out, say)
     return _promote_run(wanted)
 
 
@@ -144,7 +131,7 @@ def _promote_output(wanted: Promotion, out: OutFolder, say: Callable[[str], None
     from raylora.tracking.finding import answering
     from raylora.tracking.registry import place, register
 
-    name, search = _name(wanted), _finished_search(out)
+    name, search = _name(wanted), finished_search(out)
     uri = _store_of(wanted, search)
     with answering(uri):
         with out.locked():
@@ -178,58 +165,6 @@ def _store_of(wanted: Promotion, search: FinishedSearch) -> str:
     return uri
 
 
-def _finished_search(out: OutFolder) -> FinishedSearch:
-    """A search whose LoRA is there.
-
-    Raises:
-        UserError: there is none.
-    """
-    if not is_folder(out.root):
-        raise OutputError(
-            f"{out.root}: there is no such folder, and no run is called so; give a finished search's output folder, "
-            "the id of its run in MLflow, or models:/NAME/VERSION"
-        )
-    state = out.read_state()
-    if out.holds_training:
-        raise OutputError(
-            f"{out.root}: holds a training, which has no run in MLflow and no score beside others'; "
-            "promote what `raylora tune` has found"
-        )
-    if state["state"] != "finished":
-        raise OutputError(f"{out.root}: this search isn't finished; go on by `{out.how_to_resume}` first")
-    uri, run_id = state.get("tracking_uri"), state.get("parent_run_id")
-    if not isinstance(uri, str) or not isinstance(run_id, str):
-        raise OutputError(
-            f"{out.root}: its state.json doesn't say which run in MLflow is its own; put back a copy of it"
-        )
-    for file in (out.best / EXPERIMENT_NAME, out.best / DIFFUSERS_NAME):
-        if not is_file(file):
-            raise OutputError(_lost(file, "is gone"))
-    return FinishedSearch(out, _summary(out), read_experiment(out.best / EXPERIMENT_NAME), uri, run_id)
-
-
-def _lost(file: Path, how: str) -> str:
-    return f"{file}: {how}, and without it the LoRA can't be registered; put back a copy of it"
-
-
-def _summary(out: OutFolder) -> dict[str, Any]:
-    """The answer of a search, with all that a registry is told of it.
-
-    Raises:
-        OutputError: it is gone, or damaged.
-    """
-    try:
-        summary = read_mapping(out.summary)
-        best = summary["best"]
-        is_one = isinstance(best["params"], dict) and "total" in summary["trials"]
-        _ = [float(value) for value in (best["score"], *best["metrics"].values())]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        is_one = False
-    if not is_one:
-        raise OutputError(_lost(out.summary, "is damaged" if is_file(out.summary) else "is gone"))
-    return summary
-
-
 def _entry(search: FinishedSearch) -> Entry:
     """What the registry is to be told, as the search has left it; of searches from before that, less.
 
@@ -261,7 +196,7 @@ def _described(search: FinishedSearch) -> Described:
         held_out, learned = len(first["holdout"]), int(first["train_images"])
         captions = [str(row.get("caption", "")) for row in first["holdout"]]
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError):
-        raise OutputError(_lost(out.split, "is damaged" if is_file(out.split) else "is gone")) from None
+        raise OutputError(lost(out.split, "is damaged" if is_file(out.split) else "is gone")) from None
     return Described(
         name=out.root.name,
         experiment=experiment,

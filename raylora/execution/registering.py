@@ -17,8 +17,8 @@ from raylora.diffusion.licence import Licence, licence_of
 from raylora.errors import RayloraError
 from raylora.execution.job import Job
 from raylora.execution.model_card import CARD_NAME, Described, facts_of, public_name, write_card
-from raylora.execution.outputs import OutFolder
-from raylora.execution.winner import EXPERIMENT_NAME, lora_paths
+from raylora.execution.outputs import EXPERIMENT_NAME, OutFolder
+from raylora.execution.winner import lora_paths
 from raylora.redaction import redacted
 from raylora.tracking.claims import DIGEST_LENGTH, Claim, Fold, digests, short_digest
 from raylora.tracking.entry import ENTRY_NAME, LONGEST_TEXT, Entry, as_tags

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raylora.config import Experiment
 from raylora.config_files import read_experiment
 from raylora.dataset.split import digests_of_split
 from raylora.errors import ConfigError, OutputError
-from raylora.execution.checked_job import absolute, digest_of_base
-from raylora.execution.job import Job
 from raylora.execution.outputs import OutFolder
 from raylora.files import is_file, is_folder, resolved
 from raylora.search.study import STUDY_NAME, read_trials, storage_of
 from raylora.search.warm_start import EarlierSearch, Taken, take
+
+if TYPE_CHECKING:
+    from raylora.execution.job import Job
 
 Warn = Callable[[str], None]
 OPTION = "--warm-start"
@@ -32,9 +34,8 @@ def warm_started(job: Job, folders: Sequence[Path], warn: Warn, force: bool = Fa
     Raises:
         OutputError: a folder holds no search that anything can be learned from, or one of another base model.
     """
-    if force and not folders:
-        raise ConfigError(f"--force: there is no {OPTION} that it could take; leave it out")
-    taken = [_taken_from(OutFolder(root), job, force) for root in dict.fromkeys(resolved(root) for root in folders)]
+    check_earlier(folders, force)
+    taken = [_taken_from(out, job, force) for out in _outputs(folders)]
     for each in taken:
         if each.differing:
             warn(
@@ -46,7 +47,27 @@ def warm_started(job: Job, folders: Sequence[Path], warn: Warn, force: bool = Fa
     return replace(job, warm_start=tuple(taken))
 
 
+def check_earlier(folders: Sequence[Path], force: bool = False) -> None:
+    """Whether these folders hold searches, before anything is read of them; without torch.
+
+    Raises:
+        ConfigError: there are none, and one of another base model is to be taken.
+        OutputError: one holds no search with trials.
+    """
+    if force and not folders:
+        raise ConfigError(f"--force: there is no {OPTION} that it could take; leave it out")
+    for out in _outputs(folders):
+        _check_holds_search(out)
+
+
+def _outputs(folders: Sequence[Path]) -> list[OutFolder]:
+    """Each once."""
+    return [OutFolder(root) for root in dict.fromkeys(resolved(root) for root in folders)]
+
+
 def _taken_from(out: OutFolder, job: Job, force: bool) -> Taken:
+    from raylora.execution.checked_job import absolute
+
     assert job.space is not None
     earlier, experiment = read_search(out), absolute(job.experiment)
     differing = [] if _same_pictures(out.split, job) else [DATASET]
@@ -76,12 +97,7 @@ def read_search(out: OutFolder) -> EarlierSearch:
     Raises:
         OutputError: there is none.
     """
-    if not is_folder(out.root):
-        raise OutputError(f"{OPTION} {out.root}: there is no such folder; {MEND}")
-    if not is_file(out.study) and _holds_training(out):
-        raise OutputError(f"{OPTION} {out.root}: holds a training, which has no trials to learn from; {MEND}")
-    if not (is_file(out.study) and is_file(out.experiment)):
-        raise OutputError(f"{OPTION} {out.root}: holds no search with trials; {MEND}")
+    _check_holds_search(out)
     try:
         trials = read_trials(out.study)
     except Exception:  # Optuna replays what the lines say, whatever that comes to
@@ -94,6 +110,15 @@ def read_search(out: OutFolder) -> EarlierSearch:
             f"go on with it by `{out.how_to_resume}` first, or leave {OPTION} out"
         )
     return EarlierSearch(str(out.root), read_experiment(out.experiment), trials)
+
+
+def _check_holds_search(out: OutFolder) -> None:
+    if not is_folder(out.root):
+        raise OutputError(f"{OPTION} {out.root}: there is no such folder; {MEND}")
+    if not is_file(out.study) and _holds_training(out):
+        raise OutputError(f"{OPTION} {out.root}: holds a training, which has no trials to learn from; {MEND}")
+    if not (is_file(out.study) and is_file(out.experiment)):
+        raise OutputError(f"{OPTION} {out.root}: holds no search with trials; {MEND}")
 
 
 def _holds_study(out: OutFolder) -> bool:
@@ -124,6 +149,8 @@ def _same_weights(out: OutFolder, experiment: Experiment) -> bool | None:
         there = out.read_state().get("base_digest")
     except OutputError:
         return None
+    from raylora.execution.checked_job import digest_of_base
+
     here = digest_of_base(experiment)
     return there == here if there and here else None
 

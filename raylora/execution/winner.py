@@ -16,19 +16,19 @@ from raylora.dataset.folder import Picture
 from raylora.dataset.pixels import Pixels
 from raylora.diffusion.adapters import Adapter
 from raylora.diffusion.base import BaseModel
-from raylora.diffusion.lora_file import DIFFUSERS_NAME, KOHYA_NAME, LoraCard, write_diffusers, write_kohya
+from raylora.diffusion.lora_file import LoraCard, write_diffusers, write_kohya
+from raylora.diffusion.places import DIFFUSERS_NAME, KOHYA_NAME
 from raylora.evaluation.grid import sample_grid
 from raylora.evaluation.scorecard import Evaluator
 from raylora.evaluation.strength import AS_TRAINED, StrengthSweep, sweep_strengths
 from raylora.execution.node_cache import SharedData
-from raylora.execution.outputs import OutFolder
+from raylora.execution.outputs import EXPERIMENT_NAME, OutFolder
 from raylora.files import first_fold
 from raylora.tracking.recorder import TrialRecord
 from raylora.training.checkpoint import read_weights
 from raylora.training.epoch_files import EPOCHS_FOLDER, EpochFiles
 from raylora.training.fit import BEST_NAME
 
-EXPERIMENT_NAME = "experiment.yaml"
 GRID_NAME, STRENGTHS_NAME = "grid.png", "strengths.png"
 
 

@@ -48,7 +48,8 @@ class PlainView:
     def trial_started(self, trial: TrialRecord) -> None:
         what = f"{trial.confirms} again, seed {trial.params['seed']}" if trial.confirms else describe(trial.params)
         self._standing.hear(trial)
-        self._say(f"{trial.trial_id} started: {what}" + (" (the guide's own)" if trial.is_baseline else ""))
+        how = f"goes on from {trial.images_seen:,} images" if trial.history else "started"
+        self._say(f"{trial.trial_id} {how}: {what}" + (" (the guide's own)" if trial.is_baseline else ""))
 
     def trial_reported(self, trial: TrialRecord) -> None:
         report = trial.last or {}

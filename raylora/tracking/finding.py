@@ -22,7 +22,6 @@ from raylora.errors import ConfigError, TrackingError, first_line
 from raylora.files import is_file
 from raylora.tracking.mlflow_store import check_reachable, reason_of, store_file
 
-RUN_ID = re.compile(r"[0-9a-f]{32}")
 VERSION = re.compile(r"models:/(?P<name>[^/@:]+)(?:/(?P<version>\d{1,9})|@(?P<alias>[^/@]+))")
 """Databases take numbers of 32 bits."""
 ORIGIN_TAG = "raylora.search_run"

@@ -86,7 +86,7 @@ SETTINGS = [
     ("tune good.yaml --dry-run --gpus-per-trial 0", "--gpus-per-trial: search.gpus_per_trial", "above 0"),
     ("tune good.yaml --dry-run --gpus-per-trial 1.5", "--gpus-per-trial: search.gpus_per_trial", "whole number", "1.5"),
     ("tune good.yaml --dry-run --register mine/best", "--register: tracking.register_name", "no / or :", "'mine/best'"),
-    ("train broken.yaml", "broken.yaml", "not valid YAML", "line 2"),
+    ("train broken.yaml", "broken.yaml", "valid YAML", "line 2"),
     ("train list.yaml", "list.yaml", "`section:`", "list"),
     ("train number.yaml", "number.yaml: lora", "found 5"),
     ("train missing.yaml", "missing.yaml", "no such file"),

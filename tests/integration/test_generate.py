@@ -22,7 +22,8 @@ from raylora.diffusion.adapters import Adapter
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.families import load_base
 from raylora.diffusion.generate import generate, requests_of
-from raylora.diffusion.lora_file import DIFFUSERS_NAME, LoraCard, write_diffusers, write_kohya
+from raylora.diffusion.lora_file import LoraCard, write_diffusers, write_kohya
+from raylora.diffusion.places import DIFFUSERS_NAME
 from raylora.diffusion.prediction import Prediction
 from raylora.execution import generate as generating
 from raylora.execution.how_to import HandedOver, usages_of

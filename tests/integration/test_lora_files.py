@@ -19,15 +19,8 @@ from raylora.diffusion.adapters import Adapter, count_parameters
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.families import SD15, load_base, skeleton
 from raylora.diffusion.generate import Request, generate
-from raylora.diffusion.lora_file import (
-    DIFFUSERS_NAME,
-    KOHYA_NAME,
-    LoraCard,
-    load_lora,
-    lora_file_in,
-    write_diffusers,
-    write_kohya,
-)
+from raylora.diffusion.lora_file import LoraCard, load_lora, write_diffusers, write_kohya
+from raylora.diffusion.places import DIFFUSERS_NAME, KOHYA_NAME, lora_file_in
 from raylora.errors import ModelError
 
 REQUESTS = [Request("sks portrait, red hair", 1, (64, 64)), Request("sks", 2, (64, 64))]

@@ -126,7 +126,7 @@ def test_a_dry_run_of_a_search_prints_the_arithmetic(run: Run) -> None:
     assert plan["Judge"] == "demo"
     assert plan["Disk"].startswith("up to ") and "samples" in plan["Disk"]
     assert plan["Output"].endswith("/out/small")
-    assert "then the best 3 again with 2 new seeds each" in told
+    assert "then the best 3 trials once more, with 2 new seeds each, for as many images as were best" in told
     assert re.search(r"^(CPU|\d+ GPU).*; \d+ trials? at once$", plan["Device"])
     trial, refit = (text for text in told.splitlines() if " epochs = " in text)
     assert "a trial: the folders' repeats of 15 images" in trial and "= 1,500 images; ÷ batch 1 = 1,500 steps" in trial

@@ -17,10 +17,9 @@ from mlflow.exceptions import MlflowException
 
 from raylora.diffusion.base import BaseModel
 from raylora.diffusion.families import load_base
-from raylora.execution.outputs import OutFolder
+from raylora.execution.outputs import EXPERIMENT_NAME, OutFolder
 from raylora.execution.promoting import NEW_STORE
 from raylora.execution.registering import base_folder, how_it_ended, log_winner
-from raylora.execution.winner import EXPERIMENT_NAME
 from raylora.tracking import registry
 from raylora.tracking.entry import ENTRY_NAME, read_entry
 from raylora.tracking.registry import Placed, Registered, place

@@ -13,7 +13,8 @@ from mlflow.models import Model
 from raylora.config import LoraConfig
 from raylora.diffusion.adapters import Adapter
 from raylora.diffusion.families import load_base
-from raylora.diffusion.lora_file import DIFFUSERS_NAME, LoraCard, webui_hash, write_diffusers
+from raylora.diffusion.lora_file import LoraCard, webui_hash, write_diffusers
+from raylora.diffusion.places import DIFFUSERS_NAME
 from raylora.errors import ConfigError, ModelError, TrackingError
 from raylora.tracking import registered
 from raylora.tracking.logged_lora import files_at, logged_model

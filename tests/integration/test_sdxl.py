@@ -22,8 +22,9 @@ from raylora.diffusion.base import BaseModel
 from raylora.diffusion.encode import encode_prompts
 from raylora.diffusion.families import load_base
 from raylora.diffusion.generate import Request, generate
-from raylora.diffusion.lora_file import DIFFUSERS_NAME, KOHYA_NAME, LoraCard, load_lora, write_diffusers, write_kohya
+from raylora.diffusion.lora_file import LoraCard, load_lora, write_diffusers, write_kohya
 from raylora.diffusion.objective import Cells, denoising_losses
+from raylora.diffusion.places import DIFFUSERS_NAME, KOHYA_NAME
 from raylora.diffusion.tensor_cache import TensorCache
 from raylora.errors import ConfigError, ModelError
 from raylora.execution.job import read_pictures

@@ -23,7 +23,7 @@ from PIL import Image
 
 from raylora.bundled import DEMO_BASE
 from raylora.diffusion.families import load_base
-from raylora.diffusion.lora_file import DIFFUSERS_NAME
+from raylora.diffusion.places import DIFFUSERS_NAME
 from raylora.execution.outputs import OutFolder
 from raylora.execution.promoting import Promotion, promote
 from raylora.tracking.registry import Placed

@@ -16,13 +16,13 @@ from raylora.config import Experiment, LoraConfig
 from raylora.config_files import write_experiment
 from raylora.diffusion.adapters import Adapter
 from raylora.diffusion.families import load_base
-from raylora.diffusion.lora_file import DIFFUSERS_NAME, LoraCard, write_diffusers
+from raylora.diffusion.lora_file import LoraCard, write_diffusers
+from raylora.diffusion.places import DIFFUSERS_NAME
 from raylora.execution.cluster import Share
 from raylora.execution.conclude import _track_winner
 from raylora.execution.model_card import CARD_NAME
-from raylora.execution.outputs import OutFolder, write_text
+from raylora.execution.outputs import EXPERIMENT_NAME, OutFolder, write_text
 from raylora.execution.underway import Search
-from raylora.execution.winner import EXPERIMENT_NAME
 from raylora.tracking.claims import Claim, Fold
 from raylora.tracking.entry import Entry
 from raylora.tracking.mlflow_runs import MlflowTracker

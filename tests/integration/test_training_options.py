@@ -23,8 +23,9 @@ from raylora.diffusion.base import BaseModel
 from raylora.diffusion.encode import encode_prompts
 from raylora.diffusion.families import load_base
 from raylora.diffusion.generate import Request, generate
-from raylora.diffusion.lora_file import KOHYA_NAME, LoraCard, load_lora, write_kohya
+from raylora.diffusion.lora_file import LoraCard, load_lora, write_kohya
 from raylora.diffusion.objective import target_of
+from raylora.diffusion.places import KOHYA_NAME
 from raylora.diffusion.tensor_cache import TensorCache
 from raylora.errors import ConfigError, ModelError, TrainingDivergedError
 from raylora.execution.node_cache import training_set

@@ -166,6 +166,44 @@ def test_what_is_missing_is_told_before_heavy_libraries_are_loaded(command: str,
     assert loaded == needed
 
 
+@pytest.mark.parametrize("command", ["train", "tune"])
+def test_an_output_folder_in_use_is_told_before_anything_is_loaded_or_planned(command: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").touch()
+    told, loaded = loaded_by(command, "--demo", "--out", str(tmp_path))
+    first, *_ = told.splitlines()[1:]
+    assert first == f"raylora: error: {tmp_path}: is not empty; give another folder with --out"
+    assert loaded == ["optuna"]
+
+
+@pytest.mark.parametrize(
+    ("line", "told", "needed"),
+    [
+        ("generate none.safetensors --prompt x", "none.safetensors: there is no such LoRA file or folder", []),
+        ("evaluate none.safetensors --dataset demo", "none.safetensors: there is no such LoRA file or folder", []),
+        ("export none.safetensors --to kohya --out x.safetensors", "there is no such LoRA file", []),
+        ("export x.ckpt --to kohya --out x.safetensors", "pickled files can run any code", []),
+        ("promote none --name x", "none: there is no such folder, and no run is called so", []),
+        ("resume none", "none: there is no such folder", []),
+        ("train --dataset none --base-model demo", "none: there is no such folder", ["optuna"]),
+        ("train --dataset demo --base-model ./none", "./none: there is no such file or folder", []),
+        ("train --demo --split none.json", "none.json: there is no such file", ["optuna"]),
+        ("train --demo --set dataset.regularization=none", "none: there is no such folder", ["optuna"]),
+        ("tune --dataset none --base-model demo", "none: there is no such folder", ["optuna"]),
+        ("tune --dataset demo --base-model none.safetensors", "none.safetensors: there is no such file", ["optuna"]),
+        ("tune --demo --warm-start none", "none: there is no such folder; give the --out folder", ["optuna"]),
+        ("tune --demo --force", "--force: there is no --warm-start", ["optuna"]),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_told_before_heavy_libraries_are_loaded(
+    line: str, told: str, needed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    printed, loaded = loaded_by(*line.split())
+    assert told in printed
+    assert loaded == needed
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_room_has_its_floor() -> None:
     assert {room_of(path) for path in FILES} <= set(HEIGHT)
     assert Path(raylora.__file__).parent == PACKAGE

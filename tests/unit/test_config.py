@@ -257,7 +257,7 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"lora: {rank: 8", "not valid YAML"),
+        (b"lora: {rank: 8", "valid YAML"),
         (b"- lora\n- rank\n", "found list"),
         (b"just words", "found str"),
         (b"1: {rank: 8}", "expected `section:`"),

@@ -64,9 +64,21 @@ def test_trials_before_a_resume_count(is_terminal: bool) -> None:
 
 def test_lines_tell_what_was_stopped_and_why() -> None:
     lines = shown(False, [], record(4, 0.75, "stopped_early", "overfit")).splitlines()
-    assert "t004 started: rank 8" in lines[0]
+    assert "t004 goes on from 100 images: rank 8" in lines[0]
     assert "t004 at 100 images: score 0.750, held-out loss 0.1000, similarity 0.500" in lines[1]
     assert "t004 stopped early (overfit); 1 of 5, best score so far 0.750" in lines[2]
+
+
+def test_a_new_trial_is_said_to_start_and_one_with_reports_to_go_on() -> None:
+    new, kept = record(4, 0.75), record(5, 0.75)
+    new.history = []
+    console = console_on(False)
+    with view(console, 5) as listener:
+        listener.trial_started(new)
+        listener.trial_started(kept)
+    first, second = told_on(console).splitlines()
+    assert "t004 started: rank 8" in first
+    assert "t005 goes on from 100 images: rank 8" in second
 
 
 def test_the_table_names_the_guides_own_trial_and_a_reason() -> None:

@@ -13,13 +13,17 @@ from typing import Any, cast
 
 import pytest
 
+from raylora.cli_output import reporting
 from raylora.config import Experiment
-from raylora.errors import OutputError, RayloraError
+from raylora.errors import AtWorkError, OutputError, RayloraError
 from raylora.execution.cluster import Share
 from raylora.execution.conclude import conclude
 from raylora.execution.outputs import LOCK_NAME, OutFolder
 from raylora.execution.underway import Search
 from raylora.tracking.recorder import Listeners, TrialRecord
+from tests.preparing import command_line
+
+SEARCH = {"tracking_uri": "sqlite:///x.db", "parent_run_id": "0", "address": None}
 
 
 @pytest.fixture
@@ -54,6 +58,31 @@ def test_another_process_is_kept_out_until_the_first_ends(out: OutFolder) -> Non
         holder.kill()
     with out.locked():
         pass
+
+
+@pytest.mark.parametrize("going_on", [{"holds_out": True}, SEARCH], ids=["training", "search"])
+def test_going_on_beside_another_process_is_refused_in_a_line(
+    going_on: dict[str, Any], out: OutFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with out.claimed():
+        out.experiment.write_text("")
+        out.space.write_text("")
+        out.write_state("running", wall_s=0.0, **going_on)
+        before = sorted(out.root.iterdir())
+        told = command_line(monkeypatch, capsys, out.root)(f"resume {shlex.quote(str(out.root))}")
+    assert told.status == 2
+    assert told.stderr == f"raylora: error: {out.root}: another raylora works in it; wait for its end\n"
+    assert sorted(out.root.iterdir()) == before
+
+
+def test_no_page_is_written_for_another_process(out: OutFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    """It may have begun since this one has looked."""
+    out.root.mkdir()
+    out.write_state("running", wall_s=0.0, holds_out=True)
+    with pytest.raises(AtWorkError), reporting(out, pytest.fail):
+        raise AtWorkError("another")
+    assert capsys.readouterr().err == ""
+    assert not out.report.exists()
 
 
 @pytest.mark.parametrize("was_there", [False, True])

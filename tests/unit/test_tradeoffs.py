@@ -120,7 +120,7 @@ def summary(rows: list[dict[str, Any]], over_limits: str = "") -> dict[str, Any]
     entry = {"trial_id": "t001", "score": 1.0, "params": {}, "lora_kohya": "", "lora_diffusers": "", **verdict}
     return {
         "best": entry,
-        "baseline": {**entry, "over_limits": over_limits},
+        "baseline": {**entry, "trial_id": "t000", "over_limits": over_limits},
         "trials": {"finished": 2, "stopped_early": 0, "failed": 0},
         "tradeoffs": {"measures": ["score"], "trials": rows},
         "importance": [], "images_seen": 1, "wall_s": 1.0, "tracking_uri": None, "registered": None,
@@ -140,6 +140,16 @@ def test_a_guide_that_broke_a_limit_is_said_to(over: str, capsys: pytest.Capture
     first = capsys.readouterr().out.splitlines()[0]
     expected = "Best: t001 with score 1.000; the guide's own settings reach 1.000"
     assert first == expected + (f", but break a limit: {over}" if over else "")
+
+
+def test_the_guides_own_settings_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    told = summary([])
+    again = [{"trial_id": name, "score": 1.0, "new_seed_scores": []} for name in ("t001", "t000", "t002")]
+    print_summary({**told, "confirmed": again}, Path(), False)
+    assert [line for line in capsys.readouterr().out.splitlines() if "next:" in line] == ["  next: t002 with 1.000"]
+    told["baseline"]["trial_id"] = "t001"
+    print_summary(told, Path(), False)
+    assert capsys.readouterr().out.startswith("Best: t001 with score 1.000; these are the guide's own settings\n")
 
 
 @pytest.mark.parametrize(

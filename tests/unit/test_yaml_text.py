@@ -37,7 +37,9 @@ def test_aliases_and_merged_keys_are_read() -> None:
         ("a: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
         ("a: !!python/name:os.system", "could not determine a constructor"),
         ("a: 2026-13-45", "month must be in 1..12"),
-        ("a: [", "while parsing"),
+        ("a: [", "line 1, column 5: expected the node content"),
+        ("a: 1\n  b: 2\n", "line 2, column 4: mapping values are not allowed here"),
+        ("a: 1\nb: 2\n]", "line 3, column 1: expected <block end>, but found ']'"),
         ("a: \x07", "special characters"),
     ],
 )
