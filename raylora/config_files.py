@@ -138,6 +138,8 @@ def check_complete(experiment: Experiment) -> None:
         missing.append("no base model: give --base-model, a hub id, a diffusers folder or a .safetensors file")
     if experiment.dataset.path is None:
         missing.append("no dataset: give --dataset, a folder of images with captions")
+    if len(missing) > 1:
+        missing.append("--demo stands for both, to see how it works")
     if missing:
         raise ConfigError("\n".join(missing))
 

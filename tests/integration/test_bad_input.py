@@ -92,8 +92,8 @@ SETTINGS = [
     ("train missing.yaml", "missing.yaml", "no such file"),
     ("train no_base.yaml", "no base model", "--base-model"),
     ("train no_dataset.yaml", "no dataset", "--dataset"),
-    ("train", "no base model", "no dataset"),
-    ("tune", "no base model", "no dataset"),
+    ("train", "no base model", "no dataset", "--demo stands for both"),
+    ("tune", "no base model", "no dataset", "--demo stands for both"),
 ]  # fmt: skip
 SPACES = [
     ("tune good.yaml --dry-run --space realistc", "realistc", "anime", "did you mean realistic?"),
