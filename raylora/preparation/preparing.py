@@ -31,7 +31,7 @@ from raylora.preparation.manifest import LIBRARIES, USED_FOR, as_bytes, manifest
 from raylora.preparation.prepared import Done, Prepared
 from raylora.preparation.settings import PrepareSettings
 from raylora.preparation.sources import LeftOut, Source
-from raylora.preparation.tag_table import as_csv, count_tags
+from raylora.preparation.tag_table import as_csv
 from raylora.preparation.work_folder import TAGS, WorkFolder, digest_of
 from raylora.redaction import one_line
 
@@ -97,7 +97,7 @@ class Preparing:
         found = self._caption_all(done, captioner)
         captions = self._captions(done, found)
         texts = [*captions.values()]
-        tags = count_tags(texts, self.job.on_purpose(texts))
+        tags = self.job.count_tags(texts)
         left_out = [*left_out, *self.job.sources.unread]
         edited = {name for name in captions if name in self.edited}
         prepared = Prepared(done, left_out, found, captions, edited, tags)
