@@ -188,9 +188,10 @@ class Preparing:
         return source.name not in self.edited and self.job.asks(source)
 
     def _warn_of_sources(self, left_out: Sequence[LeftOut]) -> None:
+        """A dry run's result names what is left out, and no warning does so again."""
         for note in self.job.sources.notes:
             self.warn(note)
-        for one in left_out:
+        for one in () if self.is_dry else left_out:
             self.warn(f"{one_line(one.name)}: {one.reason}; left out")
 
     def _cut_all(self) -> list[Done | LeftOut]:
