@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -97,7 +98,13 @@ def _print(rows: list[Row], as_json: bool) -> None:
 
 def _line(one: Row) -> str:
     place = f" on {one.node}" if one.node else ""
-    return one_line(shown(f"{one.level:12}{one.check}{place}: {one.found}{f'; mend: {one.mend}' if one.mend else ''}"))
+    mend = f"; {_named_mend(one.mend)}" if one.mend else ""
+    return one_line(shown(f"{one.level:12}{one.check}{place}: {one.found}{mend}"))
+
+
+def _named_mend(mend: str) -> str:
+    """What to do, called a mend once: its own words may do so."""
+    return mend if re.search(r"\bmend\b", mend) else f"mend: {mend}"
 
 
 def _table(rows: list[Row]) -> Table:

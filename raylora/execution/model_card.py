@@ -37,6 +37,14 @@ SETTINGS = (
     "training.stop_at", "model.train_text_encoder", "model.clip_skip", "dataset.resolution", "seed",
 )  # fmt: skip
 """What is told beside all that was searched."""
+HUB_LICENCES = (
+    "openrail", "openrail++", "creativeml-openrail-m", "bigscience-openrail-m", "apache-2.0", "mit", "cc0-1.0",
+    "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "gpl-3.0", "agpl-3.0", "unknown", "other",
+)  # fmt: skip
+"""Of the words that the hub takes as `license`, those that base models have; any other it refuses.
+
+The whole list is at https://huggingface.co/docs/hub/repositories-licenses; `huggingface_hub` 2.4 brings none.
+"""
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$])")
 """Characters that mean something to Markdown amid a line."""
 
@@ -134,13 +142,12 @@ def _front_matter(told: Described, pictures: Sequence[tuple[str, str]]) -> str:
 
 
 def _licence_lines(licence: Licence) -> dict[str, str]:
-    """As the hub has it: a word of its own list, which are lower case, or `other` with a name."""
-    link = {"license_link": licence.link} if licence.link else {}
+    """As the hub has it: a word of `HUB_LICENCES`, or `other` with a name; its link, where one is known."""
     if not licence.name:
         return {"license": "unknown"}
-    if re.fullmatch(r"[a-z0-9.+-]+", licence.name) and not link:
-        return {"license": licence.name}
-    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.+-]+", "-", licence.name.lower()).strip("-"), **link}
+    word = re.sub(r"[^a-z0-9.+-]+", "-", licence.name.lower()).strip("-")
+    named = {"license": word} if word in HUB_LICENCES else {"license": "other", "license_name": word}
+    return {**named, **({"license_link": licence.link} if licence.link else {})}
 
 
 def _facts(told: Described) -> list[str]:

@@ -17,6 +17,7 @@ from raylora.preparation.settings import CHARACTER_THRESHOLD, THRESHOLD, Prepare
 from raylora.preparation.work_folder import digest_of
 
 AGAIN = "download the model again"
+NO_MODEL = "captions of your own beside the images need no model: leave --caption out"
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,8 @@ def _folder_of(reference: str, kind: CaptionerKind, say: Callable[[str], None]) 
     say(f"captions by {reference}; downloaded once, if it isn't here")
     try:
         return [_bring(reference, names) for names in kind.files][-1].parent
+    except UnreachableError as error:
+        raise UnreachableError(f"--caption-model {error}; {NO_MODEL}") from None
     except ModelError as error:
         raise type(error)(f"--caption-model {error}") from None
 

@@ -12,7 +12,6 @@ from raylora.preparation.cutting import Cut, cut_from_json
 from raylora.preparation.job import Job
 from raylora.preparation.prepared import Done, Prepared
 from raylora.preparation.sources import LeftOut
-from raylora.preparation.tag_table import count_tags
 from raylora.preparation.work_folder import WorkFolder
 
 
@@ -34,7 +33,7 @@ def read_finished(job: Job, work: WorkFolder) -> Prepared:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise OutputError(f"{work.manifest}: can't be read; make it anew with --force") from None
     texts = [*captions.values()]
-    return Prepared(done, left_out, found, captions, edited, count_tags(texts, job.on_purpose(texts)), _sheets(work))
+    return Prepared(done, left_out, found, captions, edited, job.count_tags(texts), _sheets(work))
 
 
 def _cut(image: Mapping[str, Any]) -> Cut:

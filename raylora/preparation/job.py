@@ -16,6 +16,7 @@ from raylora.preparation.contact_sheet import PER_PAGE
 from raylora.preparation.edited import caption_file
 from raylora.preparation.settings import PrepareSettings
 from raylora.preparation.sources import LeftOut, Source, Sources, find_sources
+from raylora.preparation.tag_table import TagCount, count_tags
 from raylora.preparation.tags import Edits, distinct, split_tags
 from raylora.preparation.work_folder import TAGS, Claim, digest_of
 from raylora.redaction import cleared
@@ -91,9 +92,9 @@ class Job:
             words = before if self.settings.existing == "keep" and found is None else found_text
         return self.edits(words or cleared(source.words))
 
-    def on_purpose(self, captions: Sequence[str]) -> list[str]:
-        """Tags that are there because somebody wants them."""
-        return [*self.edits.add, self.edits.trigger or likely_trigger(captions) or ""]
+    def count_tags(self, captions: Sequence[str]) -> list[TagCount]:
+        """The table of tags, in which those that are there because somebody wants them aren't proposed for removal."""
+        return count_tags(captions, self.edits.add, self.edits.trigger or likely_trigger(captions))
 
     def takes_words(self, source: Source, found: str | None) -> bool:
         """Whether its folder's words are its caption, since there is no other."""

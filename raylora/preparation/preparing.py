@@ -31,7 +31,7 @@ from raylora.preparation.manifest import LIBRARIES, USED_FOR, as_bytes, manifest
 from raylora.preparation.prepared import Done, Prepared
 from raylora.preparation.settings import PrepareSettings
 from raylora.preparation.sources import LeftOut, Source
-from raylora.preparation.tag_table import as_csv, count_tags
+from raylora.preparation.tag_table import as_csv
 from raylora.preparation.work_folder import TAGS, WorkFolder, digest_of
 from raylora.redaction import one_line
 
@@ -97,7 +97,7 @@ class Preparing:
         found = self._caption_all(done, captioner)
         captions = self._captions(done, found)
         texts = [*captions.values()]
-        tags = count_tags(texts, self.job.on_purpose(texts))
+        tags = self.job.count_tags(texts)
         left_out = [*left_out, *self.job.sources.unread]
         edited = {name for name in captions if name in self.edited}
         prepared = Prepared(done, left_out, found, captions, edited, tags)
@@ -188,9 +188,10 @@ class Preparing:
         return source.name not in self.edited and self.job.asks(source)
 
     def _warn_of_sources(self, left_out: Sequence[LeftOut]) -> None:
+        """A dry run's result names what is left out, and no warning does so again."""
         for note in self.job.sources.notes:
             self.warn(note)
-        for one in left_out:
+        for one in () if self.is_dry else left_out:
             self.warn(f"{one_line(one.name)}: {one.reason}; left out")
 
     def _cut_all(self) -> list[Done | LeftOut]:

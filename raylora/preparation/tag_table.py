@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from raylora.dataset.folder import has_word
 from raylora.preparation.tags import key_of, split_tags
 
 NEARLY_ALL = 0.8
@@ -27,11 +28,12 @@ class TagCount:
     """Proposed for removal: what nearly every picture shows, the trigger word comes to stand for (the guide's D6)."""
 
 
-def count_tags(captions: Sequence[str], kept: Iterable[str] = ()) -> list[TagCount]:
+def count_tags(captions: Sequence[str], added: Iterable[str] = (), trigger: str | None = None) -> list[TagCount]:
     """All tags, the commonest first.
 
     Args:
-        kept: tags that are there on purpose, and never proposed: the trigger, and what was added.
+        added: tags that are there on purpose, and never proposed.
+        trigger: neither it nor a tag that has it as a word, such as `sks portrait`, is proposed either.
     """
     counts: dict[str, int] = {}
     spelt: dict[str, str] = {}
@@ -39,7 +41,8 @@ def count_tags(captions: Sequence[str], kept: Iterable[str] = ()) -> list[TagCou
         for key, tag in {key_of(tag): tag for tag in split_tags(caption)}.items():
             counts[key] = counts.get(key, 0) + 1
             spelt.setdefault(key, tag)
-    on_purpose = {key_of(tag) for tag in kept}
+    on_purpose = {key_of(tag) for tag in added}
+    on_purpose |= {key for key in counts if trigger and has_word(key, key_of(trigger))}
     rows = sorted(counts.items(), key=lambda row: (-row[1], row[0]))
     return [_counted(spelt[key], images, len(captions), key not in on_purpose) for key, images in rows]
 

@@ -128,8 +128,9 @@ def test_a_file_is_not_taken_for_a_folder(kind: str, folder: Path) -> None:
 
 
 @every_captioner
-def test_a_hub_id_without_a_network_is_told(kind: str) -> None:
-    with pytest.raises(UnreachableError, match=r"--caption-model nobody/nothing.*HF_HUB_OFFLINE is set"):
+def test_a_hub_id_without_a_network_is_told_and_what_needs_none(kind: str) -> None:
+    needs_none = "captions of your own beside the images need no model: leave --caption out"
+    with pytest.raises(UnreachableError, match=rf"--caption-model nobody/nothing.*HF_HUB_OFFLINE is set.*{needs_none}"):
         found(kind, "nobody/nothing")
 
 

@@ -139,6 +139,15 @@ def test_many_fixed_traits_are_left_to_the_table(run_here: Prepare, tmp_path: Pa
     assert "--remove 'tag 1'" not in line
 
 
+@pytest.mark.parametrize("option", ["--trigger sks", ""])
+def test_the_trigger_is_not_proposed_for_removal_amid_a_tag(run_here: Prepare, tmp_path: Path, option: str) -> None:
+    make_colours(tmp_path / "in", **dict.fromkeys(COLOURS[:4], "sks portrait, blue eyes"))
+    for _ in ("done", "told again"):
+        done = run_here(f"prepare in set --size 64x64 {option}")
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith("Fixed traits?")]
+        assert line.endswith("--force --remove 'blue eyes'")
+
+
 def test_what_is_proposed_can_be_pasted(run_here: Prepare, tmp_path: Path) -> None:
     long = "l" * 2500
     make_colours(tmp_path / "in", **dict.fromkeys(COLOURS[:4], f"/m/, @artist, -_-, {long}, m, it's"))

@@ -83,6 +83,7 @@ def test_a_dry_run_tells_the_differences_and_writes_nothing(run_here: Prepare, t
     assert any(line.startswith("face.png -> ") and "around 1 face" in line for line in lines)
     assert any(line.startswith("  + sks, some name (series)") for line in lines)
     assert any(line.startswith("tiny.png: left out, is 9x9 px") for line in lines)
+    assert "tiny.png" not in done.stderr  # once is enough
 
 
 def test_a_dry_run_tells_what_the_run_then_does(run_here: Prepare, tmp_path: Path, models: Path) -> None:

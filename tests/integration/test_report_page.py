@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from raylora.report.page import write_report
 from tests.report_world import Made
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium on this machine")
@@ -218,6 +221,42 @@ def test_nothing_runs_over_the_window(opened: Watched, width: int) -> None:
         ".filter(box => box.width && box.height < 9).length"
     )
     assert small == 0
+
+
+@pytest.mark.parametrize("width", [320, *WIDTHS])
+def test_every_part_is_named_on_top(opened: Watched, width: int) -> None:
+    """Whole, however narrow the window."""
+    opened.page.set_viewport_size({"width": width, "height": 900})
+    button = opened.page.evaluate("document.querySelector('#theme').getBoundingClientRect().left")
+    for name in opened.page.locator(".bar nav a").all():
+        spot = name.bounding_box()
+        assert spot and spot["x"] >= 0 and spot["x"] + spot["width"] <= button
+        assert name.evaluate("it => it.parentElement.scrollWidth <= it.parentElement.clientWidth")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_table_that_is_wider_shades_the_edge_that_hides_more(
+    opened: Watched, scheme: Literal["light", "dark"]
+) -> None:
+    opened.page.set_viewport_size({"width": 400, "height": 900})
+    opened.page.emulate_media(color_scheme=scheme)
+    table = opened.page.locator("#trials [role=region]")
+    before = paper_at_the_right(table)
+    table.focus()
+    opened.page.keyboard.press("ArrowRight")
+    opened.page.wait_for_function("document.querySelector('#trials .scroll').scrollLeft > 0")
+    table.evaluate("it => { it.scrollLeft = it.scrollWidth; }")
+    at_the_end = paper_at_the_right(table)
+    opened.page.emulate_media(color_scheme="light")
+    assert table.get_attribute("tabindex") == "0"
+    assert before < 0.9 * at_the_end
+
+
+def paper_at_the_right(table: Locator) -> int:
+    """How light the last column of pixels is where it has no letters, as most of it hasn't; 0 to 255."""
+    with Image.open(io.BytesIO(table.screenshot())) as picture:
+        grey = picture.convert("L")
+    return int(np.median(np.asarray(grey)[:, -1]))
 
 
 def test_focus_is_seen_and_goes_through_everything(opened: Watched) -> None:

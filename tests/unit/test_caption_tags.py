@@ -165,6 +165,12 @@ def test_the_commonest_tags_come_first_and_fixed_traits_are_proposed() -> None:
     assert rows == [("sks", 5, False), ("blue eyes", 4, True), ("smile", 4, True), ("grass", 1, False)]
 
 
+@pytest.mark.parametrize("portrait", ["sks portrait", "SKS_portrait", "portrait of sks"])
+def test_no_tag_with_the_trigger_in_it_is_proposed(portrait: str) -> None:
+    counts = count_tags([f"{portrait}, sksual, blue eyes"] * 4, trigger="sks")
+    assert {one.tag for one in counts if one.removable} == {"sksual", "blue eyes"}
+
+
 def test_what_was_added_on_purpose_is_not_proposed() -> None:
     assert [one.tag for one in count_tags(CAPTIONS, ["sks", "Smile"]) if one.removable] == ["blue eyes"]
 

@@ -27,6 +27,12 @@ def test_lines_for_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+@pytest.mark.parametrize("mend", ["mend the name, or go online", "start the server, or mend the address"])
+def test_that_it_is_a_mend_is_said_once(capsys: pytest.CaptureFixture[str], mend: str) -> None:
+    _print([Row("base model", "bad", "none", mend)], as_json=False)
+    assert capsys.readouterr().out.splitlines()[0] == f"bad         base model: none; {mend}"
+
+
 def test_json_for_a_program(capsys: pytest.CaptureFixture[str]) -> None:
     _print(ROWS, as_json=True)
     assert json.loads(capsys.readouterr().out)[::2] == [
@@ -51,9 +57,7 @@ def test_a_name_neither_steers_the_terminal_nor_makes_a_row_of_its_own(capsys: p
     rows = [Row("dataset", "bad", "a\x1b[2J\ngood        GPU.png: can't be read", "mend it\x07", "node\x1b")]
     _print(rows, as_json=False)
     line, _ = capsys.readouterr().out.splitlines()
-    assert line == (
-        r"bad         dataset on node\x1b: a\x1b[2J\x0agood        GPU.png: can't be read; mend: mend it\x07"
-    )
+    assert line == (r"bad         dataset on node\x1b: a\x1b[2J\x0agood        GPU.png: can't be read; mend it\x07")
     console = Console(width=100, force_terminal=True, color_system=None)
     with console.capture() as captured:
         console.print(_table(rows))

@@ -11,7 +11,8 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from raylora.diffusion.licence import Licence
+from raylora.bundled import DEMO_NAME
+from raylora.diffusion.licence import Licence, licence_of
 from raylora.execution.model_card import CARD_NAME, Described, code, escaped, facts_of, fenced, write_card
 from raylora.execution.registering import fitting
 from raylora.tracking.entry import LONGEST_TEXT
@@ -109,6 +110,9 @@ def test_it_tells_no_path_no_file_name_and_no_real_picture(made: Made, tmp_path:
     [
         (Licence(), {"license": "unknown"}, "names no licence in its files: see [its page](https://huggingface.co/some/base)"),
         (Licence("openrail++"), {"license": "openrail++"}, "under `openrail++`"),
+        (Licence("MIT", "https://x/l"), {"license": "mit", "license_link": "https://x/l"}, "under `MIT` (https://x/l)"),
+        (Licence("some-word"), {"license": "other", "license_name": "some-word"}, "under `some-word`"),
+        (licence_of(DEMO_NAME, "sd15"), {"license": "other", "license_name": "several-designers"}, "several-designers"),
         (
             Licence("Fair AI Public License 1.0-SD", "https://x/l"),
             {"license": "other", "license_name": "fair-ai-public-license-1.0-sd", "license_link": "https://x/l"},
