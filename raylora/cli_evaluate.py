@@ -57,8 +57,11 @@ def evaluate(
           --base-model stable-diffusion-v1-5/stable-diffusion-v1-5
     """
     from raylora.diffusion.places import check_lora_place
+    from raylora.execution.there import check_base, check_pictures
 
     check_lora_place(lora)
+    check_base(base_model)
+    check_pictures(dataset, train_dataset)
     from raylora.execution.found_lora import experiment_beside  # seconds
 
     file = experiment_beside(lora)

@@ -174,7 +174,7 @@ def _print_findings(summary: Mapping[str, Any]) -> None:
 
 def _print_verdict(best: Mapping[str, Any]) -> None:
     """What the curves say, where they were measured, and what to try next."""
-    if best["verdict"] != "unknown":
+    if best["verdict"] != "unknown" or best["score"] is not None:
         print(f"Verdict: {best['verdict']}, {best['evidence']}{'; try ' * bool(best['cure'])}{best['cure']}")
 
 

@@ -68,13 +68,15 @@ def load_yaml(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         place = f"line {at.line + 1}, column {at.column + 1}: " if at else ""
-        problem = " ".join(str(error.problem or error.context).split())
+        problem = str(error.problem or error.context)
+        if error.context and problem.startswith("but "):
+            problem = f"{error.context}, {problem}"
+        problem = " ".join(problem.split())
         raise ValueError(f"{place}{problem}"[:LONGEST_FAULT]) from None
-    except (
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-    ) as error:  # PyYAML lets ValueErrors of dates through
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ValueError(f"line {line}: the character U+{error.character:04X} stands in no YAML") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # PyYAML lets ValueErrors of dates through
         raise ValueError(" ".join(str(error).split())[:LONGEST_FAULT]) from None
 
 

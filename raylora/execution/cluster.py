@@ -42,7 +42,10 @@ DRIVER_CPUS = 0.01
 """What starts a trial's workers must ask for something; they leave it this much of a core."""
 KNOCK_S = 5
 UNHEARD: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-TOO_SLOW = re.compile(r"timed out (during startup|waiting for file)|The last \d+ lines of .*dashboard", re.IGNORECASE)
+TOO_SLOW = re.compile(
+    r"timed out (during startup|waiting for file)|The last \d+ lines of .*dashboard|Failed to read dashboard",
+    re.IGNORECASE,
+)
 """What Ray 2.60 says where its node, its head or its dashboard wasn't there in time (`ray/_private/node.py` and
 `services.py`)."""
 
@@ -99,11 +102,10 @@ def _start_own(with_state_api: bool) -> None:
             return
         except Exception as error:  # Ray raises many kinds; a plain one here
             _end_nodes_of(error)
-            if is_last or not TOO_SLOW.search(str(error)):
-                raise RayloraError(
-                    f"Ray can't be started on this machine: {_ends_of(error)}; try again once less runs beside it, and "
-                    "see what `raylora doctor` says"
-                ) from error
+            is_slow = TOO_SLOW.search(str(error))
+            if is_last or not is_slow:
+                mend = "; try again once less runs beside it" if is_slow else ""
+                raise RayloraError(f"Ray can't be started on this machine: {_ends_of(error)}{mend}") from error
 
 
 def _ends_of(error: Exception) -> str:

@@ -39,7 +39,7 @@ def _keep_token_private() -> None:
 
     Ray takes an empty file for none, and writes into the one that is there (Ray 2.60, `generate_and_save_token`).
     """
-    is_elsewhere = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    is_elsewhere = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     if is_elsewhere or os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return
     with suppress(OSError, RuntimeError):

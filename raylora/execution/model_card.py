@@ -38,8 +38,9 @@ SETTINGS = (
 )  # fmt: skip
 """What is told beside all that was searched."""
 HUB_LICENCES = (
-    "openrail", "openrail++", "creativeml-openrail-m", "bigscience-openrail-m", "apache-2.0", "mit", "cc0-1.0",
-    "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "gpl-3.0", "agpl-3.0", "unknown", "other",
+    "openrail", "openrail++", "creativeml-openrail-m", "bigscience-openrail-m", "bigcode-openrail-m", "apache-2.0",
+    "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0",
+    "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "gpl-3.0", "agpl-3.0", "lgpl-3.0", "gemma", "unknown", "other",
 )  # fmt: skip
 """Of the words that the hub takes as `license`, those that base models have; any other it refuses.
 

@@ -17,11 +17,20 @@ def check_there(experiment: Experiment, split_file: Path | None) -> None:
     Raises:
         UserError: one of them isn't; in the words of who reads it.
     """
-    dataset = experiment.dataset
-    if experiment.model.base_model is not None:
-        base_place(experiment.model.base_model)
-    for reference in (dataset.path, dataset.regularization):
-        if reference is not None and not is_uri(reference):
-            check_folder(resolve_dataset(reference))
+    check_base(experiment.model.base_model)
+    check_pictures(experiment.dataset.path, experiment.dataset.regularization)
     if split_file is not None:
         check_split_file(split_file)
+
+
+def check_base(reference: str | None) -> None:
+    """The same of a base model, if one is named."""
+    if reference is not None:
+        base_place(reference)
+
+
+def check_pictures(*references: str | None) -> None:
+    """The same of data sets on this machine, if any are named."""
+    for reference in references:
+        if reference is not None and not is_uri(reference):
+            check_folder(resolve_dataset(reference))

@@ -94,7 +94,8 @@ class Job:
 
     def count_tags(self, captions: Sequence[str]) -> list[TagCount]:
         """The table of tags, in which those that are there because somebody wants them aren't proposed for removal."""
-        return count_tags(captions, self.edits.add, self.edits.trigger or likely_trigger(captions))
+        guessed = [] if self.edits.trigger else [likely_trigger(captions) or ""]
+        return count_tags(captions, [*self.edits.add, *guessed], self.edits.trigger)
 
     def takes_words(self, source: Source, found: str | None) -> bool:
         """Whether its folder's words are its caption, since there is no other."""

@@ -139,13 +139,16 @@ def test_many_fixed_traits_are_left_to_the_table(run_here: Prepare, tmp_path: Pa
     assert "--remove 'tag 1'" not in line
 
 
-@pytest.mark.parametrize("option", ["--trigger sks", ""])
-def test_the_trigger_is_not_proposed_for_removal_amid_a_tag(run_here: Prepare, tmp_path: Path, option: str) -> None:
-    make_colours(tmp_path / "in", **dict.fromkeys(COLOURS[:4], "sks portrait, blue eyes"))
+@pytest.mark.parametrize(("option", "first"), [("--trigger sks", ""), ("", "--remove 'sks portrait' ")])
+def test_the_trigger_is_not_proposed_for_removal_amid_a_tag(
+    run_here: Prepare, tmp_path: Path, option: str, first: str
+) -> None:
+    """A first word may be none: `blonde`, say, of blonde hair."""
+    make_colours(tmp_path / "in", **dict.fromkeys(COLOURS[:4], "sks portrait, thin nose"))
     for _ in ("done", "told again"):
         done = run_here(f"prepare in set --size 64x64 {option}")
         (line,) = [line for line in done.stdout.splitlines() if line.startswith("Fixed traits?")]
-        assert line.endswith("--force --remove 'blue eyes'")
+        assert line.endswith(f"--force {first}--remove 'thin nose'")
 
 
 def test_what_is_proposed_can_be_pasted(run_here: Prepare, tmp_path: Path) -> None:

@@ -180,6 +180,8 @@ def test_an_output_folder_in_use_is_told_before_anything_is_loaded_or_planned(co
     [
         ("generate none.safetensors --prompt x", "none.safetensors: there is no such LoRA file or folder", []),
         ("evaluate none.safetensors --dataset demo", "none.safetensors: there is no such LoRA file or folder", []),
+        (f"evaluate {__file__} --dataset none", "none: there is no such folder", []),
+        (f"evaluate {__file__} --dataset demo --base-model ./none", "./none: there is no such file or folder", []),
         ("export none.safetensors --to kohya --out x.safetensors", "there is no such LoRA file", []),
         ("export x.ckpt --to kohya --out x.safetensors", "pickled files can run any code", []),
         ("promote none --name x", "none: there is no such folder, and no run is called so", []),

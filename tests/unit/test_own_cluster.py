@@ -20,6 +20,8 @@ SLOW = "The current node timed out during startup. This could happen because som
 SLOW_HEAD = "Timed out waiting for file /tmp/ray/session/gcs_server_port_0"
 SLOW_DASHBOARD = "The last 20 lines of /tmp/ray/dashboard.log (it contains the error message): \nno port"
 
+SILENT_DASHBOARD = "Failed to read dashboard.err file: cannot mmap an empty file. It is unexpected."
+
 
 def fails_with(errors: list[str], monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Ray's start, which fails with one after the other; what it was asked for."""
@@ -51,7 +53,7 @@ def test_nothing_is_left_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ended == [True, True]
 
 
-@pytest.mark.parametrize("error", [SLOW, SLOW_HEAD, SLOW_DASHBOARD])
+@pytest.mark.parametrize("error", [SLOW, SLOW_HEAD, SLOW_DASHBOARD, SILENT_DASHBOARD])
 def test_it_is_started_once_more(error: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = fails_with([error], monkeypatch)
     with connected(None, with_state_api=True):
@@ -61,12 +63,16 @@ def test_it_is_started_once_more(error: str, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(
     ("error", "tries", "told"),
-    [(SLOW, 2, SLOW), (SLOW_DASHBOARD, 2, ": .* … no port;"), ("no room in /dev/shm", 1, "no room in /dev/shm;")],
+    [
+        (SLOW, 2, f"{SLOW}; try again once less runs beside it$"),
+        (SLOW_DASHBOARD, 2, ": .* … no port; try again"),
+        ("no room in /dev/shm", 1, "no room in /dev/shm$"),
+    ],
 )
 def test_then_it_is_told(error: str, tries: int, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = fails_with([error] * 2, monkeypatch)
     with (
-        pytest.raises(RayloraError, match=f"Ray can't be started on this machine: .*{told}.*`raylora doctor`"),
+        pytest.raises(RayloraError, match=f"Ray can't be started on this machine: .*{told}"),
         connected(None, with_state_api=False),
     ):
         raise AssertionError("it began")
@@ -102,6 +108,7 @@ def test_the_token_is_its_owners_alone_before_ray_writes_it(
     """And whatever comes of the start."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "")  # which is none to Ray
     file = tmp_path / ".ray" / "auth_token"
     if there is not None:
         file.parent.mkdir()

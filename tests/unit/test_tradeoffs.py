@@ -157,7 +157,8 @@ def test_the_guides_own_settings_are_told_once(capsys: pytest.CaptureFixture[str
     [
         ({}, "Verdict: good, it settled\n"),
         ({"verdict": "underfit", "cure": "lora.rank=8"}, "Verdict: underfit, it settled; try lora.rank=8\n"),
-        ({"verdict": "unknown"}, ""),
+        ({"verdict": "unknown", "evidence": "samples went astray"}, "Verdict: unknown, samples went astray\n"),
+        ({"verdict": "unknown", "score": None}, ""),
     ],
 )
 def test_the_verdict_and_its_cure_are_told(

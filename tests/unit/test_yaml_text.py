@@ -40,7 +40,8 @@ def test_aliases_and_merged_keys_are_read() -> None:
         ("a: [", "line 1, column 5: expected the node content"),
         ("a: 1\n  b: 2\n", "line 2, column 4: mapping values are not allowed here"),
         ("a: 1\nb: 2\n]", "line 3, column 1: expected <block end>, but found ']'"),
-        ("a: \x07", "special characters"),
+        ("a: 1\nb: \x07", "line 2: the character U+0007"),
+        ("a: 1\n---\nb: 2", "expected a single document in the stream, but found another document"),
     ],
 )
 def test_what_can_be_no_settings_is_told_in_a_line(text: str, told: str) -> None:
