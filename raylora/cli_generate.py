@@ -156,7 +156,8 @@ def _check_there(lora: str, base_model: str | None) -> None:
     Raises:
         ModelError: one of them isn't.
     """
-    from raylora.diffusion.places import base_place, check_is_file, check_lora_place, lora_file_in
+    from raylora.diffusion.places import check_is_file, check_lora_place, lora_file_in
+    from raylora.execution.there import check_base
     from raylora.files import expanded
     from raylora.tracking.names import REGISTRY
 
@@ -164,8 +165,7 @@ def _check_there(lora: str, base_model: str | None) -> None:
         place = expanded(Path(lora))
         check_lora_place(place)
         check_is_file(lora_file_in(place))
-    if base_model is not None:
-        base_place(base_model)
+    check_base(base_model)
 
 
 def _checked_uri(uri: str | None) -> str | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raylora.redaction import shown
-from raylora.report.words import lost_workers, setting_name
+from raylora.report.words import lost_workers, setting_name, tells_verdict
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -174,7 +174,7 @@ def _print_findings(summary: Mapping[str, Any]) -> None:
 
 def _print_verdict(best: Mapping[str, Any]) -> None:
     """What the curves say, where they were measured, and what to try next."""
-    if best["verdict"] != "unknown" or best["score"] is not None:
+    if tells_verdict(best):
         print(f"Verdict: {best['verdict']}, {best['evidence']}{'; try ' * bool(best['cure'])}{best['cure']}")
 
 

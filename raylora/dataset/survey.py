@@ -8,10 +8,10 @@ from pathlib import Path
 
 from raylora.config import DatasetConfig
 from raylora.dataset.at_once import at_once
-from raylora.dataset.folder import CAPTION_SUFFIXES, Picture, ReadOptions, finish, looked_at, scan
+from raylora.dataset.folder import CAPTION_SUFFIXES, Picture, ReadOptions, check_folder, finish, looked_at, scan
 from raylora.dataset.remote import fetched, naming_objects
 from raylora.errors import CaptionError, DatasetError
-from raylora.files import is_file, is_folder, sha256_of
+from raylora.files import is_file, sha256_of
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ def survey(reference: str, trigger: str | None = None, measured_for: DatasetConf
 
 
 def _survey_of(root: Path, trigger: str | None, measured_for: DatasetConfig | None) -> Survey:
-    if not is_folder(root):
-        raise DatasetError(f"{root}: there is no such folder; give a folder of images with captions")
+    check_folder(root)
     wrong_captions: list[Fault] = []
     try:
         found = sorted(

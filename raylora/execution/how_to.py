@@ -14,11 +14,10 @@ from pathlib import Path
 
 from raylora.bundled import DEMO_BASE, DEMO_NAME
 from raylora.config import Experiment
+from raylora.diffusion.places import DIFFUSERS_NAME, KOHYA_NAME
 from raylora.diffusion.prediction import Prediction, V
 from raylora.diffusion.webui import A1111_SIGNS, COMFYUI_SIGNS, escaped
 
-KOHYA_NAME, DIFFUSERS_NAME = "lora.safetensors", "pytorch_lora_weights.safetensors"
-"""As `diffusion/lora_file.py` has them, which needs torch."""
 WEBUI_LAST = {"sd15": 1, "sdxl": 2}
 """The layer of the text encoder, counted from the last, that a webui and diffusers take without being told."""
 

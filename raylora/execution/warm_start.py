@@ -34,7 +34,6 @@ def warm_started(job: Job, folders: Sequence[Path], warn: Warn, force: bool = Fa
     Raises:
         OutputError: a folder holds no search that anything can be learned from, or one of another base model.
     """
-    check_earlier(folders, force)
     taken = [_taken_from(out, job, force) for out in _outputs(folders)]
     for each in taken:
         if each.differing:

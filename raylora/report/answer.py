@@ -20,6 +20,7 @@ from raylora.report.words import (
     measure,
     numbered,
     setting_value,
+    tells_verdict,
     typeset,
 )
 from raylora.tracking.recorder import TrialRecord, measures
@@ -235,7 +236,7 @@ def _facts(work: Work) -> list[Fact]:
         facts.append(Fact("use at strength", f"{best['strength']:g}", "measured on held-out images"))
     if "holdout_loss_ratio" in metrics:
         facts.append(Fact("held-out loss", f"{metrics['holdout_loss_ratio']:.3f} ×", "the base model’s"))
-    if best.get("verdict", "unknown") != "unknown" or ("verdict" in best and best["score"] is not None):
+    if tells_verdict(best):
         facts.append(Fact("verdict", best["verdict"], "by its curves"))
     if "lora_mb" in metrics:
         facts.append(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from raylora.config import Experiment
+from raylora.diffusion.places import KOHYA_NAME
 from raylora.diffusion.prediction import prediction_of
-from raylora.execution.how_to import KOHYA_NAME, HandedOver, Usage, lora_name, usages_of
+from raylora.execution.how_to import HandedOver, Usage, lora_name, usages_of
 from raylora.files import is_file
 from raylora.report.reading import Work
 

@@ -66,3 +66,8 @@ def lost_workers(causes: Mapping[str, int], trials: Sequence[str]) -> str:
     how = {"node": "with a node", "memory": "as memory ran out", "worker": "by itself"}
     told = ", ".join(f"{causes[cause]} {words}" for cause, words in how.items() if cause in causes)
     return f"{told} ({', '.join(trials)}); their trials went on from their last states"
+
+
+def tells_verdict(best: Mapping[str, Any]) -> bool:
+    """Whether a summary's winner has a verdict worth a line: where nothing was measured it is unknown."""
+    return "verdict" in best and (best["verdict"] != "unknown" or best["score"] is not None)

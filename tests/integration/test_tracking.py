@@ -26,6 +26,7 @@ from raylora.tracking.mlflow_runs import MlflowTracker, Tracked
 from raylora.tracking.mlflow_store import REACH_S, quieten, tracking_uri
 from raylora.tracking.recorder import TrialRecord, measures, read_records
 from raylora.tracking.stored import Stored
+from tests.lost_answers import cut_off_once, refused_once
 from tests.ports import free_port
 from tests.servers import mlflow_server
 
@@ -252,18 +253,15 @@ def test_a_search_whose_run_was_made_without_an_answer_has_that_one(
     is_answer_lost: bool, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracker, tries = MlflowTracker(uri, "raylora"), list[int]()
-    create = tracker._client.create_run
+    create = (cut_off_once if is_answer_lost else refused_once)(tracker._client.create_run)
 
-    def failing_at_first(*arguments: Any, **more: Any) -> Any:
+    def counted(*arguments: Any, **more: Any) -> Any:
         tries.append(MLFLOW_HTTP_REQUEST_MAX_RETRIES.get())
-        run = create(*arguments, **more) if is_answer_lost or len(tries) > 1 else None
-        if len(tries) == 1:
-            raise MlflowException("no answer came")
-        return run
+        return create(*arguments, **more)
 
     other = MlflowTracker(uri, "raylora")
     other.start("another search", {}, {})
-    monkeypatch.setattr(tracker._client, "create_run", failing_at_first)
+    monkeypatch.setattr(tracker._client, "create_run", counted)
     tracker.start("search", {}, {})
     (run,) = tracker._client.search_runs([tracker.experiment_id], "run_name = 'search'")
     assert (run.info.run_id, run.info.status) == (tracker.parent_run_id, "RUNNING")

@@ -46,6 +46,19 @@ def trials(stored: Stored) -> list[TrialRecord]:
 
 
 @pytest.fixture
+def told() -> list[str]:
+    """What is warned of."""
+    return []
+
+
+@pytest.fixture
+def tracker(uri: str, stored: Stored, told: list[str]) -> MlflowTracker:
+    tracker = MlflowTracker(uri, "raylora", told.append, stored)
+    tracker.start("search", {}, {})
+    return tracker
+
+
+@pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders for which the storage was asked."""
     asked: list[Path] = []
@@ -69,12 +82,9 @@ def learn(trial: TrialRecord, tracker: MlflowTracker) -> None:
 
 @pytest.mark.parametrize("is_same_process", [True, False])
 def test_a_storage_that_is_away_puts_off_pictures_alone(
-    is_same_process: bool, uri: str, stored: Stored, trials: list[TrialRecord], asked: list[Path], s3: S3,
-    monkeypatch: pytest.MonkeyPatch,
+    is_same_process: bool, tracker: MlflowTracker, told: list[str], uri: str, stored: Stored,
+    trials: list[TrialRecord], asked: list[Path], s3: S3, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    told: list[str] = []
-    tracker = MlflowTracker(uri, "raylora", told.append, stored)
-    tracker.start("search", {}, {})
     client = MlflowClient(uri, uri)
     with monkeypatch.context() as away:
         away.setenv("AWS_ENDPOINT_URL", NOWHERE)
@@ -98,11 +108,8 @@ def test_a_storage_that_is_away_puts_off_pictures_alone(
 
 
 def test_a_storage_that_is_back_is_told_of_when_it_goes_again(
-    uri: str, stored: Stored, trials: list[TrialRecord], monkeypatch: pytest.MonkeyPatch
+    tracker: MlflowTracker, told: list[str], trials: list[TrialRecord], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
-    tracker = MlflowTracker(uri, "raylora", told.append, stored)
-    tracker.start("search", {}, {})
     for trial in trials:
         with monkeypatch.context() as away:
             away.setenv("AWS_ENDPOINT_URL", NOWHERE)
@@ -112,10 +119,8 @@ def test_a_storage_that_is_back_is_told_of_when_it_goes_again(
 
 
 def test_what_is_put_off_goes_by_itself_once_the_storage_may_be_asked_again(
-    uri: str, stored: Stored, trials: list[TrialRecord], monkeypatch: pytest.MonkeyPatch
+    tracker: MlflowTracker, uri: str, trials: list[TrialRecord], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracker = MlflowTracker(uri, "raylora", stored=stored)
-    tracker.start("search", {}, {})
     with monkeypatch.context() as away:
         away.setenv("AWS_ENDPOINT_URL", NOWHERE)
         learn(trials[0], tracker)
@@ -127,10 +132,8 @@ def test_what_is_put_off_goes_by_itself_once_the_storage_may_be_asked_again(
 
 
 def test_a_search_that_breaks_off_waits_for_no_storage(
-    uri: str, stored: Stored, trials: list[TrialRecord], asked: list[Path], monkeypatch: pytest.MonkeyPatch
+    tracker: MlflowTracker, trials: list[TrialRecord], asked: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracker = MlflowTracker(uri, "raylora", stored=stored)
-    tracker.start("search", {}, {})
     monkeypatch.setenv("AWS_ENDPOINT_URL", NOWHERE)
     learn(trials[0], tracker)
     asked.clear()
@@ -139,11 +142,8 @@ def test_a_search_that_breaks_off_waits_for_no_storage(
 
 
 def test_a_disk_without_room_for_pictures_is_no_fault_of_mlflow(
-    uri: str, stored: Stored, trials: list[TrialRecord], monkeypatch: pytest.MonkeyPatch
+    tracker: MlflowTracker, told: list[str], trials: list[TrialRecord], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
-    tracker = MlflowTracker(uri, "raylora", told.append, stored)
-    tracker.start("search", {}, {})
 
     def is_full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
