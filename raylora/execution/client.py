@@ -6,8 +6,8 @@ same command runs on the cluster's head, the one node that nobody takes away, an
 
 from __future__ import annotations
 
-import logging
 import os
+import re
 import signal
 import sys
 from codecs import getincrementaldecoder
@@ -21,13 +21,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylora import __version__
 from raylora.errors import ConfigError, RayloraError, first_line
-from raylora.execution.cluster import QUIET, knock, place_of
+from raylora.execution.cluster import QUIET, UNHEARD, ends_of, knock, place_of
 from raylora.execution.errand import Errand
 
 CLIENT = "ray://"
 LISTEN_S = 1.0
 HEAD = "node:__internal_head__"
 """A resource that Ray gives a cluster's head (ray/_private/ray_constants.py)."""
+NOT_STARTED = re.compile("Starting Ray client server failed|Proxy failed to Connect to backend")
+"""What Ray says where the process that it starts for each client died at once, or isn't there in time. The first comes
+now and then, after 30 s: a fork amid gRPC's threads (`ray/util/client/server/proxier.py`, ray-project/ray#63202)."""
 LOST = (ConnectionError, grpc.RpcError, ray.exceptions.RayError)
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -65,20 +68,35 @@ def _connected(address: str) -> Iterator[None]:
     """Ray Client, quiet."""
     knock(address, place_of(address, address.removeprefix(CLIENT)))
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
-    try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except (*LOST, RuntimeError, ValueError) as error:
-        if "ersion" in str(error):
-            raise ConfigError(f"--address {address}: {' '.join(str(error).split())}; install the same there") from None
-        raise ConfigError(
-            f"--address {address}: no Ray Client server answers there ({first_line(error)}); "
-            "its port is that of `ray start --head --ray-client-server-port`, by default 10001"
-        ) from None
+    _connect(address)
     try:
         yield
     finally:
         with suppress(*LOST):
             ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    """Up to three times, where the head could not start what Ray Client connects to."""
+    for tries_left in (2, 1, 0):
+        try:
+            ray.init(address, **UNHEARD)
+            return
+        except (*LOST, RuntimeError, ValueError) as error:
+            fell = NOT_STARTED.search(str(error)) is not None
+            if not fell or not tries_left:
+                raise ConfigError(f"--address {address}: {_what_failed(error, fell)}") from None
+
+
+def _what_failed(error: Exception, fell: bool) -> str:
+    if fell:
+        return f"Ray Client could not be started on the cluster's head ({ends_of(error)}); try again"
+    if "ersion" in str(error):
+        return f"{' '.join(str(error).split())}; install the same there"
+    return (
+        f"no Ray Client server answers there ({first_line(error)}); "
+        "its port is that of `ray start --head --ray-client-server-port`, by default 10001"
+    )
 
 
 def _check_versions(address: str) -> None:

@@ -105,10 +105,10 @@ def _start_own(with_state_api: bool) -> None:
             is_slow = TOO_SLOW.search(str(error))
             if is_last or not is_slow:
                 mend = "; try again once less runs beside it" if is_slow else ""
-                raise RayloraError(f"Ray can't be started on this machine: {_ends_of(error)}{mend}") from error
+                raise RayloraError(f"Ray can't be started on this machine: {ends_of(error)}{mend}") from error
 
 
-def _ends_of(error: Exception) -> str:
+def ends_of(error: Exception) -> str:
     """Its first line and its last, which is what a log that is shown ends with."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return " … ".join([lines[0], lines[-1]] if len(lines) > 1 else lines)

@@ -43,6 +43,42 @@ def test_why_there_is_no_connection(error: Exception, told: str, address: str, m
         run_on_head(address, ["resume", "/out"], "go on")
 
 
+FALLEN = """Initialization failure from server:
+Traceback (most recent call last):
+  File "proxier.py", line 766, in Datapath
+RuntimeError: Starting Ray client server failed. See ray_client_server_23007.err for detailed logs."""
+NOT_FOUND = "Initialization failure from server:\nRuntimeError: Proxy failed to Connect to backend! Check the logs."
+
+
+@pytest.mark.parametrize(("falls", "asked"), [([], 1), ([FALLEN], 2), ([NOT_FOUND, FALLEN], 3)])
+def test_a_head_that_fails_to_start_it_is_asked_again(
+    falls: list[str], asked: int, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = falling(monkeypatch, falls)
+    with client._connected(address):
+        assert len(calls) == asked
+
+
+def test_one_that_never_starts_it_is_told_with_the_cause(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = falling(monkeypatch, [FALLEN] * 9)
+    with pytest.raises(ConfigError, match=r"could not be started on the cluster's head .*23007\.err.*; try again"):
+        run_on_head(address, ["resume", "/out"], "go on")
+    assert len(calls) == 3
+
+
+def falling(monkeypatch: pytest.MonkeyPatch, falls: list[str]) -> list[str]:
+    """Ray Client that fails with these before it connects; the addresses that it was asked for."""
+    calls: list[str] = []
+
+    def init(address: str, **_: object) -> None:
+        calls.append(address)
+        if len(calls) <= len(falls):
+            raise ConnectionAbortedError(falls[len(calls) - 1])
+
+    monkeypatch.setattr(ray, "init", init)
+    return calls
+
+
 @pytest.mark.parametrize("wrong", ["ray://head", "ray://:10001", "ray://127.0.0.1:1"])
 def test_an_address_where_nobody_is(wrong: str) -> None:
     with pytest.raises(ConfigError, match=f"--address '?{wrong}'?: "):
