@@ -7,7 +7,6 @@ same command runs on the cluster's head, the one node that nobody takes away, an
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 from codecs import getincrementaldecoder
@@ -28,9 +27,9 @@ CLIENT = "ray://"
 LISTEN_S = 1.0
 HEAD = "node:__internal_head__"
 """A resource that Ray gives a cluster's head (ray/_private/ray_constants.py)."""
-NOT_STARTED = re.compile("Starting Ray client server failed|Proxy failed to Connect to backend")
-"""What Ray says where the process that it starts for each client died at once, or isn't there in time. The first comes
-now and then, after 30 s: a fork amid gRPC's threads (`ray/util/client/server/proxier.py`, ray-project/ray#63202)."""
+NOT_STARTED = "Initialization failure from server"
+"""What Ray says where the process that it starts for each client died at once, isn't there in time or fails. The first
+comes now and then, after 30 s: a fork amid gRPC's threads (`ray/util/client/worker.py`, ray-project/ray#63202)."""
 LOST = (ConnectionError, grpc.RpcError, ray.exceptions.RayError)
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -83,9 +82,10 @@ def _connect(address: str) -> None:
             ray.init(address, **UNHEARD)
             return
         except (*LOST, RuntimeError, ValueError) as error:
-            fell = NOT_STARTED.search(str(error)) is not None
+            fell = NOT_STARTED in str(error)
             if not fell or not tries_left:
                 raise ConfigError(f"--address {address}: {_what_failed(error, fell)}") from None
+            sys.stderr.write("Ray Client did not start on the cluster's head; it is asked again\n")
 
 
 def _what_failed(error: Exception, fell: bool) -> str:
