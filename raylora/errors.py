@@ -119,6 +119,12 @@ def first_line(error: Exception) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
+def ends_of(error: Exception) -> str:
+    """Its first line and its last, which is what a log or a traceback that is shown ends with."""
+    lines = str(error).strip().splitlines()
+    return f"{lines[0]} … {lines[-1]}" if len(lines) > 1 else first_line(error)
+
+
 DISK_MENDS = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space, or have your quota raised",

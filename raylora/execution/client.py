@@ -6,7 +6,6 @@ same command runs on the cluster's head, the one node that nobody takes away, an
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from codecs import getincrementaldecoder
@@ -19,8 +18,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylora import __version__
-from raylora.errors import ConfigError, RayloraError, first_line
-from raylora.execution.cluster import QUIET, UNHEARD, ends_of, knock, place_of
+from raylora.errors import ConfigError, RayloraError, ends_of, first_line
+from raylora.execution.cluster import UNHEARD, keep_quiet, knock, place_of
 from raylora.execution.errand import Errand
 
 CLIENT = "ray://"
@@ -45,7 +44,8 @@ def run_on_head(address: str, words: Sequence[str], how_to_go_on: str) -> int:
         how_to_go_on: said where the connection is lost.
 
     Raises:
-        ConfigError: no Ray Client server answers at the address, or its versions differ from these.
+        ConfigError: no Ray Client server answers at the address, it can't be started there, or its versions differ
+            from these.
         RayloraError: the connection was lost.
     """
     with _connected(address):
@@ -66,7 +66,7 @@ def run_on_head(address: str, words: Sequence[str], how_to_go_on: str) -> int:
 def _connected(address: str) -> Iterator[None]:
     """Ray Client, quiet."""
     knock(address, place_of(address, address.removeprefix(CLIENT)))
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    keep_quiet()
     _connect(address)
     try:
         yield
@@ -77,19 +77,18 @@ def _connected(address: str) -> Iterator[None]:
 
 def _connect(address: str) -> None:
     """Up to three times, where the head could not start what Ray Client connects to."""
-    for tries_left in (2, 1, 0):
+    for is_last in (False, False, True):
         try:
             ray.init(address, **UNHEARD)
             return
         except (*LOST, RuntimeError, ValueError) as error:
-            fell = NOT_STARTED in str(error)
-            if not fell or not tries_left:
-                raise ConfigError(f"--address {address}: {_what_failed(error, fell)}") from None
+            if is_last or NOT_STARTED not in str(error):
+                raise ConfigError(f"--address {address}: {_what_failed(error)}") from None
             sys.stderr.write("Ray Client did not start on the cluster's head; it is asked again\n")
 
 
-def _what_failed(error: Exception, fell: bool) -> str:
-    if fell:
+def _what_failed(error: Exception) -> str:
+    if NOT_STARTED in str(error):
         return f"Ray Client could not be started on the cluster's head ({ends_of(error)}); try again"
     if "ersion" in str(error):
         return f"{' '.join(str(error).split())}; install the same there"

@@ -18,7 +18,7 @@ from ray._private import worker as ray_worker
 from ray._private.node import Node
 
 from raylora.config import SearchConfig
-from raylora.errors import ConfigError, RayloraError, first_line
+from raylora.errors import ConfigError, RayloraError, ends_of, first_line
 from raylora.execution.loopback import on_loopback
 from raylora.execution.share import Share, share_out
 
@@ -61,7 +61,7 @@ def connected(address: str | None, with_state_api: bool) -> Iterator[None]:
     Raises:
         ConfigError: nothing answers at the address.
     """
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    keep_quiet()
     ray_worker.print_to_stdstream = lambda *_, **__: None  # of lost workers, on stdout, whatever `log_to_driver` says
     with _handler_kept(signal.SIGTERM):  # Ray puts its own there, which ends without a word
         if address in (None, LOCAL):
@@ -72,6 +72,11 @@ def connected(address: str | None, with_state_api: bool) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def keep_quiet() -> None:
+    """Ray, but for what the user's environment says of it."""
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
 
 
 @contextmanager
@@ -106,12 +111,6 @@ def _start_own(with_state_api: bool) -> None:
             if is_last or not is_slow:
                 mend = "; try again once less runs beside it" if is_slow else ""
                 raise RayloraError(f"Ray can't be started on this machine: {ends_of(error)}{mend}") from error
-
-
-def ends_of(error: Exception) -> str:
-    """Its first line and its last, which is what a log that is shown ends with."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return " … ".join([lines[0], lines[-1]] if len(lines) > 1 else lines)
 
 
 def _end_nodes_of(error: Exception) -> None:

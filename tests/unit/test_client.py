@@ -15,6 +15,7 @@ from raylora.errors import ConfigError, RayloraError
 from raylora.execution import client
 from raylora.execution.client import run_on_head
 from raylora.execution.errand import Errand, Heard
+from tests.ray_starts import failing_starts
 
 
 @pytest.fixture
@@ -35,10 +36,7 @@ def address() -> Iterator[str]:
     ],
 )
 def test_why_there_is_no_connection(error: Exception, told: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def init(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr(ray, "init", init)
+    failing_starts([error], monkeypatch)
     with pytest.raises(ConfigError, match=f"--address {address}: .*{told}"):
         run_on_head(address, ["resume", "/out"], "go on")
 
@@ -54,30 +52,17 @@ NOT_FOUND = "Initialization failure from server:\nRuntimeError: Proxy failed to 
 def test_a_head_that_fails_to_start_it_is_asked_again(
     falls: list[str], asked: int, address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    calls = falling(monkeypatch, falls)
+    calls = failing_starts([ConnectionAbortedError(fall) for fall in falls], monkeypatch)
     with client._connected(address):
         assert len(calls) == asked
     assert capsys.readouterr().err.count("it is asked again\n") == len(falls)
 
 
 def test_one_that_never_starts_it_is_told_with_the_cause(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = falling(monkeypatch, [FALLEN] * 9)
+    calls = failing_starts([ConnectionAbortedError(FALLEN)] * 9, monkeypatch)
     with pytest.raises(ConfigError, match=r"could not be started on the cluster's head .*23007\.err.*; try again"):
         run_on_head(address, ["resume", "/out"], "go on")
     assert len(calls) == 3
-
-
-def falling(monkeypatch: pytest.MonkeyPatch, falls: list[str]) -> list[str]:
-    """Ray Client that fails with these before it connects; the addresses that it was asked for."""
-    calls: list[str] = []
-
-    def init(address: str, **_: object) -> None:
-        calls.append(address)
-        if len(calls) <= len(falls):
-            raise ConnectionAbortedError(falls[len(calls) - 1])
-
-    monkeypatch.setattr(ray, "init", init)
-    return calls
 
 
 @pytest.mark.parametrize("wrong", ["ray://head", "ray://:10001", "ray://127.0.0.1:1"])

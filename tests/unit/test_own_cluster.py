@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -14,26 +15,13 @@ from ray._private.authentication.authentication_token_setup import generate_and_
 from ray._private.node import Node
 
 from raylora.errors import RayloraError
-from raylora.execution.cluster import connected
+from raylora.execution.cluster import QUIET, connected, keep_quiet
+from tests.ray_starts import failing_starts
 
 SLOW = "The current node timed out during startup. This could happen because some of the raylet failed to startup"
 SLOW_HEAD = "Timed out waiting for file /tmp/ray/session/gcs_server_port_0"
 SLOW_DASHBOARD = "The last 20 lines of /tmp/ray/dashboard.log (it contains the error message): \nno port"
-
 SILENT_DASHBOARD = "Failed to read dashboard.err file: cannot mmap an empty file. It is unexpected."
-
-
-def fails_with(errors: list[str], monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Ray's start, which fails with one after the other; what it was asked for."""
-    asked: list[Any] = []
-
-    def init(**options: Any) -> None:
-        asked.append(options)
-        if len(asked) <= len(errors):
-            raise Exception(errors[len(asked) - 1])
-
-    monkeypatch.setattr(ray, "init", init)
-    return asked
 
 
 def test_nothing_is_left_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +43,7 @@ def test_nothing_is_left_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("error", [SLOW, SLOW_HEAD, SLOW_DASHBOARD, SILENT_DASHBOARD])
 def test_it_is_started_once_more(error: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = fails_with([error], monkeypatch)
+    asked = failing_starts([Exception(error)], monkeypatch)
     with connected(None, with_state_api=True):
         assert len(asked) == 2
     assert asked[0] == asked[1] and asked[0]["dashboard_host"] == "127.0.0.1"
@@ -70,7 +58,7 @@ def test_it_is_started_once_more(error: str, monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_then_it_is_told(error: str, tries: int, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = fails_with([error] * 2, monkeypatch)
+    asked = failing_starts([Exception(error)] * 2, monkeypatch)
     with (
         pytest.raises(RayloraError, match=f"Ray can't be started on this machine: .*{told}"),
         connected(None, with_state_api=False),
@@ -137,3 +125,10 @@ def test_a_cluster_that_reads_no_token_gets_no_file_for_one(
     monkeypatch.setattr(ray, "init", lambda **_: None)
     with connected(None, with_state_api=False):
         assert not list(tmp_path.iterdir())
+
+
+def test_ray_is_kept_quiet_but_for_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"RAY_AIR_NEW_OUTPUT": "1"}
+    monkeypatch.setattr(os, "environ", environment)
+    keep_quiet()
+    assert environment == QUIET | {"RAY_AIR_NEW_OUTPUT": "1"}
