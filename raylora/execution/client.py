@@ -6,6 +6,7 @@ same command runs on the cluster's head, the one node that nobody takes away, an
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from codecs import getincrementaldecoder
@@ -26,9 +27,12 @@ CLIENT = "ray://"
 LISTEN_S = 1.0
 HEAD = "node:__internal_head__"
 """A resource that Ray gives a cluster's head (ray/_private/ray_constants.py)."""
-NOT_STARTED = "Initialization failure from server"
-"""What Ray says where the process that it starts for each client died at once, isn't there in time or fails. The first
-comes now and then, after 30 s: a fork amid gRPC's threads (`ray/util/client/worker.py`, ray-project/ray#63202)."""
+FELL = re.compile("Starting Ray client server failed|Proxy failed to Connect to backend|NoSuchProcess|ZombieProcess")
+"""What Ray 2.60 says where the process that its head starts for each client died at once or isn't there in time
+(`ray/util/client/server/proxier.py`). It passes: now and then a fork amid gRPC's threads fails (ray-project/ray#63202;
+this can go once that is mended). Ray says so when its streams have closed, after half a minute to a minute."""
+REFUSED = "Initialization failure from server"
+"""What it says before the head's own words."""
 LOST = (ConnectionError, grpc.RpcError, ray.exceptions.RayError)
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -44,9 +48,8 @@ def run_on_head(address: str, words: Sequence[str], how_to_go_on: str) -> int:
         how_to_go_on: said where the connection is lost.
 
     Raises:
-        ConfigError: no Ray Client server answers at the address, it can't be started there, or its versions differ
-            from these.
-        RayloraError: the connection was lost.
+        ConfigError: no Ray Client server answers at the address, it takes no client, or its versions differ from these.
+        RayloraError: it could not be started there, or the connection was lost.
     """
     with _connected(address):
         _check_versions(address)
@@ -82,16 +85,19 @@ def _connect(address: str) -> None:
             ray.init(address, **UNHEARD)
             return
         except (*LOST, RuntimeError, ValueError) as error:
-            if is_last or NOT_STARTED not in str(error):
-                raise ConfigError(f"--address {address}: {_what_failed(error)}") from None
+            if not FELL.search(str(error)):
+                raise ConfigError(f"--address {address}: {_what_is_wrong(error)}") from None
+            if is_last:
+                why = f"Ray Client can't be started on the cluster's head ({ends_of(error)})"
+                raise RayloraError(f"--address {address}: {why}; try again") from None
             sys.stderr.write("Ray Client did not start on the cluster's head; it is asked again\n")
 
 
-def _what_failed(error: Exception) -> str:
-    if NOT_STARTED in str(error):
-        return f"Ray Client could not be started on the cluster's head ({ends_of(error)}); try again"
-    if "ersion" in str(error):
+def _what_is_wrong(error: Exception) -> str:
+    if "ersion mismatch" in str(error):
         return f"{' '.join(str(error).split())}; install the same there"
+    if REFUSED in str(error):
+        return f"the cluster's head takes no client ({ends_of(error)}); mend that there"
     return (
         f"no Ray Client server answers there ({first_line(error)}); "
         "its port is that of `ray start --head --ray-client-server-port`, by default 10001"

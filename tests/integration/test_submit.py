@@ -24,7 +24,7 @@ PATIENCE_S = 300
 """Most that anything may take; nothing is judged by it."""
 GRACE_S = 2
 CHANNEL_S = 60
-"""Ray's for a client's own server, twice the usual; where that has died, so long is waited before a second try."""
+"""Ray's for a client's own server, twice the usual; where that has died, a second try comes a little after it."""
 SPACE = {
     "first_points": [{"optimizer.unet_lr": 1e-3}],
     "parameters": {"optimizer.unet_lr": {"low": 1e-6, "high": 1e-2, "log": True}},

@@ -33,6 +33,16 @@ def address() -> Iterator[str]:
             "Ray: 2.9.0 Python.*install the",
         ),
         (ConnectionError("ray client connection timeout"), "no Ray Client server answers there.*by default 10001"),
+        (
+            ConnectionAbortedError(
+                "Initialization failure from server:\nCall to `ray.init()` failed\nVersion mismatch: 2.9.0"
+            ),
+            "server: Call to .* failed Version mismatch: 2.9.0; install the",
+        ),
+        (
+            ConnectionAbortedError("Initialization failure from server:\nin /versions/3.11\nRuntimeError: no space"),
+            r"the cluster's head takes no client \(Initial.* server: … RuntimeError: no space\); mend that there$",
+        ),
     ],
 )
 def test_why_there_is_no_connection(error: Exception, told: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,10 +55,11 @@ FALLEN = """Initialization failure from server:
 Traceback (most recent call last):
   File "proxier.py", line 766, in Datapath
 RuntimeError: Starting Ray client server failed. See ray_client_server_23007.err for detailed logs."""
+GONE = "Initialization failure from server:\npsutil.NoSuchProcess: process PID not found (pid=23007)"
 NOT_FOUND = "Initialization failure from server:\nRuntimeError: Proxy failed to Connect to backend!"
 
 
-@pytest.mark.parametrize(("falls", "asked"), [([], 1), ([FALLEN], 2), ([NOT_FOUND, FALLEN], 3)])
+@pytest.mark.parametrize(("falls", "asked"), [([], 1), ([FALLEN], 2), ([GONE], 2), ([NOT_FOUND, FALLEN], 3)])
 def test_a_head_that_fails_to_start_it_is_asked_again(
     falls: list[str], asked: int, address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -60,9 +71,9 @@ def test_a_head_that_fails_to_start_it_is_asked_again(
 
 def test_one_that_never_starts_it_is_told_with_the_cause(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = failing_starts([ConnectionAbortedError(FALLEN)] * 9, monkeypatch)
-    with pytest.raises(ConfigError, match=r"could not be started on the cluster's head .*23007\.err.*; try again"):
+    with pytest.raises(RayloraError, match=r"can't be started on the cluster's head .*23007\.err.*; try again") as told:
         run_on_head(address, ["resume", "/out"], "go on")
-    assert len(calls) == 3
+    assert (len(calls), told.value.exit_status) == (3, 1)
 
 
 @pytest.mark.parametrize("wrong", ["ray://head", "ray://:10001", "ray://127.0.0.1:1"])
